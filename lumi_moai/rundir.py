@@ -1,0 +1,263 @@
+"""The folder of a run, and the ledger of all runs. Every write goes to a file beside and is then renamed."""
+
+import contextlib
+import fcntl
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from .errors import RunError
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Names of everything in one run's folder (mode 0700).
+
+    ::
+
+        job.json       everything decided: job, launch (what a rank needs), estimate, how it was asked for
+        job.sbatch     the script as submitted
+        passport.json  where the code came from: commit, package versions, container
+        changes.diff   what was not committed
+        code/          snapshot of the user's code
+        lib/           lumi_moai as it was, for the nodes
+        logs/          NAME-JOBID.log of the batch step, NAME-JOBID-rankN.log of each rank
+        certificate/   JOBID-rRESTART.json: what every rank saw, and the verdict
+        accounting.json  local runs only: what sacct would say
+    """
+
+    path: Path
+
+    @property
+    def job_file(self) -> Path:  # noqa: D102
+        return self.path / "job.json"
+
+    @property
+    def script(self) -> Path:  # noqa: D102
+        return self.path / "job.sbatch"
+
+    @property
+    def passport(self) -> Path:  # noqa: D102
+        return self.path / "passport.json"
+
+    @property
+    def logs(self) -> Path:  # noqa: D102
+        return self.path / "logs"
+
+    @property
+    def code(self) -> Path:  # noqa: D102
+        return self.path / "code"
+
+    @property
+    def lib(self) -> Path:  # noqa: D102
+        return self.path / "lib"
+
+    @property
+    def certificates(self) -> Path:  # noqa: D102
+        return self.path / "certificate"
+
+    @property
+    def accounting(self) -> Path:  # noqa: D102
+        return self.path / "accounting.json"
+
+    def job(self) -> dict[str, Any]:
+        """What `job.json` holds.
+
+        Raises RunError when the folder is no run folder or the file is torn.
+        """
+        return read_json(self.job_file)
+
+    def log_files(self, job_id: str) -> list[Path]:
+        """The logs of *job_id*, the batch step's first, then by rank."""
+        found = [*self.logs.glob(f"*-{job_id}.log"), *self.logs.glob(f"*-{job_id}-rank*.log")]
+        return sorted(found, key=_log_order)
+
+
+def _log_order(path: Path) -> tuple[int, str]:
+    rank = rank_of(path)
+    return (-1 if rank is None else rank, path.name)
+
+
+def rank_of(log: Path) -> int | None:
+    """The rank whose log this is, None for the batch step's."""
+    _, found, rank = log.stem.rpartition("-rank")
+    return int(rank) if found and rank.isdecimal() else None
+
+
+def make(path: Path) -> RunFolder:
+    """A new run folder at *path*, only for its owner.
+
+    Raises RunError when it exists or cannot be made.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True)
+        for part in ("logs", "code", "lib", "certificate"):
+            (path / part).mkdir()
+    except OSError as error:
+        raise RunError(f"the run folder {path} cannot be made: {error.strerror}; choose another with --runs") from error
+    return RunFolder(path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write *text* to *path* so that a reader sees the old file or the whole new one, never a part.
+
+    Raises RunError when the disk is full or the folder read-only.
+    """
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise RunError(f"{path} cannot be written: {error.strerror}") from error
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise RunError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def write_json(path: Path, value: object) -> None:
+    """`write_text` of *value* as JSON."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in *path*.
+
+    Raises RunError when it is missing, unreadable, torn or not an object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise RunError(f"{path} is torn or not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise RunError(f"{path} is not a JSON object")
+    return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One line of the ledger: a job that was submitted, and its end once that is known."""
+
+    job_id: str
+    name: str
+    folder: str
+    site: str
+    scheduler: str
+    submitted: float
+    """Seconds since 1970."""
+    units_per_hour: float
+    unit: str
+    state: str | None = None
+    """The final state; None while the job may still change."""
+    reason: str = ""
+    elapsed_seconds: int | None = None
+
+
+def state_folder() -> Path:
+    """Where lumi-moai remembers: `$XDG_STATE_HOME/lumi-moai`, by default `~/.local/state/lumi-moai`."""
+    from platformdirs import user_state_path
+
+    return user_state_path("lumi-moai")
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock beside *path*; a second writer waits.
+
+    Raises RunError when the folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = open(path.with_name(f".{path.name}.lock"), "w")  # noqa: SIM115
+    except OSError as error:
+        raise RunError(f"{path} cannot be written: {error.strerror}") from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _ledger() -> Path:
+    return state_folder() / "runs.jsonl"
+
+
+def record(*entries: Entry) -> None:
+    """Append *entries* to the ledger; a later line of the same job and folder replaces the earlier one.
+
+    Raises RunError when it cannot be written.
+    """
+    path = _ledger()
+    lines = "".join(json.dumps(asdict(entry), ensure_ascii=False) + "\n" for entry in entries)
+    with locked(path):
+        try:
+            with open(path, "ab+") as file:
+                torn = file.tell() and _last_byte(file) != b"\n"
+                file.write((b"\n" if torn else b"") + lines.encode())
+        except OSError as error:
+            raise RunError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _last_byte(file: Any) -> bytes:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1)
+
+
+def entries() -> list[Entry]:
+    """All runs, oldest first; lines that cannot be read are passed over, so one torn line loses one run at most."""
+    try:
+        text = _ledger().read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise RunError(f"{_ledger()} cannot be read: {error.strerror}") from error
+    found: dict[tuple[str, str], Entry] = {}
+    for line in text.splitlines():
+        entry = _entry(line)
+        if entry is not None:
+            found[(entry.job_id, entry.folder)] = entry
+    return list(found.values())
+
+
+_ENTRY_KEYS = {field.name for field in fields(Entry)}
+
+
+def _entry(line: str) -> Entry | None:
+    try:
+        value = json.loads(line)
+        return Entry(**{key: value[key] for key in value if key in _ENTRY_KEYS})
+    except (ValueError, TypeError):
+        return None
+
+
+def find(word: str) -> tuple[RunFolder, str]:
+    """The run that *word* means, a job id (also `123_4` of an array) or a run folder, and the job id in it.
+
+    Raises RunError when there is none.
+    """
+    if "/" in word or Path(word).is_dir():
+        folder = RunFolder(Path(word))
+        job_id = read_json(folder.path / "submitted.json").get("job_id", "")
+        return folder, str(job_id)
+    known = entries()
+    for wanted in (word, word.split("_")[0]):
+        matches = [entry for entry in known if entry.job_id == wanted]
+        if matches:
+            return RunFolder(Path(matches[-1].folder)), word
+    raise RunError(f"there is no run {word!r} among yours; `lumi-moai status` lists them, a run folder works too")
+
+
+def note_submission(folder: RunFolder, entry: Entry, facts: Mapping[str, object]) -> None:
+    """Remember in the folder and in the ledger that the job was submitted."""
+    write_json(folder.path / "submitted.json", {**asdict(entry), **facts})
+    record(entry)
