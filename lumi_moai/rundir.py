@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -26,7 +27,7 @@ class RunFolder:
         passport.json  where the code came from: commit, package versions, container
         changes.diff   what was not committed
         code/          snapshot of the user's code
-        lib/           lumi_moai as it was, for the nodes
+        lib/           lumi_moai.zip: the package as it was, for the nodes
         logs/          NAME-JOBID.log of the batch step, NAME-JOBID-rankN.log of each rank
         certificate/   JOBID-rRESTART.json: what every rank saw, and the verdict
         accounting.json  local runs only: what sacct would say
@@ -159,10 +160,13 @@ class Entry:
     """Seconds since 1970."""
     units_per_hour: float
     unit: str
+    tasks: int = 1
+    """How many runs an array has."""
     state: str | None = None
     """The final state; None while the job may still change."""
     reason: str = ""
     elapsed_seconds: int | None = None
+    """Over all runs of an array together."""
 
 
 def state_folder() -> Path:
@@ -255,6 +259,37 @@ def find(word: str) -> tuple[RunFolder, str]:
         if matches:
             return RunFolder(Path(matches[-1].folder)), word
     raise RunError(f"there is no run {word!r} among yours; `lumi-moai status` lists them, a run folder works too")
+
+
+def next_local_id() -> str:
+    """A job id for a run on this machine, `local-1` and so on; two submits at once get two.
+
+    Raises RunError when the state folder cannot be written.
+    """
+    path = state_folder() / "local-runs"
+    with locked(path):
+        last = path.read_text() if path.exists() else ""
+        number = int(last) + 1 if last.strip().isdecimal() else 1 + _largest_local_id()
+        write_text(path, f"{number}\n")
+    return f"local-{number}"
+
+
+def _largest_local_id() -> int:
+    """The largest number in the ledger, for when the counter is new or torn."""
+    found = (re.fullmatch(r"local-([0-9]{1,9})", entry.job_id) for entry in entries())
+    return max((int(match[1]) for match in found if match), default=0)
+
+
+def entry_of(folder: RunFolder) -> Entry:
+    """The entry of a run by its folder alone, for one that is not in this user's ledger.
+
+    Raises RunError when the folder holds no submitted run.
+    """
+    facts = read_json(folder.path / "submitted.json")
+    try:
+        return Entry(**{key: facts[key] for key in facts if key in _ENTRY_KEYS})
+    except TypeError as error:
+        raise RunError(f"{folder.path} does not hold a submitted run") from error
 
 
 def note_submission(folder: RunFolder, entry: Entry, facts: Mapping[str, object]) -> None:

@@ -223,6 +223,8 @@ class Site:
     default_container: str | None = None
     allocation_file: str | None = None
     """Where the balance of a project lies as JSON; `{account}` stands for the project."""
+    device_files: tuple[str, ...] = ()
+    """Patterns of files, one for each real device of this very host (sites without a scheduler)."""
     template: str = "job.sbatch.j2"
     template_folder: str | None = None
     """Absolute folder of the site file, set when it was read, so that a site can bring its own template."""

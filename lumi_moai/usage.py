@@ -17,7 +17,7 @@ class Usage:
 
 @dataclass(frozen=True, kw_only=True)
 class Bill:
-    """What a usage costs. `decided_by` names the resource that set the price: nodes, devices, cores or memory."""
+    """What a usage costs. `decided_by` names what set the price: nodes, devices, cores, memory, or storage."""
 
     billing_units: float
     unit: str
@@ -34,7 +34,7 @@ class Bill:
 
 @dataclass(frozen=True, kw_only=True)
 class Accounting:
-    """One ended or running job as sacct tells it."""
+    """One ended or running job as sacct tells it; an array's tasks are jobs of their own."""
 
     job_id: str
     name: str
@@ -58,3 +58,18 @@ class Throughput:
     median: float
     unit: str
     scope: str = "total"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Balance:
+    """What a project may spend and has spent, in the unit of its bills; both grow about hourly at most sites."""
+
+    account: str
+    unit: str
+    alloc: float
+    used: float
+
+    @property
+    def left(self) -> float:
+        """What is left of the allocation; negative when it is overdrawn."""
+        return self.alloc - self.used

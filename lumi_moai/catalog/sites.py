@@ -52,13 +52,14 @@ def site(name: str) -> Site:
 def _site_path(name: str) -> Path:
     if "/" in name or name.endswith(".yaml"):
         return Path(name).expanduser()
-    path = _first("sites", name)
+    path = first("sites", name)
     if path is None:
         raise RequestError(f"there is no site {name!r}{did_you_mean(name, site_names())} (known: {', '.join(site_names())})")
     return path
 
 
-def _first(kind: str, name: str) -> Path | None:
+def first(kind: str, name: str) -> Path | None:
+    """The file *name* of *kind* that is found first, None when there is none."""
     return next((path for folder in folders(kind) if (path := folder / f"{name}.yaml").is_file()), None)
 
 
@@ -86,7 +87,7 @@ def _broken_links(found: Site) -> Iterator[str]:
     for name, node in found.nodes.items():
         if node.slots and not node.device:
             yield f"nodes.{name}: it has slots but names no device"
-        if node.device and _first("devices", node.device) is None:
+        if node.device and first("devices", node.device) is None:
             yield f"nodes.{name}.device: there is no devices/{node.device}.yaml"
         for place, slot in enumerate(node.slots):
             if strange := sorted(set(slot.cores) - set(node.usable_cores)):
@@ -107,7 +108,7 @@ def device(name: str) -> Device:
 
     Raises ConfigError with all mistakes of its file.
     """
-    path = _first("devices", name)
+    path = first("devices", name)
     if path is None:
         raise ConfigError(f"there is no devices/{name}.yaml in {', '.join(map(str, folders('devices')))}")
     raw = read(path)
@@ -117,7 +118,7 @@ def device(name: str) -> Device:
 @cache
 def flavors() -> tuple[Flavor, ...]:
     """The flavor menu in the order of its numbers."""
-    path = _first("flavors", "moai")
+    path = first("flavors", "moai")
     if path is None:
         raise ConfigError(f"there is no flavors/moai.yaml in {', '.join(map(str, folders('flavors')))}")
     menu: _Menu = _whole(_Menu, read(path), path)

@@ -16,7 +16,7 @@ _SCALARS = [
 ]
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # the C parser where PyYAML has it
     """YAML 1.2 scalars only: `12:00:00` and `no` stay words, `010` is ten, and a key comes once."""
 
     yaml_implicit_resolvers: dict = {}

@@ -1,0 +1,1 @@
+"""Submitting jobs through submitit, and following what becomes of them."""

@@ -1,0 +1,171 @@
+"""From the user's words to a JobSpec: settings, site, flavor and placement, with the origin of each value."""
+
+import glob
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import billing, catalog, flavor, state
+from ..catalog.settings import Setting, resolve_site, settings
+from ..errors import RequestError
+from ..flavor import Placement
+from ..job import JobSpec, Request, make_job
+from ..resources import root
+from ..site import Site
+from ..units import parse_minutes
+from ..usage import Bill, Usage
+from .snapshot import Snapshot, plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """Everything that is known before a run folder exists."""
+
+    site: Site
+    placement: Placement
+    request: Request
+    runs: Path
+    work_folder: Path
+    snapshot: Snapshot | None
+    """None when a function is submitted, which travels by itself."""
+
+    def job(self, run_folder: Path) -> JobSpec:
+        """The job as it would run from *run_folder*."""
+        command = self.request.command
+        if self.snapshot is not None:
+            command = (str(run_folder / "code" / self.snapshot.script), *command[1:])
+        return make_job(
+            self.site,
+            self.placement,
+            self.request,
+            command=command,
+            python=sys.executable,
+            run_folder=str(run_folder),
+            work_folder=str(self.work_folder),
+        )
+
+
+def prepare(
+    command: tuple[str, ...],
+    given: Mapping[str, Any],
+    *,
+    name: str | None = None,
+    array: str | None = None,
+    include: Iterable[str] = (),
+    module: bool = False,
+) -> Prepared:
+    """Apply all layers of settings to the user's *command*.
+
+    *given* are the settings of the command line. Raises RequestError or ConfigError when something cannot be.
+    """
+    snapshot = None if module or not command else plan(command[0], include)
+    beside = Path(command[0]).expanduser().absolute().parent if snapshot else Path.cwd()
+    layers = settings(given, beside=beside)
+    site = resolve_site(_value(layers, "site"))
+    chosen, flavor_origin = _flavor(site, layers)
+    minutes = parse_minutes(_value(layers, "time")) if "time" in layers else site.policy.default_minutes
+    placement = flavor.place(
+        site, flavor.find(chosen, catalog.flavors()), minutes=minutes, partition=_value(layers, "partition")
+    )
+    _check_real_devices(site, placement)
+    request = Request(
+        command=command,
+        module=module,
+        minutes=minutes,
+        account=_value(layers, "account"),
+        name=name,
+        launcher=_value(layers, "launcher"),
+        binding=_value(layers, "binding"),
+        container=_value(layers, "container"),
+        array=array,
+        env=_texts(layers, "env"),
+        sbatch=_texts(layers, "sbatch"),
+        origins=_origins(layers, flavor_origin, name=name, array=array),
+    )
+    runs = Path(_value(layers, "runs")).expanduser().absolute()
+    return Prepared(
+        site=site, placement=placement, request=request, runs=runs, work_folder=Path.cwd(), snapshot=snapshot
+    )
+
+
+def _value(layers: Mapping[str, Setting], name: str) -> Any:
+    return layers[name].value if name in layers else None
+
+
+def _texts(layers: Mapping[str, Setting], name: str) -> dict[str, str]:
+    return {key: text for key, (text, _) in (_value(layers, name) or {}).items()}
+
+
+def _flavor(site: Site, layers: Mapping[str, Setting]) -> tuple[str, str]:
+    """The flavor's word and where it came from: a setting, or the choice of `switch-model`."""
+    if "flavor" in layers:
+        return layers["flavor"].value, layers["flavor"].origin
+    chosen = state.chosen(site.name)
+    if chosen is None:
+        raise RequestError(
+            "no flavor was named: use --flavor, or choose one for good with `lumi-moai switch-model`; "
+            "`lumi-moai flavors` lists them"
+        )
+    return chosen, "switch-model"
+
+
+def _origins(
+    layers: Mapping[str, Setting], flavor_origin: str, *, name: str | None, array: str | None
+) -> dict[str, str]:
+    """Who decided each value, for `--explain`."""
+    found = {
+        "partition": "flavor",
+        "time": "site",
+        "account": "site",
+        "container": "site",
+        "name": "command line" if name else "script",
+        "array": "command line" if array else "",
+        **{key: layer.origin for key, layer in layers.items()},
+        "flavor": flavor_origin,
+    }
+    for key in ("env", "sbatch"):
+        found |= {f"{key}.{word}": origin for word, (_, origin) in (_value(layers, key) or {}).items()}
+    return found
+
+
+def real_devices(site: Site) -> int:
+    """How many real devices this very host has, by the site's patterns; 0 on sites with a scheduler."""
+    return sum(len(glob.glob(pattern)) for pattern in site.device_files)
+
+
+def _check_real_devices(site: Site, placement: Placement) -> None:
+    there = real_devices(site)
+    if 0 < there < placement.devices:
+        raise RequestError(
+            f"flavor {placement.flavor.name} is {placement.devices} devices and this machine has {there}; "
+            "choose a smaller one"
+        )
+
+
+def usage(prepared: Prepared) -> Usage:
+    """What the job blocks while it runs, for its whole time limit."""
+    placement, node = prepared.placement, prepared.site.node(prepared.placement.partition)
+    return Usage(
+        partition=placement.partition.name,
+        nodes=placement.nodes,
+        devices=placement.devices,
+        cores=placement.nodes
+        * (len(node.usable_cores) if placement.whole_node else placement.devices_per_node * placement.cores_per_device),
+        memory_gib=float(placement.nodes * placement.memory_gib),
+        hours=prepared.request.minutes / 60,
+    )
+
+
+def estimate(prepared: Prepared) -> Bill:
+    """The price if the job runs until its time limit; for an array, of one of its runs."""
+    return billing.bill(prepared.site, usage(prepared))
+
+
+def template_folders(site: Site) -> list[str]:
+    """Where templates are looked for: beside the site's file, then the user's folders, then the bundled ones."""
+    beside = [site.template_folder] if site.template_folder else []
+    own = [os.fspath(folder) for folder in catalog.folders("templates")]
+    return [*beside, *own, os.fspath(root("templates"))]

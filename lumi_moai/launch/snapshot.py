@@ -1,0 +1,154 @@
+"""What a job takes along: the user's code, lumi-moai itself, and a passport that says where the code came from."""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from .. import __version__
+from ..errors import RequestError, RunError, did_you_mean
+from ..rundir import RunFolder, write_json, write_text
+from ..site import Container
+
+MAX_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """The code to copy. `root` is the folder that the names in `files` start from."""
+
+    root: Path
+    script: Path
+    files: tuple[Path, ...]
+    tracked: bool
+    """The files are what git tracks; otherwise the Python files beside the script."""
+
+
+def plan(script: str, include: Iterable[str] = ()) -> Snapshot:
+    """The snapshot for *script*: what git tracks around it, or the Python files beside it, and what *include* names.
+
+    *include* are paths or patterns, from the present folder. Raises RequestError when the script or something to
+    include does not exist.
+    """
+    path = Path(script).expanduser().absolute()
+    _check_script(path, script)
+    path = path.parent.resolve() / path.name
+    top = _git(path.parent, "rev-parse", "--show-toplevel")
+    root = Path(top) if top else path.parent
+    names = _tracked(root) if top else [beside.name for beside in path.parent.glob("*.py")]
+    wanted = {root / name for name in names} | {path} | set(_included(include, root))
+    return Snapshot(
+        root=root,
+        script=path.relative_to(root),
+        files=tuple(sorted(file.relative_to(root) for file in wanted if file.is_file())),
+        tracked=bool(top),
+    )
+
+
+def _check_script(path: Path, written: str) -> None:
+    if path.is_file():
+        if not os.access(path, os.R_OK):
+            raise RequestError(f"the script {written!r} may not be read by you")
+        return
+    near = [p.name for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
+    what = "is a folder, not a script" if path.is_dir() else "does not exist"
+    raise RequestError(f"the script {written!r} {what}{did_you_mean(path.name, near)}")
+
+
+def _included(patterns: Iterable[str], root: Path) -> list[Path]:
+    found = []
+    for pattern in patterns:
+        hits = [Path(pattern)] if Path(pattern).exists() else sorted(Path().glob(pattern)) if pattern[:1] != "/" else []
+        if not hits:
+            raise RequestError(f"--include {pattern!r} names nothing that exists")
+        files = [file for hit in hits for file in ([hit] if hit.is_file() else hit.rglob("*"))]
+        found += [file.resolve() for file in files if file.is_file()]
+    if outside := next((file for file in found if not file.is_relative_to(root)), None):
+        raise RequestError(f"--include {str(outside)!r} lies outside of {root}; name it by its full path in the script")
+    return found
+
+
+def _git(folder: Path, *words: str) -> str | None:
+    """What git says about *folder*; None without git, outside of a repository, or in a strange one."""
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.decode(errors="surrogateescape").strip("\n") if done.returncode == 0 else None
+
+
+def _tracked(root: Path) -> list[str]:
+    return [name for name in (_git(root, "ls-files", "-z") or "").split("\0") if name]
+
+
+def copy_code(snapshot: Snapshot, folder: RunFolder) -> None:
+    """Copy the snapshot into `code/`.
+
+    Raises RunError when the disk is full, RequestError when the code is over 1 GiB.
+    """
+    size = sum((snapshot.root / file).stat().st_size for file in snapshot.files)
+    if size > MAX_BYTES:
+        raise RequestError(
+            f"git tracks {size / 2**30:.1f} GiB below {snapshot.root}, over the 1 GiB that a snapshot may have; "
+            "start from a smaller repository, or take large files out of git"
+        )
+    try:
+        for file in snapshot.files:
+            target = folder.code / file
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(snapshot.root / file, target)
+    except OSError as error:
+        raise RunError(f"the code cannot be copied to {folder.code}: {error.strerror}") from error
+
+
+def copy_library(folder: RunFolder) -> None:
+    """Put lumi-moai's own code into `lib/lumi_moai.zip`: one file, so that many ranks open one.
+
+    Raises RunError when it cannot be written.
+    """
+    package = Path(__file__).parent.parent
+    try:
+        with zipfile.ZipFile(folder.lib / "lumi_moai.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            for file in sorted(package.rglob("*.py")):
+                archive.write(file, Path("lumi_moai") / file.relative_to(package))
+    except OSError as error:
+        raise RunError(f"{folder.lib} cannot be written: {error.strerror}") from error
+
+
+def write_passport(folder: RunFolder, where: Path, container: Container | None) -> None:
+    """Write `passport.json` and, when something is not committed, `changes.diff`."""
+    commit = _git(where, "rev-parse", "HEAD")
+    changes = _git(where, "diff", "--binary", "HEAD") if commit else None
+    if changes:
+        write_text(folder.path / "changes.diff", changes.encode(errors="replace").decode() + "\n")
+    image = container.image if container else None
+    passport = {
+        "lumi_moai": __version__,
+        "commit": commit,
+        "uncommitted_changes": bool(changes),
+        "remote": _without_password(_git(where, "remote", "get-url", "origin")),
+        "container": image,
+        "container_resolved": os.path.realpath(image) if image and os.path.exists(image) else None,
+        "python": None if container else sys.executable,
+        "packages": {} if container else _packages(),
+    }
+    write_json(folder.passport, passport)
+
+
+def _packages() -> dict[str, str]:
+    """Versions of what is installed beside lumi-moai, which is what runs where no container does."""
+    return {dist.name: dist.version for dist in sorted(metadata.distributions(), key=lambda d: d.name or "") if dist.name}
+
+
+def _without_password(url: str | None) -> str | None:
+    """*url* without user and password, which must not reach a file."""
+    if url is None or "://" not in url:
+        return url
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

@@ -1,0 +1,38 @@
+"""What a log format is: a cheap mark, and how the step lines of a block become rows."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Row(NamedTuple):
+    """One step line as bytes that `int` and `float` read; `b""` for what the line does not say.
+
+    Text stays bytes and numbers stay unread until whole columns of them are converted at once: a log of 1 GB has ten
+    million of these, and a frozen record for each would cost more than all the rest.
+    """
+
+    step: bytes
+    total: bytes = b""
+    loss: bytes = b""
+    seconds: bytes = b""
+    """Seconds of one step."""
+    rate: bytes = b""
+    unit: bytes = b""
+    """What `rate` counts per second: `tokens`, `samples`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """One way of logging steps.
+
+    `rows` gets a block of whole lines and gives one row (a `Row` or a plain tuple of its shape) for each step line in
+    it, in file order. It is called only for blocks that contain `mark`, so it may be slow per call and must be fast
+    per line.
+    """
+
+    name: str
+    mark: bytes
+    rows: Callable[[bytes], Sequence[tuple[bytes, ...]]]
+    scope: str = "total"
+    """Whether rates are those of the whole job or `per_device`."""

@@ -1,0 +1,134 @@
+"""A look at the devices of a running job, taken on its own nodes.
+
+For a job of Slurm one step (`srun --overlap`) runs a sampler of four lines of shell on every node. It starts the source
+and prints one line: the host, the devices that the step was given, the processes of the job, and the source's own
+words. The shell needs nothing installed, so a vendor's program works as source for a job whose container and host have
+no Python of ours; sources that are Python libraries run as `python -m lumi_moai.monitor SOURCE`.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from socket import gethostname
+
+from .. import slurm
+from ..errors import LumiMoaiError, RunError
+from ..site import Device, JobPolicy
+from . import amdsmi, nvml, processes, rocm_smi
+from .runs import Run
+from .sample import Look, merged
+
+# Sources that read this machine by themselves; `processes` needs a process to start from.
+READERS: dict[str, Callable[[str], Look]] = {"rocm-smi": rocm_smi.read, "amdsmi": amdsmi.read, "nvml": nvml.read}
+_SECONDS = 30.0
+
+# A job's processes are found by Slurm's cgroup names; where Slurm tracks them otherwise the list is empty and says
+# nothing. A source that hangs on a sick node must not hang the look at the others.
+_SAMPLER = r"""
+said=$(timeout 15 "$@" 2>&1) || said="!$(printf %s "$said" | tail -n 1)"
+pids=$(grep -lw "job_$SLURM_JOB_ID" /proc/[0-9]*/cgroup 2>/dev/null | tr -dc '0-9\n' | tr '\n' ' ')
+said=$(printf %s "$said" | tr '\n\t' '  ')
+printf '%s\t%s\t%s\t%s\n' "$(uname -n)" "${SLURM_STEP_GPUS:-$SLURM_JOB_GPUS}" "$pids" "$said"
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What the first source that answered told; without one, `why` says why there are no values, in one sentence."""
+
+    look: Look = field(default_factory=Look)
+    source: str | None = None
+    why: str | None = None
+
+
+def read(run: Run, device: Device, policy: JobPolicy) -> Reading:
+    """The devices of *run* now, from the first source of *device* that answers."""
+    refusals = []
+    for source in device.monitor:
+        try:
+            return Reading(look=_read(source, run, device, policy), source=source)
+        except LumiMoaiError as error:
+            refusals.append(f"{source}: {str(error).splitlines()[0]}")
+    sources = "; ".join(refusals) or f"device {device.name} names no source under `monitor`"
+    return Reading(why=f"no live values of job {run.job_id}: {sources}")
+
+
+def _read(source: str, run: Run, device: Device, policy: JobPolicy) -> Look:
+    if run.local:
+        return _read_here(source, run, device)
+    if source not in READERS:
+        raise RunError(f"there is no such source for jobs of Slurm (known: {', '.join(READERS)})")
+    return parse(source, slurm.call(words(source, run, policy), seconds=_SECONDS, env=slurm.clean_environment()), run)
+
+
+def _read_here(source: str, run: Run, device: Device) -> Look:
+    if source in READERS:
+        return READERS[source](gethostname())
+    if source != "processes" or run.pid is None:
+        raise RunError(f"there is no such source (known: {', '.join([*READERS, 'processes'])})")
+    return processes.read(run.pid, node=gethostname(), memory_total_mib=float(device.memory_mib))
+
+
+def words(source: str, run: Run, policy: JobPolicy) -> list[str]:
+    """The command that looks at every node of *run* once, beside the job's own steps."""
+    return [
+        "srun",
+        "--overlap",  # share the devices, cores and memory of the running step instead of waiting for it
+        f"--jobid={run.job_id}",
+        f"--nodes={run.nodes}",
+        f"--ntasks={run.nodes}",
+        "--ntasks-per-node=1",
+        "--cpus-per-task=1",
+        "--cpu-bind=none",
+        f"--{policy.gpus_option}={run.devices_per_node}",  # a step sees only devices that it was given
+        "--input=none",
+        "--quiet",
+        "sh",
+        "-c",
+        _SAMPLER,
+        "sampler",
+        *_source_words(source, run),
+    ]
+
+
+def _source_words(source: str, run: Run) -> Sequence[str]:
+    if source == "rocm-smi":
+        return rocm_smi.WORDS
+    return ("env", f"PYTHONPATH={run.folder.lib}", run.python, "-m", "lumi_moai.monitor", source)
+
+
+def parse(source: str, text: str, run: Run) -> Look:
+    """What the sampler printed, one line a node, as one look; node order is that of the host names.
+
+    Raises RunError when no node told anything, with the words of the first.
+    """
+    looks: list[Look] = []
+    refusals: list[str] = []
+    for line in sorted(text.splitlines()):
+        fields = line.split("\t", 3)
+        if len(fields) < 4:  # a prolog's greeting
+            continue
+        try:
+            looks.append(_parse_node(source, *fields, run=run))
+        except RunError as error:
+            refusals.append(f"{error} on {fields[0]}")
+    if not looks:
+        raise RunError(refusals[0] if refusals else "its step on the job's nodes printed nothing")
+    return merged(looks)
+
+
+def _parse_node(source: str, node: str, devices: str, pids: str, said: str, *, run: Run) -> Look:
+    if said.startswith("!"):
+        raise RunError(said[1:].strip() or "it said nothing")
+    look = rocm_smi.parse(said, node) if source == "rocm-smi" else _parse_plain(said)
+    given = [int(device) for device in devices.split(",") if device.isdecimal()]
+    if len(look.samples) > run.devices_per_node and len(given) == run.devices_per_node:
+        look = look.only(given)  # the source shows the node's devices, not the job's
+    return look.only_pids([int(pid) for pid in pids.split()]) if pids.strip() else look
+
+
+def _parse_plain(said: str) -> Look:
+    try:
+        return Look.from_json(json.loads(said[said.find("{") :]))
+    except ValueError as error:
+        raise RunError(f"the sampler printed no JSON ({said[:80]!r})") from error

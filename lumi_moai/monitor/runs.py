@@ -1,0 +1,95 @@
+"""Which runs hold devices right now, and what is known of them from their run folders."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import queue, rundir, slurm
+from ..errors import RunError
+from . import processes
+
+_BUSY = ("RUNNING", "COMPLETING", "STOPPED", "SUSPENDED")
+"""States in which a job holds its devices; a suspended one keeps its memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run that holds devices, as its ledger entry and its `job.json` tell."""
+
+    job_id: str
+    name: str
+    folder: rundir.RunFolder
+    local: bool
+    flavor: str
+    partition: str
+    nodes: int
+    devices_per_node: int
+    account: str | None
+    command: str
+    python: str
+    pid: int | None = None
+    """The controller of a local run."""
+
+    @property
+    def devices(self) -> int:
+        """Devices of the whole run."""
+        return self.nodes * self.devices_per_node
+
+
+def unfinished(site: str) -> list[rundir.Entry]:
+    """The runs on *site* whose end is not known, oldest first; nothing is asked of Slurm."""
+    return [entry for entry in rundir.entries() if entry.site == site and entry.state is None]
+
+
+def running(site: str) -> tuple[list[Run], list[str]]:
+    """The runs that hold devices on *site*, oldest first, and a sentence for each that cannot be made out.
+
+    One `squeue` call for all of them, none when nothing was submitted. Raises SlurmError when Slurm does not answer.
+    """
+    entries = unfinished(site)
+    queued = [entry for entry in entries if entry.scheduler == "slurm"]
+    rows = queue.parse(slurm.squeue(), slurm.QUEUE_FIELDS) if queued else []
+    busy = [row.job_id for row in rows if row.state in _BUSY]
+    found: list[Run] = []
+    remarks: list[str] = []
+    for entry in entries:
+        try:
+            found += _runs(entry, busy)
+        except RunError as error:
+            remarks.append(f"run {entry.job_id} is passed over: {error}")
+    return found, remarks
+
+
+def _runs(entry: rundir.Entry, busy: Sequence[str]) -> list[Run]:
+    """The job itself, or the tasks of an array that run now."""
+    folder = rundir.RunFolder(Path(entry.folder))
+    if entry.scheduler == "slurm":
+        ids = [job_id for job_id in busy if job_id == entry.job_id or job_id.split("_")[0] == entry.job_id]
+        return [_run(entry, folder, job_id=job_id) for job_id in ids]
+    facts = rundir.read_json(folder.path / "submitted.json")
+    pid = facts.get("pid")
+    if not isinstance(pid, int) or not processes.alive(pid, facts.get("pid_start")):
+        return []
+    return [_run(entry, folder, job_id=entry.job_id, pid=pid)]
+
+
+def _run(entry: rundir.Entry, folder: rundir.RunFolder, *, job_id: str, pid: int | None = None) -> Run:
+    job: dict[str, Any] = folder.job().get("job", {})
+    try:
+        return Run(
+            job_id=job_id,
+            name=entry.name,
+            folder=folder,
+            local=entry.scheduler != "slurm",
+            flavor=job["flavor"],
+            partition=job["partition"],
+            nodes=job["nodes"],
+            devices_per_node=job["devices_per_node"],
+            account=job.get("account"),
+            command=" ".join(["python", *job["command"]]),
+            python=job["python"],
+            pid=pid,
+        )
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{folder.job_file} lacks {error}") from error

@@ -1,0 +1,40 @@
+"""The process group of the ranks: made when the script's one line asks for it, left in order at the end."""
+
+import torch
+import torch.distributed as dist
+
+from . import accelerator
+
+
+def join() -> None:
+    """Make the process group, unless the script has one already."""
+    if dist.is_initialized():
+        return
+    if accelerator.is_gpu():
+        # Naming the device lets the library connect at once, and keeps a rank from opening a context on device 0.
+        dist.init_process_group("nccl", device_id=accelerator.device())
+    else:
+        dist.init_process_group("gloo")
+
+
+def leave() -> None:
+    """Part from the other ranks when the script went well; a script that left its group itself is done."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def total(values: torch.Tensor) -> torch.Tensor:
+    """*values* summed over all ranks, in place."""
+    dist.all_reduce(values)
+    return values
+
+
+def from_rank_0(tensor: torch.Tensor) -> torch.Tensor:
+    """Rank 0's *tensor*, in place where the network reaches it; shape and type must be the same on all ranks."""
+    here = accelerator.device()
+    if tensor.device == here:
+        dist.broadcast(tensor, src=0)
+        return tensor
+    travelling = tensor.to(here)
+    dist.broadcast(travelling, src=0)
+    return tensor.copy_(travelling)

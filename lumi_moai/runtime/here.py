@@ -1,0 +1,35 @@
+"""What this process knows about itself once it has been started as a rank; nothing when a script runs by itself."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from socket import socket
+
+from ..binding import Launch
+from .output import Muted
+from .ranks import Ranks
+
+
+@dataclass(frozen=True, kw_only=True)
+class Here:
+    """This rank, its job, its run folder."""
+
+    ranks: Ranks
+    launch: Launch
+    run: Path
+    streams: tuple[Muted, ...] = ()
+    """The script's stdout and stderr on ranks other than 0, which can be silenced."""
+    port_holder: socket | None = None
+    """On rank 0, keeps the port that the ranks agreed on from being given to anybody else."""
+
+
+_KNOWN: list[Here] = []
+
+
+def remember(here: Here) -> None:
+    """Keep what `here` returns from now on."""
+    _KNOWN[:] = [here]
+
+
+def here() -> Here | None:
+    """This rank; None outside the runtime, where a plain `python train.py` is one device."""
+    return _KNOWN[0] if _KNOWN else None

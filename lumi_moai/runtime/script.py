@@ -1,0 +1,111 @@
+"""The user's script: run as Python itself would run it, with its own exit code and its own traceback."""
+
+import os
+import runpy
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType, TracebackType
+
+from ..errors import LumiMoaiError, RequestError
+from .meeting import Meeting
+from .ranks import Ranks
+
+_LAST_SECONDS = 10
+
+
+def find(code: Path, name: str) -> Path:
+    """The script called *name*: absolute, or relative to the folder *code* of the run.
+
+    Raises RequestError when it is not there.
+    """
+    path = Path(name) if os.path.isabs(name) else code / name
+    if not path.is_file():
+        raise RequestError(f"there is no script {path}; a relative name counts from the run's snapshot of the code")
+    return path
+
+
+def run_file(path: Path, arguments: list[str]) -> None:
+    """Run the script at *path* as `python PATH ARGUMENTS` would."""
+    sys.argv = [str(path), *arguments]
+    sys.path.insert(0, str(path.parent))
+    main = ModuleType("__main__")
+    main.__dict__.update(__file__=str(path), __builtins__=__builtins__, __cached__=None)
+    sys.modules["__main__"] = main
+    exec(compile(path.read_bytes(), str(path), "exec"), main.__dict__)  # noqa: S102
+
+
+def run_module(name: str, arguments: list[str], code: Path) -> None:
+    """Run the module *name* as `python -m NAME ARGUMENTS` would, from the folder *code* of the run."""
+    sys.argv = [name, *arguments]
+    if code.is_dir():
+        sys.path.insert(0, str(code))
+    runpy.run_module(name, run_name="__main__", alter_sys=True)
+
+
+def guarded(script: Callable[[], None], ranks: Ranks, meeting: Meeting) -> int:
+    """Run *script* and return the exit code of the process; what went wrong is said here.
+
+    The first rank that fails shows its traceback. The others, which mostly fail because of it, say one line.
+    """
+    try:
+        script()
+    except SystemExit as stop:
+        return _exit_code(stop)
+    except LumiMoaiError as error:
+        if _is_first(meeting):
+            _write(f"lumi-moai: {error}\n")
+        return 1
+    except BaseException as error:  # the one place: whatever the user's code raises ends here
+        _show(error, ranks, meeting)
+        return 130 if isinstance(error, KeyboardInterrupt) else 1
+    return 0
+
+
+def end(code: int) -> None:
+    """Leave the process with *code*, surely within seconds: a rank that failed may hold threads and networks that hang."""
+    if code != 0:
+        # The kernel's own alarm also ends an interpreter that is stuck in its last moments.
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(_LAST_SECONDS)
+    sys.exit(code)
+
+
+def _exit_code(stop: SystemExit) -> int:
+    if stop.code is None or isinstance(stop.code, int):
+        return (stop.code or 0) & 0xFF
+    print(stop.code, file=sys.stderr)
+    return 1
+
+
+def _show(error: BaseException, ranks: Ranks, meeting: Meeting) -> None:
+    if ranks.world_size > 1 and not _is_first(meeting):
+        last = traceback.format_exception_only(error)[-1].strip().splitlines()[0]
+        _write(f"lumi-moai: rank {ranks.rank} stopped too: {last}\n")
+        return
+    if ranks.world_size > 1:
+        _write(f"lumi-moai: rank {ranks.rank} failed:\n")
+    _write("".join(traceback.format_exception(type(error), error, _users_part(error.__traceback__))))
+
+
+def _users_part(trace: TracebackType | None) -> TracebackType | None:
+    """The traceback without the frames that only lead to the user's code."""
+    ours = (os.path.dirname(__file__), "<frozen ")
+    part = trace
+    while part is not None and part.tb_frame.f_code.co_filename.startswith(ours):
+        part = part.tb_next
+    return part or trace
+
+
+def _is_first(meeting: Meeting) -> bool:
+    # A run folder that cannot be written must not silence the error.
+    return meeting.claim("failed") or not (meeting.folder / "failed").exists()
+
+
+def _write(text: str) -> None:
+    sys.stdout.flush()
+    stream = sys.__stderr__ or sys.stderr  # the script's own stderr may be silenced on this rank
+    stream.write(text)
+    stream.flush()

@@ -1,0 +1,158 @@
+"""The steps of one rank, in order: `python -m lumi_moai.runtime --run RUN -- SCRIPT ARG...`.
+
+Everything up to the script needs no torch. Exit codes: the script's own; 1 for an error of the script or of ours;
+2 for a wrong command line; 78 when the certificate stopped the job.
+"""
+
+import json
+import os
+import sys
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from ..binding import Launch
+from ..errors import LumiMoaiError, RunError
+from . import alarm, certificate, cores, late, script, watch
+from .here import Here, remember
+from .meeting import Meeting, meet, settle
+from .output import mutable_streams
+from .ranks import Ranks, read
+
+_USAGE = "usage: python -m lumi_moai.runtime --run RUN -- (SCRIPT | --module NAME) ARG..."
+_INTERFACES = Path("/sys/class/net")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """The words of the command line."""
+
+    run: Path
+    target: str
+    """Name of the script, or of the module."""
+    is_module: bool
+    arguments: tuple[str, ...]
+
+
+def parse(words: list[str]) -> Command | None:
+    """The command that *words* say, or None when they say none.
+
+    By hand, because everything after the script's name belongs to the script, whatever it looks like.
+    """
+    rest = list(words)
+    if len(rest) < 3 or rest[0] != "--run":
+        return None
+    run, rest = Path(rest[1]), rest[2:]
+    if rest[0] == "--":
+        rest = rest[1:]
+    is_module = rest[:1] == ["--module"]
+    rest = rest[is_module:]
+    if not rest:
+        return None
+    return Command(run=run.absolute(), target=rest[0], is_module=is_module, arguments=tuple(rest[1:]))
+
+
+def read_launch(run: Path) -> Launch:
+    """What the run folder says about the launch.
+
+    Raises RunError when job.json is missing or is no job.
+    """
+    path = run / "job.json"
+    try:
+        return Launch.from_json(json.loads(path.read_text(encoding="utf-8"))["launch"])
+    except OSError as error:
+        raise RunError(f"cannot read {path} ({error.strerror}); --run must name the folder of a run") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path} says nothing about its launch ({error!r}); submit the job anew") from error
+
+
+def main(words: list[str]) -> None:
+    """Start one rank and end the process with the right exit code."""
+    command = parse(words)
+    if command is None:
+        print(_USAGE, file=sys.stderr)
+        sys.exit(2)
+    try:
+        here = _prepare(command)
+    except LumiMoaiError as error:
+        print(f"lumi-moai: {error}", file=sys.stderr)
+        sys.exit(1)
+    if here is None:
+        sys.exit(certificate.WRONG_BINDING)
+    meeting = meet(here.run, here.ranks)
+    code = script.guarded(partial(_run, command), here.ranks, meeting)
+    _farewell(here, meeting, code)
+    script.end(code)
+
+
+def _prepare(command: Command) -> Here | None:
+    """Everything before the script: who am I, where do I sit, may the job go on; None when it may not."""
+    launch = read_launch(command.run)
+    ranks = read(os.environ)
+    alarm.listen(launch.signal, announce=ranks.rank == 0)
+    meeting = meet(command.run, ranks)
+    seconds = certificate.patience(os.environ)
+    device = cores.device_index(os.environ, ranks.local_rank)
+    cores.bind_here(launch, ranks, device, meeting, seconds)
+    row = certificate.see_myself(launch, ranks, device)
+    pids = certificate.certify(launch, ranks, row, command.run, meeting, seconds)
+    if pids is None:
+        return None
+    ranks, holder = settle(ranks, meeting, seconds)
+    if launch.launcher == "local":
+        watch.keep_watch(ranks, meeting, pids)
+    set_environment(os.environ, ranks, launch, len(row.cores))
+    streams = mutable_streams() if ranks.rank != 0 else ()
+    here = Here(ranks=ranks, launch=launch, run=command.run, streams=streams, port_holder=holder)
+    remember(here)
+    return here
+
+
+def set_environment(environ: MutableMapping[str, str], ranks: Ranks, launch: Launch, cores_here: int) -> None:
+    """Give the script the variables that torch reads."""
+    environ.update(ranks.environment())
+    # Unbound ranks share the same cores: as many threads as cores in each of them would only wait for each other.
+    sharers = 1 if launch.bind else ranks.local_world_size
+    environ.setdefault("OMP_NUM_THREADS", str(max(1, cores_here // sharers)))
+    drop_absent_interfaces(environ, announce=ranks.rank == 0)
+
+
+def drop_absent_interfaces(environ: MutableMapping[str, str], *, announce: bool) -> None:
+    """Forget a network interface that the site names but this host lacks; gloo would fail on it."""
+    named = environ.get("GLOO_SOCKET_IFNAME")
+    if not named or not _INTERFACES.is_dir():
+        return
+    present = [name for name in named.split(",") if (_INTERFACES / name).exists()]
+    if present:
+        environ["GLOO_SOCKET_IFNAME"] = ",".join(present)
+        return
+    del environ["GLOO_SOCKET_IFNAME"]
+    if announce:
+        print(f"lumi-moai: this host has no network interface {named}; gloo chooses one itself", file=sys.stderr)
+
+
+def _run(command: Command) -> None:
+    code = command.run / "code"
+    late.after_import("torch", _meet_torch)
+    if command.is_module:
+        script.run_module(command.target, list(command.arguments), code)
+    else:
+        script.run_file(script.find(code, command.target), list(command.arguments))
+
+
+def _meet_torch() -> None:
+    from . import accelerator, parallel
+
+    accelerator.install()
+    parallel.install()
+
+
+def _farewell(here: Here, meeting: Meeting, code: int) -> None:
+    """Part from the other ranks: those of a job that went well wait for each other, and leave their network in order."""
+    if code == 0 and "torch" in sys.modules:
+        from . import group
+
+        group.leave()
+    if here.launch.launcher == "local":
+        watch.leave(here.ranks, meeting, code)

@@ -1,0 +1,135 @@
+"""sacct's text (`--parsable2` or `--parsable`, with its header line) -> what each job took.
+
+sacct prints an allocation row per job (`123`, `123_4` of an array, `123+1` of a heterogeneous job, `123_[5-9]` not yet
+started) and below it one row per step (`123.batch`, `123.0`). The allocation row says what was blocked and for how
+long; peak memory and, after some crashes, the true state stand in the step rows only.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from math import ceil
+
+from .errors import RequestError
+from .site import Site
+from .units import parse_gib
+from .usage import Accounting, Usage
+
+_Row = Mapping[str, str]
+_NOTHING = ("", "Unknown", "None", "none")
+
+
+def parse(text: str, site: Site) -> tuple[Accounting, ...]:
+    """Every job in *text*, in the order of sacct; nothing where there is no header line with a JobID.
+
+    *site* says how many hardware threads its nodes count per core, which is how sacct counts CPUs. Text that is no
+    accounting gives fewer jobs, never an error.
+    """
+    jobs: dict[str, list[_Row]] = {}
+    for row in _rows(text):
+        jobs.setdefault(row["JobID"].partition(".")[0], []).append(row)
+    return tuple(_accounting(job_id, rows, site) for job_id, rows in jobs.items() if job_id)
+
+
+def _rows(text: str) -> Iterator[_Row]:
+    lines = iter(text.splitlines())
+    header = next((names for line in lines if "JobID" in (names := line.strip().split("|"))), None)
+    for line in lines:
+        if header is not None and "|" in line:
+            yield dict(zip(header, _fields(line, header), strict=False))
+
+
+def _fields(line: str, header: Sequence[str]) -> list[str]:
+    """The cells of *line*; a job name may hold the separator, so surplus cells belong to it."""
+    cells = line.rstrip("\r\n").split("|")
+    surplus = len(cells) - len(header)
+    if surplus > 0 and "JobName" in header:
+        at = header.index("JobName")
+        cells[at : at + surplus + 1] = ["|".join(cells[at : at + surplus + 1])]
+    return cells + [""] * -surplus
+
+
+def _accounting(job_id: str, rows: Sequence[_Row], site: Site) -> Accounting:
+    whole = [row for row in rows if "." not in row["JobID"]]
+    steps = [row for row in rows if "." in row["JobID"]]
+    row: _Row = whole[-1] if whole else {}
+    state, _, by = row.get("State", "").partition(" ")
+    state = state.rstrip("+")
+    starts = {each.get("Start", ""): each for each in whole}  # with --duplicates one row per start of a requeued job
+    seconds = sum(_elapsed(each) for each in starts.values())  # every start is billed
+    return Accounting(
+        job_id=job_id,
+        name=row.get("JobName", ""),
+        state="OUT_OF_MEMORY" if state == "FAILED" and any(_out_of_memory(step) for step in steps) else state,
+        partition=row.get("Partition", ""),
+        account=row.get("Account", ""),
+        usage=_usage(row, site, seconds),
+        elapsed_seconds=seconds,
+        exit_code=_exit_code(row, steps),
+        reason=by or _known(row, "Reason") or "",
+        max_rss_gib=max((gib for step in steps if (gib := _gib(step.get("MaxRSS", ""), "K"))), default=None),
+        restarts=max(_count(row.get("Restarts", "")), len(starts) - 1, 0),
+        start=_known(row, "Start"),
+        end=_known(row, "End"),
+    )
+
+
+def _out_of_memory(step: _Row) -> bool:
+    """Slurm notes the kill of a step as 0:125 while the job, whose script went on to fail, is only FAILED."""
+    return step.get("State", "").startswith("OUT_OF_ME") or step.get("ExitCode", "") == "0:125"
+
+
+def _exit_code(row: _Row, steps: Sequence[_Row]) -> str:
+    """The job's `code:signal`; that of the first bad step where the job itself says 0:0."""
+    codes = [code for step in [row, *steps] if (code := step.get("ExitCode", ""))]
+    return next((code for code in codes if code != "0:0"), codes[0] if codes else "")
+
+
+def _known(row: _Row, name: str) -> str | None:
+    value = row.get(name, "")
+    return None if value in _NOTHING else value
+
+
+def _usage(row: _Row, site: Site, seconds: int) -> Usage:
+    tres = dict(part.partition("=")[::2] for part in row.get("AllocTRES", "").split(","))
+    partition = row.get("Partition", "")
+    known = site.partitions.get(partition)
+    threads = site.node(known).threads_per_core if known else 1
+    cpus = _count(tres.get("cpu", "")) or _count(row.get("AllocCPUS", "")) or _count(row.get("NCPUS", ""))
+    return Usage(
+        partition=partition,
+        nodes=_count(tres.get("node", "")) or (_count(row.get("NNodes", "")) if tres.get("cpu") else 0),
+        devices=_devices(tres),
+        cores=ceil(cpus / threads),
+        memory_gib=_gib(tres.get("mem", ""), "M") or 0.0,
+        hours=seconds / 3600,
+    )
+
+
+def _devices(tres: Mapping[str, str]) -> int:
+    """Slurm lists devices as a total and again by type (`gres/gpu=16,gres/gpu:TYPE=16`): the same devices."""
+    if "gres/gpu" in tres:
+        return _count(tres["gres/gpu"])
+    return sum(_count(value) for name, value in tres.items() if name.startswith("gres/gpu:"))
+
+
+def _elapsed(row: _Row) -> int:
+    """Seconds, from ElapsedRaw or else from Elapsed (`D-HH:MM:SS`)."""
+    if raw := row.get("ElapsedRaw", ""):
+        return _count(raw)
+    match = re.fullmatch(r"(?:(\d{1,6})-)?(\d{1,4}):(\d{1,2}):(\d{1,2})", row.get("Elapsed", ""), re.ASCII)
+    if not match:
+        return 0
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+def _count(text: str) -> int:
+    return int(text) if re.fullmatch(r"\d{1,15}", text, re.ASCII) else 0
+
+
+def _gib(text: str, unit: str) -> float | None:
+    """GiB of a size; sacct leaves the suffix off where `--noconvert` was given or the number is in bytes or *unit*."""
+    try:
+        return parse_gib(text, unit) if text else None
+    except RequestError:
+        return None
