@@ -51,13 +51,15 @@ def bill_storage(site: Site, place: str, *, terabytes: float, hours: float) -> B
     return Bill(billing_units=units, unit=rule.unit, hours=hours, decided_by="storage")
 
 
-def usage_of(placement: Placement, *, minutes: int) -> Usage:
+def usage_of(site: Site, placement: Placement, *, minutes: int) -> Usage:
     """What a flavor blocks where it was placed, for the whole of its time limit of *minutes*."""
+    node = site.node(placement.partition)
+    shared = placement.devices_per_node * placement.cores_per_device
     return Usage(
         partition=placement.partition.name,
         nodes=placement.nodes,
         devices=placement.devices,
-        cores=placement.devices * placement.cores_per_device,
+        cores=placement.nodes * (len(node.usable_cores) if placement.whole_node else shared),
         memory_gib=float(placement.nodes * placement.memory_gib),
         hours=minutes / 60,
     )

@@ -57,7 +57,11 @@ def _show(submitted: Any, as_json: bool) -> None:
             }
         )
         return
-    nodes = f"{job.nodes} node{'s' if job.nodes > 1 else ''}"
-    click.echo(f"Job {submitted.job_id} submitted: {job.flavor}, {job.devices} devices on {nodes}, {job.partition}")
+    devices, nodes = _count(job.devices, "device"), _count(job.nodes, "node")
+    click.echo(f"Job {submitted.job_id} submitted: {job.flavor}, {devices} on {nodes}, {job.partition}")
     click.echo(f"Run folder  {submitted.folder.path}")
     click.echo(f"At most     {bill.billing_units:g} {bill.unit} if it runs {bill.hours:g} h; billed is what it runs")
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}{'s' if number != 1 else ''}"

@@ -97,7 +97,9 @@ class Run:
             raise RunError(f"job {self.job_id} ran a script, which has no result; read its logs")
         _check_private(self.folder.path)
         self.wait()
-        return [job.result() for job in self.handle] if isinstance(self.handle, list) else self.handle.result()
+        array = isinstance(self.handle, list)
+        first = [job.results()[0] for job in (self.handle if array else [self.handle])]
+        return first if array else first[0]
 
     def _entry(self) -> Entry:
         wanted = self.job_id.split("_")[0]

@@ -2,19 +2,18 @@
 
 import codecs
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
 
 _PIECE = 1 << 20
 
 
-@dataclass
 class Tail:
     """A place in a growing file; notices when the file is replaced or cut and starts anew there."""
 
-    inode: int | None = None
-    place: int = 0
-    decoder: codecs.IncrementalDecoder = field(default_factory=lambda: codecs.getincrementaldecoder("utf-8")("replace"))
+    def __init__(self) -> None:
+        self.inode: int | None = None
+        self.place = 0
+        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def read(self, path: Path) -> str:
         """What was added to *path* since the last call, at most 1 MiB of it; empty when nothing was, or it is gone."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 BLOCK = 1 << 18
-"""Bytes read at once. Small, because a block and its rows are in memory together, and the rows are ten times as large."""
+"""Bytes read at once. Small, because the rows of a block are ten times as large as the block."""
 LONGEST = 1 << 20
 """A line longer than this (a progress bar without line ends, a dumped tensor) is cut: no step line is that long."""
 

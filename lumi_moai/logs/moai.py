@@ -9,8 +9,8 @@
     [Step 10/1121] | Loss: 1.85 | Duration: 77.31 | 29.80 | Throughput: 30517.43 tokens/sec
     [Step 10] | TPS: 30517.43 tokens/sec | Loss: 1.850000 | LR : 0.00001000 | Duration for 1 Step: 8.59 sec
 
-`[Step 1] Model loading duration : 12.34 sec` has the mark of a step and is none. In the fifth shape the duration is that
-of all steps since the line before, so it is no step's time and is left out.
+`[Step 1] Model loading duration : 12.34 sec` has the mark of a step and is none. In the fifth shape the duration is
+that of all steps since the line before, so it is no step's time and is left out.
 """
 
 import re
@@ -19,7 +19,7 @@ from ..step import Step, parse_step
 from .format import Format, Row
 
 _NUMBER = rb"[-+]?(?:\d{1,300}\.?\d{0,300}(?:[eE][-+]?\d{1,3})?|nan|inf)"
-# The commonest shape is read whole; of the others only the step, and `parse_step`, which knows them all, reads the rest.
+# The commonest shape is read whole; of the others only the step, and `parse_step`, which knows them all, does the rest.
 _LINE = re.compile(
     rb"\[Step (\d{1,18})(?:/(\d{1,18}))?\]"
     rb"(?: \| Loss: (" + _NUMBER + rb") \| Duration: (" + _NUMBER + rb") \| Throughput: (" + _NUMBER + rb")"

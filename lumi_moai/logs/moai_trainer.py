@@ -23,7 +23,7 @@ def _rows(block: bytes) -> list[tuple[bytes, ...]]:
 
 def _row(parts: dict[bytes, bytes]) -> Row | None:
     step = parts.get(b"step", b"")
-    if not step.isdigit():
+    if not step.isdigit() or len(step) > 18:
         return None
     return Row(step=step, loss=parts.get(b"loss", b""), rate=parts.get(b"tps", b""), unit=b"tokens")
 

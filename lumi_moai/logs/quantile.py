@@ -30,8 +30,9 @@ class Quantiles:
             self._pour()
 
     def _pour(self) -> None:
-        self._lowest = min(self._lowest, min(self._exact))
-        self._highest = max(self._highest, max(self._exact))
+        values = array("d", [self._lowest, self._highest]) if self._buckets else array("d")
+        values.extend(self._exact)
+        self._lowest, self._highest = min(values), max(values)
         self._buckets.update(floor(log(value) / _WIDTH) for value in self._exact)
         self._exact = array("d")
 

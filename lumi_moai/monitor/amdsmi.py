@@ -20,7 +20,7 @@ def read(node: str) -> Look:
     try:
         library.amdsmi_init()
     except library.AmdSmiException as error:
-        raise RunError(f"amdsmi: {error}") from error
+        raise RunError(f"it does not answer ({error})") from error
     try:
         return look(library, node)
     finally:
@@ -31,7 +31,7 @@ def _library() -> ModuleType:
     try:
         import amdsmi
     except (ImportError, OSError, KeyError) as error:  # its own loader raises all three when libamd_smi is missing
-        raise RunError(f"amdsmi is not installed here ({error})") from error
+        raise RunError(f"its Python library is not installed ({error})") from error
     return amdsmi
 
 
@@ -42,7 +42,7 @@ def look(library: Any, node: str) -> Look:
     """
     handles = library.amdsmi_get_processor_handles()
     if not handles:
-        raise RunError("amdsmi shows no device")
+        raise RunError("it shows no device")
     return Look(
         samples=tuple(_sample(library, handle, device, node) for device, handle in enumerate(handles)),
         processes=tuple(item for device, handle in enumerate(handles) for item in _held(library, handle, device, node)),

@@ -1,12 +1,11 @@
 """A look at the devices of a running job, taken on its own nodes.
 
-For a job of Slurm one step (`srun --overlap`) runs a sampler of four lines of shell on every node. It starts the source
+For a job of Slurm one step (`srun --overlap`) runs a sampler, some lines of shell, on every node. It starts the source
 and prints one line: the host, the devices that the step was given, the processes of the job, and the source's own
 words. The shell needs nothing installed, so a vendor's program works as source for a job whose container and host have
 no Python of ours; sources that are Python libraries run as `python -m lumi_moai.monitor SOURCE`.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from socket import gethostname
@@ -16,7 +15,7 @@ from ..errors import LumiMoaiError, RunError
 from ..site import Device, JobPolicy
 from . import amdsmi, nvml, processes, rocm_smi
 from .runs import Run
-from .sample import Look, merged
+from .sample import Look, first_object, merged
 
 # Sources that read this machine by themselves; `processes` needs a process to start from.
 READERS: dict[str, Callable[[str], Look]] = {"rocm-smi": rocm_smi.read, "amdsmi": amdsmi.read, "nvml": nvml.read}
@@ -25,10 +24,15 @@ _SECONDS = 30.0
 # A job's processes are found by Slurm's cgroup names; where Slurm tracks them otherwise the list is empty and says
 # nothing. A source that hangs on a sick node must not hang the look at the others.
 _SAMPLER = r"""
-said=$(timeout 15 "$@" 2>&1) || said="!$(printf %s "$said" | tail -n 1)"
+if command -v "$1" >/dev/null; then
+    said=$(timeout 15 "$@" 2>&1) || said="!$(printf %s "$said" | tail -n 1)"
+else
+    said="!it is not installed"
+fi
 pids=$(grep -lw "job_$SLURM_JOB_ID" /proc/[0-9]*/cgroup 2>/dev/null | tr -dc '0-9\n' | tr '\n' ' ')
 said=$(printf %s "$said" | tr '\n\t' '  ')
-printf '%s\t%s\t%s\t%s\n' "$(uname -n)" "${SLURM_STEP_GPUS:-$SLURM_JOB_GPUS}" "$pids" "$said"
+node=${SLURMD_NODENAME:-$(uname -n)}
+printf '%s\t%s\t%s\t%s\n' "$node" "${SLURM_STEP_GPUS:-$SLURM_JOB_GPUS}" "$pids" "$said" | fold -b -w 900
 """
 
 
@@ -94,7 +98,7 @@ def words(source: str, run: Run, policy: JobPolicy) -> list[str]:
 def _source_words(source: str, run: Run) -> Sequence[str]:
     if source == "rocm-smi":
         return rocm_smi.WORDS
-    return ("env", f"PYTHONPATH={run.folder.lib}", run.python, "-m", "lumi_moai.monitor", source)
+    return ("env", f"PYTHONPATH={run.folder.lib / 'lumi_moai.zip'}", run.python, "-m", "lumi_moai.monitor", source)
 
 
 def parse(source: str, text: str, run: Run) -> Look:
@@ -128,7 +132,4 @@ def _parse_node(source: str, node: str, devices: str, pids: str, said: str, *, r
 
 
 def _parse_plain(said: str) -> Look:
-    try:
-        return Look.from_json(json.loads(said[said.find("{") :]))
-    except ValueError as error:
-        raise RunError(f"the sampler printed no JSON ({said[:80]!r})") from error
+    return Look.from_json(first_object(said))

@@ -20,7 +20,7 @@ def read(node: str) -> Look:
     try:
         library.nvmlInit()
     except library.NVMLError as error:
-        raise RunError(f"NVML does not answer here ({error})") from error
+        raise RunError(f"it does not answer ({error})") from error
     try:
         return look(library, node)
     finally:
@@ -31,7 +31,9 @@ def _library() -> ModuleType:
     try:
         import pynvml
     except ImportError as error:
-        raise RunError(f"pynvml is not installed here; `pip install nvidia-ml-py` brings it ({error})") from error
+        raise RunError(
+            f"its Python library is not installed, `pip install nvidia-ml-py` brings it ({error})"
+        ) from error
     return pynvml
 
 
@@ -42,7 +44,7 @@ def look(library: Any, node: str) -> Look:
     """
     handles = [library.nvmlDeviceGetHandleByIndex(device) for device in range(library.nvmlDeviceGetCount())]
     if not handles:
-        raise RunError("NVML shows no device")
+        raise RunError("it shows no device")
     return Look(
         samples=tuple(_sample(library, handle, device, node) for device, handle in enumerate(handles)),
         processes=tuple(item for device, handle in enumerate(handles) for item in _held(library, handle, device, node)),

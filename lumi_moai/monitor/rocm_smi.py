@@ -9,14 +9,13 @@ Written against `python_smi_tools/rocm_smi.py` of ROCm/rocm_smi_lib at 5.6.0, 6.
 - processes stand under `system` as `PIDn: name, devices, bytes, ...`, in lower case, in all of them.
 """
 
-import json
 from collections.abc import Mapping
 from shutil import which
 from typing import Any
 
 from ..errors import RunError
 from ..slurm import call
-from .sample import MIB, Look, Process, Sample, number
+from .sample import MIB, Look, Process, Sample, first_object, number
 
 # --showpids takes an optional word, so it must not stand before another argument that could be taken for it.
 WORDS = (
@@ -38,7 +37,7 @@ def read(node: str) -> Look:
     Raises RunError when rocm-smi is not here or shows no device; SlurmError when it fails.
     """
     if which(WORDS[0]) is None:
-        raise RunError(f"{WORDS[0]} is not on this machine")
+        raise RunError("it is not installed")
     return parse(call(WORDS, seconds=20), node)
 
 
@@ -47,20 +46,14 @@ def parse(text: str, node: str) -> Look:
 
     Raises RunError when there is no JSON object with a card in it.
     """
-    start, end = text.find("{"), text.rfind("}")  # warnings may stand before the object
-    try:
-        cards = json.loads(text[start : end + 1]) if start >= 0 else None
-    except ValueError:
-        cards = None
-    if not isinstance(cards, dict):
-        raise RunError(f"{WORDS[0]} did not print JSON")
+    cards = first_object(text)
     samples = tuple(
         _sample(card, int(name.removeprefix("card")), node)
         for name, card in sorted(cards.items(), key=_card_order)
         if _is_card(name, card)
     )
     if not samples:
-        raise RunError(f"{WORDS[0]} shows no device")
+        raise RunError("it shows no device")
     return Look(samples=samples, processes=_processes(cards.get("system"), node))
 
 

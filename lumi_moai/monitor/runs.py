@@ -87,9 +87,15 @@ def _run(entry: rundir.Entry, folder: rundir.RunFolder, *, job_id: str, pid: int
             nodes=job["nodes"],
             devices_per_node=job["devices_per_node"],
             account=job.get("account"),
-            command=" ".join(["python", *job["command"]]),
+            command=" ".join(["python", _as_typed(folder, job["command"][0]), *job["command"][1:]]),
             python=job["python"],
             pid=pid,
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, IndexError) as error:
         raise RunError(f"{folder.job_file} lacks {error}") from error
+
+
+def _as_typed(folder: rundir.RunFolder, script: str) -> str:
+    """The script's name in the user's folder, not in the snapshot that runs."""
+    path = Path(script)
+    return str(path.relative_to(folder.code)) if path.is_relative_to(folder.code) else script

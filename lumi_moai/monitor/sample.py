@@ -1,5 +1,6 @@
 """What one look at a device shows, and how a look travels from the node: one JSON object of plain values."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from math import isfinite
@@ -59,14 +60,14 @@ class Look:
         Raises RunError for anything else.
         """
         if not isinstance(data, Mapping):
-            raise RunError("the sampler did not print a JSON object")
+            raise RunError("it printed no JSON object")
         try:
             return cls(
                 samples=tuple(Sample(**item) for item in data["samples"]),
                 processes=tuple(Process(**item) for item in data["processes"]),
             )
         except (KeyError, TypeError) as error:
-            raise RunError(f"the sampler speaks another version of lumi-moai: {error}") from error
+            raise RunError(f"it speaks another version of lumi-moai ({error})") from error
 
     def only(self, devices: Sequence[int]) -> Self:
         """Only the *devices* named, renumbered from 0 in their order."""
@@ -96,6 +97,20 @@ def merged(looks: Sequence[Look]) -> Look:
         samples=tuple(sample for look in looks for sample in look.samples),
         processes=tuple(process for look in looks for process in look.processes),
     )
+
+
+def first_object(text: str) -> dict[str, Any]:
+    """The first JSON object in *text*; warnings may stand before and after it.
+
+    Raises RunError when there is none.
+    """
+    try:
+        value, _ = json.JSONDecoder().raw_decode(text, max(text.find("{"), 0))
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"it printed no JSON ({text[:60].strip()!r})") from error
+    if not isinstance(value, dict):
+        raise RunError(f"it printed no JSON object ({text[:60].strip()!r})")
+    return value
 
 
 def number(value: object) -> float | None:

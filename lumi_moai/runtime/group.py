@@ -1,5 +1,7 @@
 """The process group of the ranks: made when the script's one line asks for it, left in order at the end."""
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 
@@ -27,6 +29,21 @@ def total(values: torch.Tensor) -> torch.Tensor:
     """*values* summed over all ranks, in place."""
     dist.all_reduce(values)
     return values
+
+
+def start_average(values: torch.Tensor) -> dist.Work | None:
+    """Start to average *values* over all ranks, in place; wait for the work that is returned."""
+    if accelerator.is_gpu():
+        return dist.all_reduce(values, dist.ReduceOp.AVG, async_op=True)
+    values.div_(dist.get_world_size())  # gloo cannot average
+    return dist.all_reduce(values, async_op=True)
+
+
+def agree(value: object) -> Any:
+    """Rank 0's *value*, on every rank."""
+    box = [value]
+    dist.broadcast_object_list(box, src=0, device=accelerator.device())
+    return box[0]
 
 
 def from_rank_0(tensor: torch.Tensor) -> torch.Tensor:

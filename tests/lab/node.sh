@@ -14,7 +14,7 @@
 # NODE_SOCKETS=1 tells Slurm one socket of 64 cores instead of 8 of 8: then a shared job gets neighbouring cores
 # (1-7,9-15), while with 8 its cores are dealt out over the L3 groups. Needs root and what install.sh installs.
 #
-# Measured on 2 cores: 16 s to a shell with Slurm up, about 1 s a step; importing torch takes 40 s. KVM is not used:
+# Measured on 2 cores: 12 s to a shell with Slurm up, 1 to 2 s a step; importing torch takes 30 s. KVM is not used:
 # 64 processors on two real ones hung in the firmware, and one emulating thread (thread=single) is five times faster
 # than one a processor.
 set -eu
@@ -278,7 +278,7 @@ report() {
   code=$(sed -n 's/.*NODE DONE \([0-9]*\) .*/\1/p' "$RUN/console" | tail -1)
   if [ -z "$code" ]; then
     tail -n 30 "$RUN/console" >&2
-    echo "node.sh: The guest did not come to the end of the script within ${NODE_S:-300} s; its last lines are above." >&2
+    echo "node.sh: The guest did not come to the end of the script (limit ${NODE_S:-300} s); its last lines are above." >&2
     code=3
   fi
   rm -rf "$RUN"

@@ -1,0 +1,120 @@
+"""Logs of training runs: step lines, notes and the way they ended, from a log of any size in bounded memory.
+
+A format is one file here with a `FORMAT` in it (`format.py` says what that is) and one line in `FORMATS`.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+from ..step import Step
+from ..usage import Throughput
+from . import moai, moai_trainer
+from .blocks import blocks
+from .format import Format, Row
+from .notes import Notes
+from .outcome import Evidence, Outcome, Signs
+from .steps import Steps
+
+__all__ = ["FORMATS", "Evidence", "Format", "Log", "Outcome", "Row", "read", "records"]
+
+FORMATS: tuple[Format, ...] = (moai.FORMAT, moai_trainer.FORMAT)
+"""Tried in this order; the first that finds a step line in a log is that log's format."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Log:
+    """What a log says; what it does not say is None. Losses and rates are as printed, times in seconds."""
+
+    name: str
+    format: str | None = None
+    records: int = 0
+    """Step lines; a step that was printed twice counts twice."""
+    first_step: int | None = None
+    last_step: int | None = None
+    """In the order of the file; after a step that went back it is less than `max_step`."""
+    max_step: int | None = None
+    total_steps: int | None = None
+    """The planned number of steps, where the lines say it."""
+    loss_first: float | None = None
+    loss_last: float | None = None
+    loss_min: float | None = None
+    nan_steps: int = 0
+    restarts: int = 0
+    """How often the step number went back."""
+    first_seconds: float | None = None
+    first_rate: float | None = None
+    step_seconds: float | None = None
+    """Median time of a step without the first record of each run."""
+    throughput: Throughput | None = None
+    steady_records: int = 0
+    elapsed_seconds: float | None = None
+    """From the first to the last line that begins with a date and time."""
+    notes: Mapping[str, str | float] = field(default_factory=dict)
+    evidence: Evidence | None = None
+
+
+def read(file: BinaryIO, name: str) -> Log:
+    """What *file* says; *name* stands for it in the place of the evidence. Any bytes are a log, if an empty one."""
+    steps, notes, signs = Steps(), Notes(), Signs(name)
+    format_: Format | None = None
+    for block in blocks(file):
+        before = steps.records
+        notes.add(block)
+        format_, rows = _rows(block.text, format_)
+        if rows:
+            steps.add(rows, warm="warmup_seconds" in notes.found)
+        signs.add(block, records=before, mark=format_.mark if format_ else None)
+    return _log(name, format_, steps, notes, signs)
+
+
+def _rows(text: bytes, known: Format | None) -> tuple[Format | None, list[tuple[bytes, ...]]]:
+    for candidate in (known,) if known else FORMATS:
+        if candidate.mark in text and (rows := list(candidate.rows(text))):
+            return candidate, rows
+    return known, []
+
+
+def _log(name: str, format_: Format | None, steps: Steps, notes: Notes, signs: Signs) -> Log:
+    return Log(
+        name=name,
+        format=format_.name if format_ else None,
+        records=steps.records,
+        first_step=steps.first_step,
+        last_step=steps.last_step,
+        max_step=steps.max_step,
+        total_steps=steps.total_steps,
+        loss_first=steps.loss_first,
+        loss_last=steps.loss_last,
+        loss_min=steps.loss_min,
+        nan_steps=steps.nan_steps,
+        restarts=steps.restarts,
+        first_seconds=steps.first_seconds,
+        first_rate=steps.first_rate,
+        step_seconds=steps.step_seconds(),
+        throughput=steps.throughput(format_.scope if format_ else "total"),
+        steady_records=steps.steady_records,
+        elapsed_seconds=notes.elapsed_seconds,
+        notes=dict(notes.found),
+        evidence=signs.best(steps.records),
+    )
+
+
+def records(file: BinaryIO) -> Iterator[Step]:
+    """Every step line of *file* in its order, one by one."""
+    format_: Format | None = None
+    for block in blocks(file):
+        format_, rows = _rows(block.text, format_)
+        for row in rows:
+            yield _step(Row(*row))
+
+
+def _step(row: Row) -> Step:
+    return Step(
+        step=int(row.step),
+        total=int(row.total) if row.total else None,
+        loss=float(row.loss) if row.loss else None,
+        seconds=float(row.seconds) if row.seconds else None,
+        rate=float(row.rate) if row.rate else None,
+        unit=row.unit.decode() if row.unit else None,
+    )

@@ -1,0 +1,72 @@
+"""What a log says beside its steps: the platform, its times, when it began and ended."""
+
+import re
+from datetime import datetime
+
+from .blocks import Block
+
+_NUMBER = rb"([-+]?\d[\d.]*(?:[eE][-+]?\d+)?)"
+# A mark that is looked for first, the name of the note, and the pattern; the last one in the log stays.
+_NOTES = [
+    (b"info]", "platform_version", rb"Moreh Version: ([\w.]{1,40})"),
+    (b"info]", "platform_job_id", rb"Moreh Job ID: (\d{1,18})"),
+    (b"info]", "platform_nodes", rb"\[\d{1,6}/(\d{1,6})\] Connecting to resources"),
+    (b"info]", "parallelism", rb"info\] ((?:num_stages|No PP)[^\r\n]{0,200})"),
+    (b"warmup", "warmup_seconds", rb"warmup done\. Duration: " + _NUMBER),
+    (b"warmup", "warmup_seconds", rb"'warmup_duration': " + _NUMBER),
+    (b"oading duration : ", "warmup_seconds", rb"\[Step \d+\] Model loading duration : " + _NUMBER),
+    (b"Eval Loss: ", "eval_loss", rb"Eval Loss: " + _NUMBER),
+    (b"Duration:  ", "total_seconds", rb"Total Duration: +" + _NUMBER),
+    (b"Duration:  ", "warmup_seconds", rb"Model Loading Duration: +" + _NUMBER),
+    (b"Duration:  ", "train_seconds", rb"Train Duration: +" + _NUMBER),
+    (b"Duration:  ", "eval_seconds", rb"Evaluation Duration: +" + _NUMBER),
+    (b"Avg TPS:", "average_tokens_per_second", rb"Avg TPS: +" + _NUMBER),
+]
+_PATTERNS = [(mark, name, re.compile(pattern)) for mark, name, pattern in _NOTES]
+_WORDS = ("platform_version", "platform_job_id", "parallelism")
+_CLOCK = re.compile(rb"^[\[(|]?(\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d)(?:[.,](\d{1,6}))?", re.MULTILINE)
+_TAIL = 4096
+
+
+class Notes:
+    """The notes of a log, block after block; `found` has them by name, numbers as numbers."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, str | float] = {}
+        self._first: datetime | None = None
+        self._last: datetime | None = None
+
+    def add(self, block: Block) -> None:
+        """Read *block*."""
+        for mark, name, pattern in _PATTERNS:
+            if mark in block.text:
+                for found in pattern.findall(block.text)[-1:]:
+                    self._keep(name, found.decode(errors="replace"))
+        self._look_at_clock(block.text)
+
+    def _keep(self, name: str, text: str) -> None:
+        if name in _WORDS:
+            self.found[name] = text
+        elif re.fullmatch(r"[-+]?\d+(\.\d*)?([eE][-+]?\d{1,3})?", text, re.ASCII):
+            self.found[name] = int(text) if text.isdigit() and len(text) < 19 else float(text)
+
+    def _look_at_clock(self, text: bytes) -> None:
+        if self._first is None and (match := _CLOCK.search(text)):
+            self._first = _time(match)
+        if self._first is not None and (times := list(_CLOCK.finditer(text, max(0, len(text) - _TAIL)))):
+            self._last = _time(times[-1]) or self._last
+
+    @property
+    def elapsed_seconds(self) -> float | None:
+        """Seconds from the first line that has a date and time in front to the last; None without such lines."""
+        if self._first is None or self._last is None or self._last < self._first:
+            return None
+        return (self._last - self._first).total_seconds()
+
+
+def _time(match: re.Match[bytes]) -> datetime | None:
+    try:
+        whole = datetime.fromisoformat(match[1].decode())
+    except ValueError:
+        return None
+    return whole.replace(microsecond=int((match[2] or b"0").ljust(6, b"0")))

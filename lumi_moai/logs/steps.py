@@ -1,0 +1,107 @@
+"""Rows of step lines folded into one summary of constant size."""
+
+from collections.abc import Sequence
+from itertools import compress
+from math import isnan
+from operator import lt
+
+from ..usage import Throughput
+from .quantile import Quantiles
+
+
+class Steps:
+    """The steps of a log, block after block.
+
+    A run's first record stands apart (`first_seconds`, `first_rate`): it holds compilation and warm-up. A step number
+    that goes back starts another run: a requeue, or several runs in one file.
+    """
+
+    def __init__(self) -> None:
+        self.records = self.restarts = self.nan_steps = 0
+        self.first_step: int | None = None
+        self.last_step: int | None = None
+        self.max_step: int | None = None
+        self.total_steps: int | None = None
+        self.loss_first: float | None = None
+        self.loss_last: float | None = None
+        self.loss_min: float | None = None
+        self.first_seconds: float | None = None
+        self.first_rate: float | None = None
+        self.unit = b""
+        self._rates, self._seconds = Quantiles(), Quantiles()
+
+    def add(self, rows: Sequence[tuple[bytes, ...]], *, warm: bool = False) -> None:
+        """Fold *rows* in; *warm* says that the log told the warm-up apart, so no record holds it."""
+        steps, totals, losses, seconds, rates, units = zip(*rows, strict=True)
+        numbers = list(map(int, steps))
+        begins = self._begins(numbers)
+        self._steps(numbers, len(begins), totals)
+        self._losses([float(loss) for loss in losses if loss])
+        rates = self._of_one_unit(rates, units)
+        if begins and not warm:
+            self._first_record(seconds[begins[0]], rates[begins[0]])
+            steady = [place not in set(begins) for place in range(len(rows))]
+            seconds, rates = tuple(compress(seconds, steady)), tuple(compress(rates, steady))
+        self._seconds.add(map(float, filter(None, seconds)))
+        self._rates.add(map(float, filter(None, rates)))
+
+    def _begins(self, steps: list[int]) -> list[int]:
+        """Places in *steps* at which a run begins."""
+        if self.last_step is None:
+            return [0, *self._back(steps[:1], steps[1:], 1)]
+        return self._back([self.last_step, *steps[:-1]], steps, 0)
+
+    @staticmethod
+    def _back(before: list[int], steps: list[int], place: int) -> list[int]:
+        before = before if place == 0 else [*before, *steps[:-1]]
+        if not any(map(lt, steps, before)):  # the common case, at the speed of C
+            return []
+        return [place + at for at, (step, previous) in enumerate(zip(steps, before, strict=True)) if step < previous]
+
+    def _steps(self, steps: list[int], begins: int, totals: Sequence[bytes]) -> None:
+        self.restarts += begins - (self.first_step is None)
+        self.first_step = steps[0] if self.first_step is None else self.first_step
+        self.last_step = steps[-1]
+        self.max_step = max(steps if self.max_step is None else [self.max_step, *steps])
+        self.records += len(steps)
+        if totals[-1]:
+            self.total_steps = int(totals[-1])
+
+    def _losses(self, losses: list[float]) -> None:
+        if not losses:
+            return
+        self.loss_first = losses[0] if self.loss_first is None else self.loss_first
+        self.loss_last = losses[-1]
+        numbers = [loss for loss in losses if not isnan(loss)]
+        self.nan_steps += len(losses) - len(numbers)
+        if numbers:
+            self.loss_min = min(numbers if self.loss_min is None else [self.loss_min, *numbers])
+
+    def _of_one_unit(self, rates: tuple[bytes, ...], units: tuple[bytes, ...]) -> tuple[bytes, ...]:
+        """*rates* without those of another unit than the log's first one: tokens and samples have no common median."""
+        self.unit = self.unit or next(filter(None, units), b"")
+        if all(unit == self.unit for unit in set(units)):
+            return rates
+        return tuple(rate if unit == self.unit else b"" for rate, unit in zip(rates, units, strict=True))
+
+    def _first_record(self, seconds: bytes, rate: bytes) -> None:
+        if self.first_seconds is None and seconds:
+            self.first_seconds = float(seconds)
+        if self.first_rate is None and rate:
+            self.first_rate = float(rate)
+
+    def step_seconds(self) -> float | None:
+        """Median seconds of a step after the first record."""
+        return self._seconds.median()
+
+    def throughput(self, scope: str) -> Throughput | None:
+        """Median rate after the first record; None where no rate was logged after it."""
+        median = self._rates.median()
+        if median is None:
+            return None
+        return Throughput(median=median, unit=f"{self.unit.decode() or 'items'}_per_second", scope=scope)
+
+    @property
+    def steady_records(self) -> int:
+        """How many rates the median is of."""
+        return len(self._rates)

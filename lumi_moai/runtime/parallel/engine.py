@@ -1,0 +1,158 @@
+"""One device made of all ranks: which batch this rank is at, which parameters it trains, what a backward does."""
+
+import random
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.utils.data import DataLoader
+
+from .. import group
+from . import losses
+from .gradients import Gradients
+from .loader import Cutter, generators
+from .share import Share
+from .training import TrainingModes
+
+Parameters = Callable[[], Sequence[torch.Tensor]]
+
+
+class Engine:
+    """The state of this rank while the script trains."""
+
+    def __init__(self, rank: int, ranks: int) -> None:
+        self.rank = rank
+        self.ranks = ranks
+        self.share: Share | None = None
+        """Of the batch at hand; None while every rank has the whole batch."""
+        self.loss_share: Share | None = None
+        """Of the batch that the last loss came from: the script may fetch the next batch before backward."""
+        self.gradients = Gradients()
+        self.cutter = Cutter(rank, ranks, self.begin_batch)
+        self.in_backward = False
+        self._said: set[str] = set()
+
+    def say_once(self, topic: str, sentence: str) -> None:
+        """Say *sentence* in the log, on rank 0, once for each *topic*."""
+        if self.rank == 0 and topic not in self._said:
+            print(f"lumi-moai: {sentence}", file=sys.stderr)
+        self._said.add(topic)
+
+    def begin_batch(self, share: Share | None) -> None:
+        """The script gets a batch of which this rank has *share*."""
+        self.share = share
+        if share is not None:
+            self.say_once("batch", _introduction(share))
+
+    def batches(
+        self, loader: DataLoader, own: Callable[[DataLoader], Iterator], modes: TrainingModes, trained: Parameters
+    ) -> Iterator:
+        """The iterator over *loader* for this rank; *own* is DataLoader's own."""
+        agree_on_chance(generators(loader))
+        self.gradients.adopt(trained())
+        if torch.is_grad_enabled() and modes.trains(self.gradients.parameters):
+            return self.cutter.shares(loader, own)
+        return self.cutter.whole(loader, own)
+
+    def backward(self, own: Callable[..., None], tensors: Any, seeds: Any, *args: Any, **kwargs: Any) -> None:
+        """One backward of the script; *own* is torch's. The gradients are the global ones when it returns."""
+        if self.in_backward:  # a checkpointed part inside a backward, by torch itself
+            self.gradients.overlaps = False
+            own(tensors, seeds, *args, **kwargs)
+            return
+        share, self.loss_share = self.loss_share or self.share, None
+        if share is None:
+            self.say_once("whole", "no DataLoader gave this batch, every rank computes all of it: right, but no faster")
+        roots = (tensors,) if torch.is_tensor(tensors) else tuple(tensors)
+        values = [_start_value(root, share) for root in roots]
+        self.gradients.begin()
+        self.in_backward = True
+        try:
+            own(roots, _seeds(roots, seeds, share), *args, **kwargs)
+        finally:
+            self.in_backward = False
+        self.gradients.finish()
+        for root, value in zip(roots, values, strict=True):
+            _settle_value(root, value)
+
+    def loss_at_hand(self) -> Share | None:
+        """How the batch at hand was cut, asked by a loss that is about to be computed."""
+        if self.share is not None and torch.is_grad_enabled():
+            self.loss_share = self.share
+        return self.share
+
+    def number(self, scalar: torch.Tensor) -> torch.Tensor:
+        """The global value of *scalar*: of a number that depends on the batch, the mean over the ranks' rows."""
+        if self.share is None or losses.is_marked(scalar):
+            return without_graph(scalar)
+        return group.total(_weighted(scalar, self.share)).to(scalar.dtype)
+
+
+def _introduction(share: Share) -> str:
+    least, rest = divmod(share.total, share.ranks)
+    rows = f"{least} or {least + 1} rows" if rest else f"{least} row" + ("s" if least != 1 else "")
+    return f"data parallel over {share.ranks} ranks: global batch {share.total} is {rows} a rank"
+
+
+def without_graph(scalar: torch.Tensor) -> torch.Tensor:
+    """The value of *scalar* alone; `detach()` itself is ours and would ask all ranks."""
+    with torch.no_grad():
+        return scalar.clone()
+
+
+def _weighted(scalar: torch.Tensor, share: Share) -> torch.Tensor:
+    value = without_graph(scalar).double()
+    # Not times 0 for a stand-in row: its value may be infinite.
+    return value * share.weight if share.rows else torch.zeros_like(value)
+
+
+def _start_value(root: torch.Tensor, share: Share | None) -> tuple[torch.Tensor, dist.Work] | None:
+    """Start to add up the loss that backward starts from, unless it is the global one already."""
+    if share is None or root.dim() != 0 or losses.is_marked(root):
+        return None
+    value = _weighted(root, share)
+    return value, dist.all_reduce(value, async_op=True)
+
+
+def _settle_value(root: torch.Tensor, value: tuple[torch.Tensor, dist.Work] | None) -> None:
+    """Make the loss the global one, for whoever prints it next."""
+    if value is not None:
+        value[1].wait()
+        root.data.copy_(value[0])
+        losses.mark(root)
+
+
+def _seeds(roots: Sequence[torch.Tensor], given: Any, share: Share | None) -> tuple[torch.Tensor | None, ...]:
+    """What backward starts with, so that the plain average over ranks is the gradient of the global loss."""
+    seeds = tuple(given) if isinstance(given, (tuple, list)) else (given,) * len(roots)
+    if share is None:
+        return seeds
+    return tuple(_seed(root, seed, share) for root, seed in zip(roots, seeds, strict=True))
+
+
+def _seed(root: torch.Tensor, seed: torch.Tensor | None, share: Share) -> torch.Tensor | None:
+    # A root with one number per row stands for their sum over all ranks, not for a mean.
+    factor = share.scale if root.dim() == 0 else float(share.ranks if share.rows else 0)
+    if factor == 1.0:
+        return seed
+    return torch.full_like(root, factor) if seed is None else seed * factor
+
+
+def agree_on_chance(own: Sequence[torch.Generator] = ()) -> None:
+    """Bring the random numbers that a script may draw, and those of the generators *own*, to rank 0's state."""
+    numpy = sys.modules.get("numpy")
+    mine = (
+        torch.get_rng_state(),
+        random.getstate(),
+        numpy.random.get_state() if numpy else None,
+        [generator.get_state() for generator in own],
+    )
+    of_torch, of_python, of_numpy, of_own = group.agree(mine)
+    torch.set_rng_state(of_torch)
+    random.setstate(of_python)
+    if numpy and of_numpy is not None:
+        numpy.random.set_state(of_numpy)
+    for generator, state in zip(own, of_own, strict=True):
+        generator.set_state(state)

@@ -1,0 +1,148 @@
+"""The gradients of all ranks, averaged while backward still runs.
+
+Parameters are put into buckets in the reverse of their order, about the order in which backward finishes them. As soon
+as all gradients of a bucket are there, and the buckets before it are under way, its average starts. All ranks send the
+same buckets in the same order in every backward, whichever parameters their rows happened to touch.
+"""
+
+from collections.abc import Iterable, Sequence
+from weakref import WeakSet
+
+import torch
+import torch.distributed as dist
+
+from ...errors import RequestError
+from .. import accelerator, group
+
+_BUCKET_BYTES = 25 * 2**20
+_FIRST_BUCKET_BYTES = 2**20
+"""The first bucket is small, so that the network starts early; both sizes are those of torch's own DDP."""
+
+
+class Bucket:
+    """Some parameters of one type whose gradients travel together."""
+
+    def __init__(self, parameters: Sequence[torch.Tensor]) -> None:
+        self.parameters = parameters
+        sizes = [parameter.numel() for parameter in parameters]
+        # One number per parameter more: whether this rank's backward reached it.
+        self.flat = parameters[0].new_zeros(sum(sizes) + len(sizes))
+        *parts, self.reached = self.flat.split([*sizes, len(sizes)])
+        self.views = [part.view_as(parameter) for part, parameter in zip(parts, parameters, strict=True)]
+        self.missing = len(parameters)
+        self.work: dist.Work | None = None
+
+    def send(self) -> None:
+        """Start the average of what the gradients are now."""
+        with torch.no_grad():
+            grads = [parameter.grad for parameter in self.parameters]
+            found = [torch.zeros_like(view) if grad is None else grad for grad, view in zip(grads, self.views, strict=True)]
+            reached = self.flat.new_tensor([grad is not None for grad in grads])
+            torch.cat([*(grad.reshape(-1) for grad in found), reached], out=self.flat)
+        self.work = group.start_average(self.flat)
+
+    def receive(self) -> None:
+        """Wait for the average and make it the gradient; what no rank reached keeps having none."""
+        if self.work is not None:
+            self.work.wait()
+        with torch.no_grad():
+            for place, (parameter, view) in enumerate(zip(self.parameters, self.views, strict=True)):
+                if parameter.grad is not None:
+                    parameter.grad.copy_(view)
+                elif self.reached[place] > 0:
+                    parameter.grad = view.clone()
+        self.work, self.missing = None, len(self.parameters)
+
+
+class Gradients:
+    """The parameters that the script trains, the same on all ranks, and the average of their gradients."""
+
+    def __init__(self) -> None:
+        self.parameters: list[torch.Tensor] = []
+        self.buckets: list[Bucket] = []
+        self.overlaps = True
+        self._known: WeakSet[torch.Tensor] = WeakSet()
+        self._bucket_of: dict[int, Bucket] = {}
+        self._sent = 0
+        self._trained: tuple[bool, ...] = ()
+
+    def adopt(self, parameters: Iterable[torch.Tensor]) -> None:
+        """Take *parameters* into the family, with the values that rank 0 has."""
+        known = {id(parameter) for parameter in self._known}
+        new = [parameter for parameter in parameters if id(parameter) not in known]
+        for parameter in new:
+            self._known.add(parameter)
+            if parameter.is_leaf and parameter.dtype.is_floating_point:
+                self.parameters.append(parameter)
+        with torch.no_grad():
+            for parameter in new:
+                if not parameter.is_meta:
+                    group.from_rank_0(parameter.data)
+
+    def begin(self) -> None:
+        """Get ready for one backward."""
+        trained = tuple(parameter.requires_grad for parameter in self.parameters)
+        if trained != self._trained:
+            self._trained = trained
+            self._fill_buckets([parameter for parameter in self.parameters if parameter.requires_grad])
+        self._sent = 0
+
+    def finish(self) -> None:
+        """Send what is left after one backward, and make the averages the gradients."""
+        self._send(len(self.buckets))
+        for bucket in self.buckets:
+            bucket.receive()
+
+    def _fill_buckets(self, parameters: Sequence[torch.Tensor]) -> None:
+        self.buckets = [Bucket(part) for part in _parts(parameters)]
+        self._bucket_of = {id(parameter): bucket for bucket in self.buckets for parameter in bucket.parameters}
+        for parameter in parameters:
+            _check_place(parameter)
+            if not getattr(parameter, "_lumi_moai_hooked", False):
+                parameter.register_post_accumulate_grad_hook(self._arrived)
+                parameter._lumi_moai_hooked = True  # type: ignore[attr-defined]
+
+    def _arrived(self, parameter: torch.Tensor) -> None:
+        bucket = self._bucket_of.get(id(parameter))
+        if bucket is None:
+            return
+        if parameter.grad is not None and parameter.grad.is_sparse:
+            raise RequestError("a sparse gradient cannot be averaged over ranks; make the embedding with sparse=False")
+        bucket.missing -= 1
+        if bucket.work is not None:
+            raise RequestError(
+                "a parameter got its gradient twice in one backward, which checkpoint(use_reentrant=True) does;"
+                " write use_reentrant=False"
+            )
+        ready = self._sent
+        while self.overlaps and ready < len(self.buckets) and self.buckets[ready].missing <= 0:
+            ready += 1
+        self._send(ready)
+
+    def _send(self, end: int) -> None:
+        for bucket in self.buckets[self._sent : end]:
+            bucket.send()
+        self._sent = max(self._sent, end)
+
+
+def _parts(parameters: Sequence[torch.Tensor]) -> list[list[torch.Tensor]]:
+    """*parameters* from the last to the first, cut where the type changes or a bucket is full."""
+    parts: list[list[torch.Tensor]] = []
+    size, kind, limit = 0, None, _FIRST_BUCKET_BYTES
+    for parameter in reversed(parameters):
+        if not parts or kind != (parameter.dtype, parameter.device) or size >= limit:
+            limit = _BUCKET_BYTES if parts else _FIRST_BUCKET_BYTES
+            parts.append([])
+            size, kind = 0, (parameter.dtype, parameter.device)
+        parts[-1].append(parameter)
+        size += parameter.numel() * parameter.element_size()
+    return parts
+
+
+def _check_place(parameter: torch.Tensor) -> None:
+    mine = accelerator.device()
+    if parameter.device != mine:
+        raise RequestError(
+            f"a trained parameter is on {parameter.device}, the device of this rank is {mine};"
+            " write 'cuda' instead of a numbered device, and move the model there before training"
+        )

@@ -1,0 +1,178 @@
+"""Every DataLoader of the script hands each rank its share of the global batch.
+
+All ranks draw the same indices, in the order in which one device would draw them, and each loads only its own rows of
+every batch. `len(loader)`, `loader.batch_size` and the dataset stay what the script made them.
+"""
+
+import copy
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+
+from ...errors import RequestError
+from .share import Share, bounds, cut
+
+Begin = Callable[[Share | None], None]
+"""Told at each batch how it was cut; None for a batch that every rank has whole."""
+
+
+class CutBatches:
+    """A batch sampler that gives a rank's part of each batch, and keeps in `shares` what the parts weigh."""
+
+    def __init__(self, batches: Iterable[Sequence], rank: int, ranks: int) -> None:
+        self.batches = batches
+        self.rank = rank
+        self.ranks = ranks
+        self.shares: deque[Share] = deque()
+
+    def __iter__(self) -> Iterator[Sequence]:
+        self.shares.clear()
+        for batch in self.batches:
+            part, share = cut(_as_sequence(batch), self.rank, self.ranks)
+            self.shares.append(share)
+            yield part
+
+    def __len__(self) -> int:
+        return len(self.batches)  # type: ignore[arg-type]
+
+
+class Counted:
+    """A batch and what it weighs, on its way from a worker process."""
+
+    def __init__(self, batch: Any, share: Share) -> None:
+        self.batch = batch
+        self.share = share
+
+    def pin_memory(self) -> "Counted":
+        """Pinned as the bare batch would be."""
+        from torch.utils.data._utils.pin_memory import pin_memory
+
+        return Counted(pin_memory(self.batch), self.share)
+
+
+class CutCollate:
+    """A collate function that sees only a rank's part of the samples; runs in the worker processes."""
+
+    def __init__(self, collate: Callable[[Any], Any], rank: int, ranks: int) -> None:
+        self.collate = collate
+        self.rank = rank
+        self.ranks = ranks
+
+    def __call__(self, samples: Sequence) -> Counted:
+        """The collated part."""
+        part, share = cut(samples, self.rank, self.ranks)
+        return Counted(self.collate(part), share)
+
+
+class Batches:
+    """The iterator that the script gets: its batches, each announced before it is handed out."""
+
+    def __init__(self, batches: Iterator, weigh: Callable[[Any], tuple[Any, Share | None]], begin: Begin) -> None:
+        self.batches = batches
+        self.weigh = weigh
+        self.begin = begin
+
+    def __iter__(self) -> "Batches":
+        return self
+
+    def __next__(self) -> Any:
+        batch, share = self.weigh(next(self.batches))
+        self.begin(share)
+        return batch
+
+    def __len__(self) -> int:
+        return len(self.batches)  # type: ignore[arg-type]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.batches, name)
+
+
+class Cutter:
+    """Makes the shares of one rank."""
+
+    def __init__(self, rank: int, ranks: int, begin: Begin) -> None:
+        self.rank = rank
+        self.ranks = ranks
+        self.begin = begin
+        self._kept: WeakKeyDictionary[DataLoader, DataLoader] = WeakKeyDictionary()
+
+    def whole(self, loader: DataLoader, batches: Callable[[DataLoader], Iterator]) -> Batches:
+        """The batches of *loader* as they are, for evaluation; *batches* is DataLoader's own `__iter__`."""
+        return Batches(batches(loader), lambda batch: (batch, None), self.begin)
+
+    def shares(self, loader: DataLoader, batches: Callable[[DataLoader], Iterator]) -> Batches:
+        """This rank's part of the batches of *loader*; *batches* is DataLoader's own `__iter__`."""
+        if loader.batch_sampler is None:
+            return Batches(batches(loader), self._cut_tensors, self.begin)
+        mine = self._kept.get(loader) or self._copy(loader)
+        if loader.persistent_workers and loader.num_workers > 0:
+            self._kept[loader] = mine  # with its workers
+        if isinstance(mine.collate_fn, CutCollate):
+            return Batches(batches(mine), lambda counted: (counted.batch, counted.share), self.begin)
+        sampler: Any = mine.batch_sampler
+        return Batches(batches(mine), lambda batch: (batch, sampler.shares.popleft()), self.begin)
+
+    def _copy(self, loader: DataLoader) -> DataLoader:
+        """*loader* with its batches cut; a copy, because the script's own must keep its length and its sampler."""
+        mine = copy.copy(loader)
+        # Through __dict__: DataLoader forbids to change these on a finished one.
+        if isinstance(loader.dataset, IterableDataset):
+            mine.__dict__["collate_fn"] = CutCollate(loader.collate_fn, self.rank, self.ranks)
+            return mine
+        if not getattr(loader, "in_order", True):
+            raise RequestError("a DataLoader with in_order=False cannot be cut over ranks; leave in_order out")
+        mine.__dict__["batch_sampler"] = CutBatches(loader.batch_sampler, self.rank, self.ranks)
+        return mine
+
+    def _cut_tensors(self, batch: Any) -> tuple[Any, Share]:
+        """The part of a batch that the dataset itself put together."""
+        lengths = {len(part) for part in _leaves(batch)}
+        if len(lengths) != 1:
+            raise RequestError(
+                "a DataLoader with batch_size=None gave a batch whose parts have different lengths, so its rows cannot"
+                " be shared out; give a batch_size, or parts of one length"
+            )
+        start, end, share = bounds(lengths.pop(), self.rank, self.ranks)
+        return _rows(batch, start, end), share
+
+
+def generators(loader: DataLoader) -> list[torch.Generator]:
+    """The random generators of its own that *loader* draws from."""
+    owners = (loader, loader.sampler, getattr(loader.batch_sampler, "sampler", None))
+    found = [getattr(owner, "generator", None) for owner in owners]
+    return list({id(generator): generator for generator in found if generator is not None}.values())
+
+
+def _as_sequence(batch: Any) -> Sequence:
+    if isinstance(batch, Sequence) or torch.is_tensor(batch):
+        return batch
+    try:
+        return list(batch)
+    except TypeError:
+        raise RequestError(
+            f"a batch sampler gave a {type(batch).__name__}, which cannot be shared out; let it give lists of indices"
+        ) from None
+
+
+def _leaves(batch: Any) -> Iterator[Any]:
+    if isinstance(batch, Mapping):
+        batch = list(batch.values())
+    if isinstance(batch, (list, tuple)) and any(not isinstance(part, (str, int, float)) for part in batch):
+        for part in batch:
+            yield from _leaves(part)
+    elif torch.is_tensor(batch) or isinstance(batch, (list, tuple)):
+        yield batch
+    else:
+        raise RequestError(f"a DataLoader gave a {type(batch).__name__}, whose rows cannot be shared out over ranks")
+
+
+def _rows(batch: Any, start: int, end: int) -> Any:
+    if isinstance(batch, Mapping):
+        return {key: _rows(part, start, end) for key, part in batch.items()}
+    if isinstance(batch, (list, tuple)) and any(not isinstance(part, (str, int, float)) for part in batch):
+        return type(batch)(_rows(part, start, end) for part in batch)
+    return batch[start:end]

@@ -1,0 +1,114 @@
+"""Means and sums over the batch, in torch's loss functions, become those over the global batch.
+
+With w the rank's weight and S its own sum, such a loss returns the value `sum of S over ranks / sum of counts` on every
+rank, and its gradient is `dS / (sum of counts) / w`. The ranks' gradients are later averaged with their weights, so
+that the w cancels: exact for any numbers of rows and of tokens that `ignore_index` leaves, and still right when the
+script adds other terms to it, a function of the weights or another mean over rows.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+
+from .. import group
+from .share import Share
+
+CurrentShare = Callable[[], Share | None]
+
+
+class _OfAllRanks(torch.autograd.Function):
+    """A value that all ranks share, whose gradient goes to this rank's own sum."""
+
+    @staticmethod
+    def forward(ctx: Any, own: torch.Tensor, value: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+        """*value*; *own* is the rank's sum, *factor* what its gradient is multiplied by."""
+        ctx.save_for_backward(factor)
+        return value.to(own.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        """The gradient of the rank's sum."""
+        (factor,) = ctx.saved_tensors
+        return gradient * factor.to(gradient.dtype), None, None
+
+
+def mark(scalar: torch.Tensor) -> torch.Tensor:
+    """Remember that *scalar* is the same on all ranks already."""
+    scalar._lumi_moai_global = True  # type: ignore[attr-defined]
+    return scalar
+
+
+def is_marked(scalar: torch.Tensor) -> bool:
+    """Whether *scalar* is known to be the same on all ranks."""
+    return getattr(scalar, "_lumi_moai_global", False)
+
+
+def of_all_ranks(own: torch.Tensor, count: torch.Tensor | float | None, share: Share) -> torch.Tensor:
+    """The sum of *own* over ranks, over that of *count*; without a count, the sum."""
+    with torch.no_grad():  # not detach(), which is ours and would ask all ranks
+        counts = own.new_ones(()) if count is None else torch.as_tensor(count, device=own.device)
+        mine = torch.stack([own.double(), counts.double()])
+    if share.rows == 0:
+        mine = torch.zeros_like(mine)  # a stand-in row counts for nothing
+    sums, counted = group.total(mine)
+    divisor = torch.ones_like(counted) if count is None else counted
+    factor = torch.zeros_like(divisor) if share.rows == 0 else 1 / (divisor * share.weight)
+    return mark(_OfAllRanks.apply(own, sums / divisor, factor))
+
+
+def globalised(function: Callable[..., torch.Tensor], count: Callable[..., Any], share: CurrentShare) -> Callable[..., Any]:
+    """The loss *function*, over the global batch whenever the batch at hand was cut."""
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def over_ranks(*args: Any, **kwargs: Any) -> torch.Tensor:
+        mine = share()
+        if mine is None:
+            return function(*args, **kwargs)
+        given = signature.bind(*args, **kwargs)
+        given.apply_defaults()
+        words = given.arguments
+        reduction = words["reduction"]
+        if reduction == "none" or words.get("size_average") is not None or words.get("reduce") is not None:
+            return function(*args, **kwargs)
+        if words["input"].dtype == torch.float16:  # whose sums overflow at 65504
+            words["input"] = words["input"].float()
+        own = function(**{**words, "reduction": "sum"})
+        return of_all_ranks(own, None if reduction == "sum" else count(words), mine)
+
+    return over_ranks
+
+
+def _elements(words: Mapping[str, Any]) -> float:
+    if words["reduction"] == "batchmean":
+        return words["input"].shape[0]
+    return torch.broadcast_shapes(words["input"].shape, words["target"].shape).numel()
+
+
+def _tokens(words: Mapping[str, Any]) -> Any:
+    """What torch divides a mean by: the targets that are not ignored, each with the weight of its class."""
+    target, weight = words["target"], words["weight"]
+    if target.dtype.is_floating_point:  # probabilities instead of classes: torch divides by the number of rows
+        return target.numel() / target.shape[1 if target.dim() > 1 else 0]
+    counted = target != words["ignore_index"]
+    if weight is None:
+        return counted.sum()
+    return (weight[target.clamp(min=0)] * counted).sum()
+
+
+_COUNTS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
+    "cross_entropy": _tokens,
+    "nll_loss": _tokens,
+    **dict.fromkeys(("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "kl_div"), _elements),
+    **dict.fromkeys(("binary_cross_entropy", "binary_cross_entropy_with_logits"), _elements),
+}
+
+
+def install(share: CurrentShare) -> None:
+    """Put the global losses in the place of torch's own; *share* tells how the batch at hand was cut."""
+    for name, count in _COUNTS.items():
+        setattr(F, name, globalised(getattr(F, name), count, share))

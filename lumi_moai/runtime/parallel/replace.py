@@ -1,0 +1,142 @@
+"""The functions and methods of torch that take part; without a running engine each does what torch's own does."""
+
+import functools
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+from weakref import ReferenceType, WeakSet, ref
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F  # noqa: N812
+from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader
+
+from ...errors import RequestError
+from . import losses
+from .engine import Engine
+from .share import Share
+from .training import TrainingModes
+
+plain_detach = torch.Tensor.detach
+
+
+class Seen:
+    """What the script made before and after its one line."""
+
+    def __init__(self) -> None:
+        self.engine: Engine | None = None
+        self.modes = TrainingModes()
+        self.optimizers: WeakSet[Optimizer] = WeakSet()
+        self.parameters: list[ReferenceType[torch.Tensor]] = []
+
+    def trained(self) -> list[torch.Tensor]:
+        """The parameters of the script's optimizers; without an optimizer, of all its modules."""
+        entries = [entry for optimizer in list(self.optimizers) for entry in optimizer.param_groups]
+        if entries:
+            return [parameter for entry in entries for parameter in entry["params"]]
+        alive = (reference() for reference in self.parameters)
+        return [parameter for parameter in alive if parameter is not None and parameter.requires_grad]
+
+    def share(self) -> Share | None:
+        """How the batch at hand was cut."""
+        return self.engine.loss_at_hand() if self.engine else None
+
+
+def install(seen: Seen) -> None:
+    """Replace them, for good, and note in *seen* what the script makes."""
+    DataLoader.__iter__ = _iterating(DataLoader.__iter__, seen)  # type: ignore[method-assign]
+    torch.autograd.backward = _backward(torch.autograd.backward, seen)
+    for name in ("item", "tolist", "__float__", "detach"):
+        setattr(torch.Tensor, name, _reading(getattr(torch.Tensor, name), seen))
+    torch.save = _saving(torch.save, seen)
+    Optimizer.add_param_group = _adopting(Optimizer.add_param_group, seen)  # type: ignore[method-assign]
+    torch.nn.Module.train = _switching(torch.nn.Module.train, seen)  # type: ignore[method-assign]
+    register_module_parameter_registration_hook(lambda _module, _name, parameter: _note(parameter, seen))
+    losses.install(seen.share)
+    F.batch_norm = _batch_norm(F.batch_norm, seen)
+
+
+def _note(parameter: torch.Tensor | None, seen: Seen) -> None:
+    if parameter is not None:
+        seen.parameters.append(ref(parameter))
+
+
+def _iterating(own: Callable[[DataLoader], Iterator], seen: Seen) -> Callable[[DataLoader], Iterator]:
+    @functools.wraps(own)
+    def iterate(loader: DataLoader) -> Iterator:
+        return seen.engine.batches(loader, own, seen.modes, seen.trained) if seen.engine else own(loader)
+
+    return iterate
+
+
+def _backward(own: Callable[..., None], seen: Seen) -> Callable[..., None]:
+    @functools.wraps(own)
+    def backward(tensors: Any, grad_tensors: Any = None, *args: Any, **kwargs: Any) -> None:
+        if seen.engine:
+            seen.engine.backward(own, tensors, grad_tensors, *args, **kwargs)
+        else:
+            own(tensors, grad_tensors, *args, **kwargs)
+
+    return backward
+
+
+def _reading(own: Callable[..., Any], seen: Seen) -> Callable[..., Any]:
+    """A number that leaves the graph is the global one on every rank, so that the script's decisions agree."""
+
+    @functools.wraps(own)
+    def read(tensor: torch.Tensor, *args: Any) -> Any:
+        if seen.engine and tensor.requires_grad and tensor.dim() == 0 and not tensor.is_leaf:
+            return own(seen.engine.number(tensor), *args)
+        return own(tensor, *args)
+
+    return read
+
+
+def _saving(own: Callable[..., None], seen: Seen) -> Callable[..., None]:
+    """Into a named file rank 0 writes, and all wait for it; into anything else each rank writes for itself."""
+
+    @functools.wraps(own)
+    def save(obj: object, f: Any, *args: Any, **kwargs: Any) -> None:
+        named = isinstance(f, (str, os.PathLike))
+        if not seen.engine or not named or seen.engine.rank == 0:
+            own(obj, f, *args, **kwargs)
+        if seen.engine and named:
+            dist.barrier()
+
+    return save
+
+
+def _adopting(own: Callable[..., None], seen: Seen) -> Callable[..., None]:
+    @functools.wraps(own)
+    def add_param_group(optimizer: Optimizer, entry: dict[str, Any]) -> None:
+        own(optimizer, entry)
+        seen.optimizers.add(optimizer)
+        if seen.engine:
+            seen.engine.gradients.adopt(optimizer.param_groups[-1]["params"])
+
+    return add_param_group
+
+
+def _switching(own: Callable[..., Any], seen: Seen) -> Callable[..., Any]:
+    @functools.wraps(own)
+    def train(module: torch.nn.Module, mode: bool = True) -> Any:
+        with seen.modes.spoken(module):
+            return own(module, mode)
+
+    return train
+
+
+def _batch_norm(own: Callable[..., torch.Tensor], seen: Seen) -> Callable[..., torch.Tensor]:
+    @functools.wraps(own)
+    def batch_norm(*args: Any, **kwargs: Any) -> torch.Tensor:
+        training = kwargs.get("training", args[5] if len(args) > 5 else False)
+        if training and seen.engine and seen.engine.share:
+            raise RequestError(
+                "BatchNorm in training needs the statistics of the global batch, which the ranks cannot share yet;"
+                " use GroupNorm or LayerNorm, or run on one device"
+            )
+        return own(*args, **kwargs)
+
+    return batch_norm

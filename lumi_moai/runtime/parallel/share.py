@@ -1,0 +1,44 @@
+"""Which rows of a global batch belong to a rank, and what they weigh."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """The part of one global batch that a rank computes."""
+
+    rows: int
+    """Rows of this rank that count; 0 when the batch has fewer rows than the job has ranks."""
+    total: int
+    """Rows of the global batch."""
+    ranks: int
+
+    @property
+    def weight(self) -> float:
+        """The rank's part of a mean over rows; the weights of all ranks add up to 1."""
+        return self.rows / self.total
+
+    @property
+    def scale(self) -> float:
+        """The factor on the rank's gradient before the plain average over ranks; 1.0 when all shares are equal."""
+        return self.rows * self.ranks / self.total
+
+
+def bounds(total: int, rank: int, ranks: int) -> tuple[int, int, Share]:
+    """First row, end row and `Share` of *rank* in a batch of *total* rows, in rank order; the first ranks take the rest.
+
+    6 rows on 4 ranks are 2, 2, 1, 1. A rank without a row of its own computes row 0 with weight 0, because every rank
+    must take part in what the ranks do together.
+    """
+    base, rest = divmod(total, ranks)
+    start = rank * base + min(rank, rest)
+    rows = base + (rank < rest)
+    share = Share(rows=rows, total=total, ranks=ranks)
+    return (start, start + rows, share) if rows else (0, min(1, total), share)
+
+
+def cut(batch: Sequence, rank: int, ranks: int) -> tuple[Sequence, Share]:
+    """The items of *batch* that belong to *rank*, and its `Share`."""
+    start, end, share = bounds(len(batch), rank, ranks)
+    return batch[start:end], share
