@@ -99,12 +99,12 @@ def _switch(site: "Site", flavor: "Flavor") -> None:
 def _say_what_else_counts(site: "Site", flavor: "Flavor") -> None:
     """Runs that keep their flavor, and a setting that is stronger than the choice."""
     from ..catalog.settings import settings
-    from ..monitor import unfinished
+    from ..monitor import active
 
-    active = [entry.job_id for entry in unfinished(site.name)]
-    if active:
-        which = f"run {active[-1]} keeps its" if len(active) == 1 else f"{len(active)} runs keep their"
-        click.echo(f"The {which} flavor; the choice counts from the next run on.", err=True)
+    jobs = active(site.name)
+    if jobs:
+        which = f"Run {jobs[0]} keeps its" if len(jobs) == 1 else f"Runs {', '.join(jobs)} keep their"
+        click.echo(f"{which} flavor; the choice counts from the next run on.", err=True)
     stronger = settings({}).get("flavor")
     if stronger and stronger.value != flavor.name:
         warn(f"{stronger.origin} sets flavor {stronger.value}, which comes before the choice made here")

@@ -37,6 +37,11 @@ class Accelerator:
         return self.reading.look.samples if self.reading else ()
 
     @property
+    def complete(self) -> bool:
+        """Whether all devices of the run were seen; the sum of a part is not the accelerator's."""
+        return self.run is not None and len(self.samples) == self.run.devices
+
+    @property
     def processes(self) -> tuple[Process, ...]:
         """The processes that hold memory of the devices."""
         return self.reading.look.processes if self.reading else ()
@@ -44,7 +49,7 @@ class Accelerator:
     @property
     def memory_used_mib(self) -> float | None:
         """Summed over all devices of the run; None where a device does not tell."""
-        return _sum(sample.memory_used_mib for sample in self.samples)
+        return _sum(sample.memory_used_mib for sample in self.samples) if self.complete else None
 
     @property
     def memory_total_mib(self) -> int | None:
@@ -54,7 +59,7 @@ class Accelerator:
     @property
     def utilisation_percent(self) -> float | None:
         """The whole accelerator's: 100 when every device is busy all the time, so the mean over its devices."""
-        total = _sum(sample.utilisation_percent for sample in self.samples)
+        total = _sum(sample.utilisation_percent for sample in self.samples) if self.complete else None
         return None if total is None else total / len(self.samples)
 
     @property

@@ -6,6 +6,7 @@ words. The shell needs nothing installed, so a vendor's program works as source 
 no Python of ours; sources that are Python libraries run as `python -m lumi_moai.monitor SOURCE`.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from socket import gethostname
@@ -22,7 +23,8 @@ READERS: dict[str, Callable[[str], Look]] = {"rocm-smi": rocm_smi.read, "amdsmi"
 _SECONDS = 30.0
 
 # A job's processes are found by Slurm's cgroup names; where Slurm tracks them otherwise the list is empty and says
-# nothing. A source that hangs on a sick node must not hang the look at the others.
+# nothing. A source that hangs on a sick node must not hang the look at the others. srun passes output on in pieces of
+# 1 KiB and mixes those of several nodes, so a record goes in shorter lines, which `--label` marks with their task.
 _SAMPLER = r"""
 if command -v "$1" >/dev/null; then
     said=$(timeout 15 "$@" 2>&1) || said="!$(printf %s "$said" | tail -n 1)"
@@ -38,7 +40,7 @@ printf '%s\t%s\t%s\t%s\n' "$node" "${SLURM_STEP_GPUS:-$SLURM_JOB_GPUS}" "$pids" 
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """What the first source that answered told; without one, `why` says why there are no values, in one sentence."""
+    """What the first source that answered told. `why` says in one sentence why values are missing, all or some."""
 
     look: Look = field(default_factory=Look)
     source: str | None = None
@@ -50,11 +52,17 @@ def read(run: Run, device: Device, policy: JobPolicy) -> Reading:
     refusals = []
     for source in device.monitor:
         try:
-            return Reading(look=_read(source, run, device, policy), source=source)
+            look = _read(source, run, device, policy)
+            return Reading(look=look, source=source, why=_missing(look, source, run))
         except LumiMoaiError as error:
             refusals.append(f"{source}: {str(error).splitlines()[0]}")
     sources = "; ".join(refusals) or f"device {device.name} names no source under `monitor`"
     return Reading(why=f"no live values of job {run.job_id}: {sources}")
+
+
+def _missing(look: Look, source: str, run: Run) -> str | None:
+    shown = len(look.samples)
+    return None if shown >= run.devices else f"{source} shows {shown} of the {run.devices} devices of job {run.job_id}"
 
 
 def _read(source: str, run: Run, device: Device, policy: JobPolicy) -> Look:
@@ -67,7 +75,7 @@ def _read(source: str, run: Run, device: Device, policy: JobPolicy) -> Look:
 
 def _read_here(source: str, run: Run, device: Device) -> Look:
     if source in READERS:
-        return READERS[source](gethostname())
+        return READERS[source](gethostname()).only(range(run.devices))  # rank n uses device n
     if source != "processes" or run.pid is None:
         raise RunError(f"there is no such source (known: {', '.join([*READERS, 'processes'])})")
     return processes.read(run.pid, node=gethostname(), memory_total_mib=float(device.memory_mib))
@@ -86,6 +94,7 @@ def words(source: str, run: Run, policy: JobPolicy) -> list[str]:
         "--cpu-bind=none",
         f"--{policy.gpus_option}={run.devices_per_node}",  # a step sees only devices that it was given
         "--input=none",
+        "--label",
         "--quiet",
         "sh",
         "-c",
@@ -102,14 +111,14 @@ def _source_words(source: str, run: Run) -> Sequence[str]:
 
 
 def parse(source: str, text: str, run: Run) -> Look:
-    """What the sampler printed, one line a node, as one look; node order is that of the host names.
+    """What the sampler printed, a record for each node, as one look in the order of the host names.
 
     Raises RunError when no node told anything, with the words of the first.
     """
     looks: list[Look] = []
     refusals: list[str] = []
-    for line in sorted(text.splitlines()):
-        fields = line.split("\t", 3)
+    for record in sorted(_records(text)):
+        fields = record.split("\t", 3)
         if len(fields) < 4:  # a prolog's greeting
             continue
         try:
@@ -119,6 +128,15 @@ def parse(source: str, text: str, run: Run) -> Look:
     if not looks:
         raise RunError(refusals[0] if refusals else "its step on the job's nodes printed nothing")
     return merged(looks)
+
+
+def _records(text: str) -> list[str]:
+    """The records of the tasks, put together from their lines (`3: ...`)."""
+    pieces: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        if match := re.match(r"\s*(\d+): ?(.*)", line):
+            pieces.setdefault(match[1], []).append(match[2])
+    return ["".join(lines) for lines in pieces.values()]
 
 
 def _parse_node(source: str, node: str, devices: str, pids: str, said: str, *, run: Run) -> Look:

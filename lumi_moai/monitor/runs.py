@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import queue, rundir, slurm
-from ..errors import RunError
+from ..errors import RunError, SlurmError
 from . import processes
 
 _BUSY = ("RUNNING", "COMPLETING", "STOPPED", "SUSPENDED")
@@ -42,15 +42,49 @@ def unfinished(site: str) -> list[rundir.Entry]:
     return [entry for entry in rundir.entries() if entry.site == site and entry.state is None]
 
 
+def active(site: str) -> list[str]:
+    """Job ids of the runs on *site* that wait or run, oldest first.
+
+    One `squeue` call; where Slurm does not answer, every run whose end is not known counts.
+    """
+    entries = unfinished(site)
+    try:
+        queued = {row.job_id.split("_")[0] for row in _queue(entries)}
+    except SlurmError:
+        return [entry.job_id for entry in entries]
+    return [entry.job_id for entry in entries if _is_active(entry, queued)]
+
+
+def _is_active(entry: rundir.Entry, queued: set[str]) -> bool:
+    if entry.scheduler == "slurm":
+        return entry.job_id.split("_")[0] in queued
+    try:
+        return _controller(rundir.RunFolder(Path(entry.folder))) is not None
+    except RunError:  # its folder is gone, and with it the run
+        return False
+
+
+def _queue(entries: Sequence[rundir.Entry]) -> list[queue.Queued]:
+    """The user's jobs in the queue; nothing is asked when none of *entries* could be there."""
+    if not any(entry.scheduler == "slurm" for entry in entries):
+        return []
+    return queue.parse(slurm.squeue(), slurm.QUEUE_FIELDS)
+
+
+def _controller(folder: rundir.RunFolder) -> int | None:
+    """The controller of a local run, None when it has ended."""
+    facts = rundir.read_json(folder.path / "submitted.json")
+    pid = facts.get("pid")
+    return pid if isinstance(pid, int) and processes.alive(pid, facts.get("pid_start")) else None
+
+
 def running(site: str) -> tuple[list[Run], list[str]]:
     """The runs that hold devices on *site*, oldest first, and a sentence for each that cannot be made out.
 
     One `squeue` call for all of them, none when nothing was submitted. Raises SlurmError when Slurm does not answer.
     """
     entries = unfinished(site)
-    queued = [entry for entry in entries if entry.scheduler == "slurm"]
-    rows = queue.parse(slurm.squeue(), slurm.QUEUE_FIELDS) if queued else []
-    busy = [row.job_id for row in rows if row.state in _BUSY]
+    busy = [row.job_id for row in _queue(entries) if row.state in _BUSY]
     found: list[Run] = []
     remarks: list[str] = []
     for entry in entries:
@@ -67,11 +101,8 @@ def _runs(entry: rundir.Entry, busy: Sequence[str]) -> list[Run]:
     if entry.scheduler == "slurm":
         ids = [job_id for job_id in busy if job_id == entry.job_id or job_id.split("_")[0] == entry.job_id]
         return [_run(entry, folder, job_id=job_id) for job_id in ids]
-    facts = rundir.read_json(folder.path / "submitted.json")
-    pid = facts.get("pid")
-    if not isinstance(pid, int) or not processes.alive(pid, facts.get("pid_start")):
-        return []
-    return [_run(entry, folder, job_id=entry.job_id, pid=pid)]
+    pid = _controller(folder)
+    return [] if pid is None else [_run(entry, folder, job_id=entry.job_id, pid=pid)]
 
 
 def _run(entry: rundir.Entry, folder: rundir.RunFolder, *, job_id: str, pid: int | None = None) -> Run:

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..units import format_gib, format_minutes
 from ..usage import Balance, Bill, Usage
-from .text import units
+from .text import count, units
 
 _WIDTH = 12
 
@@ -101,9 +101,8 @@ def _lines(estimate: Estimate) -> Iterator[tuple[str, str]]:
 
 
 def _resources(usage: Usage) -> str:
-    nodes = f"{usage.nodes} node{'' if usage.nodes == 1 else 's'}"
-    devices = f", {usage.devices} device{'' if usage.devices == 1 else 's'}" if usage.devices else ""
-    return f"{nodes}{devices}, {usage.cores} cores, {format_gib(usage.memory_gib)} in all"
+    devices = f", {count(usage.devices, 'device')}" if usage.devices else ""
+    return f"{count(usage.nodes, 'node')}{devices}, {count(usage.cores, 'core')}, {format_gib(usage.memory_gib)} in all"
 
 
 def _hours(hours: float) -> str:
@@ -123,9 +122,9 @@ def _advice(estimate: Estimate, usage: Usage, bill: Bill) -> str:
     if usage.partition != now.partition:
         changes.append(f"partition {usage.partition}")
     if usage.nodes != now.nodes:
-        changes.append(f"{usage.nodes} node{'' if usage.nodes == 1 else 's'}")
+        changes.append(count(usage.nodes, "node"))
     if usage.cores < now.cores:
-        changes.append(f"{usage.cores} cores")
+        changes.append(count(usage.cores, "core"))
     if usage.memory_gib < now.memory_gib:
         changes.append(f"{format_gib(usage.memory_gib)} of memory in all")
     share = 100 * (1 - bill.billing_units / estimate.bill.billing_units)

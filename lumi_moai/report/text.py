@@ -114,7 +114,7 @@ def _cost(report: Report) -> Iterator[tuple[str, str]]:
     if took:
         usage, peak = took.usage, took.max_rss_gib
         rss = f"; the largest task used {peak:.1f} GiB" if peak is not None else ""
-        shape = f"{_count(usage.nodes, 'node')}, {_count(usage.devices, 'device')}, {_count(usage.cores, 'core')}"
+        shape = f"{count(usage.nodes, 'node')}, {count(usage.devices, 'device')}, {count(usage.cores, 'core')}"
         yield "Used", f"{format_seconds(took.elapsed_seconds)} of {shape}, {format_gib(usage.memory_gib)}{rss}"
     if bill:
         upper = f", at most {units(bill.upper_bound)} if rounded per node" if bill.upper_bound is not None else ""
@@ -127,7 +127,8 @@ def _cost(report: Report) -> Iterator[tuple[str, str]]:
         yield "Planned", text
 
 
-def _count(number: int, noun: str) -> str:
+def count(number: int, noun: str) -> str:
+    """`1 node`, `2 nodes`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 

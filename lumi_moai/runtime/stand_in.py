@@ -123,6 +123,7 @@ def _properties(*_: Any) -> SimpleNamespace:
 
 
 def _always(value: object) -> Callable[..., Any]:
+    # A function of its own for each name: torch.compile tells its functions apart by identity.
     return lambda *_, **__: value
 
 
@@ -132,8 +133,8 @@ def _in_cuda() -> dict[str, Any]:
     nothing += ("reset_peak_memory_stats", "reset_max_memory_allocated", "set_per_process_memory_fraction", "set_stream")
     zero = ("memory_allocated", "max_memory_allocated", "memory_reserved", "max_memory_reserved", "current_device")
     return {
-        **dict.fromkeys(nothing, _always(None)),
-        **dict.fromkeys(zero, _always(0)),
+        **{name: _always(None) for name in nothing},
+        **{name: _always(0) for name in zero},
         "is_available": _always(True),
         "is_bf16_supported": _always(True),
         "is_current_stream_capturing": _always(False),

@@ -19,8 +19,6 @@ from .engine import Engine
 from .share import Share
 from .training import TrainingModes
 
-plain_detach = torch.Tensor.detach
-
 
 class Seen:
     """What the script made before and after its one line."""

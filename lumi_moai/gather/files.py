@@ -1,0 +1,78 @@
+"""What lies in a run's folder: its logs and its certificate."""
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from .. import logs, rundir
+from ..errors import RunError
+from ..logs import Evidence, Log
+from ..report import Certificate, first_cause
+from ..rundir import RunFolder
+
+
+def read_log(path: Path) -> Log:
+    """What the log at *path* says.
+
+    Raises RunError when it cannot be read.
+    """
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return logs.read(file, path.name)
+    except OSError as error:
+        raise RunError(f"the log {path} cannot be read: {error.strerror}") from error
+
+
+def logs_of(folder: RunFolder, job_id: str) -> tuple[Log | None, Evidence | None]:
+    """The log that has the steps, rank 0's where it has any, and of all logs the line nearest to the cause."""
+    batch = [(None, log) for log in _read_all(folder.logs.glob(f"*-{job_id}.log"))]
+    parts = [*folder.logs.glob(f"*-{job_id}-rank*.log"), *folder.logs.glob(f"*-{job_id}-node*.log")]
+    ended_first = sorted(parts, key=_last_written)
+    ranks = [(_number(Path(log.name)), log) for log in _read_all(ended_first)]
+    everything = sorted([*ranks, *batch], key=lambda pair: (pair[0] is None, pair[0] or 0))
+    steps = next((log for _, log in everything if log.records), everything[0][1] if everything else None)
+    said = next((log.evidence for _, log in batch if log.evidence), None)
+    return steps, first_cause(said, [_of_rank(log.evidence, rank) for rank, log in ranks if log.evidence])
+
+
+def _read_all(paths: Iterable[Path]) -> Iterator[Log]:
+    for path in paths:
+        with suppress(RunError):  # one log that cannot be read hides no other
+            yield read_log(path)
+
+
+def _last_written(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _number(path: Path) -> int | None:
+    """The number of the rank or node whose log this is."""
+    match = re.search(r"-(?:rank|node)(\d{1,9})\.log$", path.name)
+    return int(match[1]) if match else None
+
+
+def _of_rank(evidence: Evidence, rank: int | None) -> Evidence:
+    return evidence if evidence.rank is not None else replace(evidence, rank=rank)
+
+
+def certificate_of(folder: RunFolder, job_id: str) -> tuple[Certificate | None, int]:
+    """The certificate of the last start, and how many starts wrote one."""
+    found = sorted(folder.certificates.glob(f"{job_id}-r*.json"), key=lambda path: (len(path.name), path.name))
+    for path in reversed(found):
+        with suppress(RunError):
+            written = rundir.read_json(path)
+            return (
+                Certificate(
+                    verdict=str(written.get("verdict", "")),
+                    ranks=len(written.get("rows") or ()),
+                    faults=tuple(map(str, written.get("faults") or ())),
+                    remarks=tuple(map(str, written.get("remarks") or ())),
+                ),
+                len(found),
+            )
+    return None, max(len(found), 1)

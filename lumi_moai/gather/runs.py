@@ -1,0 +1,159 @@
+"""Reports on runs: of lumi-moai's own, of other jobs of the cluster, and of bare log files."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from .. import billing, catalog, rundir
+from ..errors import ConfigError, RequestError, RunError
+from ..logs import Evidence
+from ..report import Planned, Report, judge, together
+from ..rundir import RunFolder
+from ..site import Site
+from ..usage import Accounting, Bill, Usage
+from .accounts import accounts, local_books, part
+from .files import certificate_of, logs_of, read_log
+
+JOB_ID = re.compile(r"\d+(_\d+|_\[[\d,:%-]+\]|\+\d+)?", re.ASCII)
+"""What Slurm calls a job: `123`, `123_4`, `123+1`."""
+_STOPPED_BY_CERTIFICATE = 62
+
+
+def collect(words: Sequence[str], site: Site | None = None) -> Report:
+    """The report on *words*, each a job id, a run folder, or a log file; several become one with `tasks`.
+
+    *site* is where a job ran that lumi-moai did not submit. Raises RunError for a word that means nothing, or a file
+    that cannot be read.
+    """
+    reports = [_collect(word, site) for word in words]
+    return reports[0] if len(reports) == 1 else together(f"{len(words)} runs", reports)
+
+
+def _collect(word: str, site: Site | None) -> Report:
+    if Path(word).is_file():
+        log = read_log(Path(word))
+        outcome, evidence = judge(None, "", log.evidence)
+        return Report(name=word, outcome=outcome, evidence=evidence, log=log)
+    try:
+        folder, job_id = rundir.find(word)
+    except RunError:
+        if site is None or site.scheduler != "slurm" or not JOB_ID.fullmatch(word):
+            raise
+        return _foreign(word, site)
+    return collect_run(folder, job_id)
+
+
+def collect_run(folder: RunFolder, job_id: str) -> Report:
+    """The report on the run in *folder*; for an array without an index the sum of its tasks, which lie in it.
+
+    Raises RunError when *folder* holds no submitted run.
+    """
+    entry = rundir.entry_of(folder)
+    warnings: list[str] = []
+    site = _site(entry.site, warnings)
+    plan = _job_file(folder, warnings)
+    local = entry.scheduler != "slurm"
+    found = local_books(folder, plan, job_id) if local else accounts(job_id, site, warnings)
+    reports = [_report(folder, each.job_id, each, site=site, plan=plan, name=entry.name) for each in found]
+    if not reports:
+        reports = [_report(folder, job_id, None, site=site, plan=plan, name=entry.name)]
+    whole = reports[0] if len(reports) == 1 else together(entry.name, reports, job_id=job_id)
+    return _with_warnings(whole, warnings)
+
+
+def _with_warnings(report: Report, warnings: Sequence[str]) -> Report:
+    return replace(report, warnings=(*warnings, *report.warnings))
+
+
+def _foreign(job_id: str, site: Site) -> Report:
+    """A job that lumi-moai did not submit: no logs, but what it took and cost."""
+    warnings: list[str] = []
+    found = accounts(job_id, site, warnings)
+    if not found and not warnings:
+        raise RunError(f"there is no job {job_id} in the accounting of site {site.name}, nor among your runs")
+    reports = [_accounted(each, site, None) for each in found] or [Report(name="job", job_id=job_id, outcome="unknown")]
+    whole = reports[0] if len(reports) == 1 else together(reports[0].name, reports, job_id=job_id)
+    return _with_warnings(whole, warnings)
+
+
+def _accounted(took: Accounting, site: Site, evidence: Evidence | None) -> Report:
+    outcome, shown = judge(took.state, took.reason, evidence)
+    bill, warnings = _bill(site, took.usage)
+    return Report(
+        name=took.name,
+        job_id=took.job_id,
+        site=site.name,
+        outcome=outcome,
+        evidence=shown,
+        accounting=took,
+        bill=bill,
+        starts=took.restarts + 1,
+        warnings=warnings,
+    )
+
+
+def _report(
+    folder: RunFolder, job_id: str, took: Accounting | None, *, site: Site | None, plan: Mapping[str, Any], name: str
+) -> Report:
+    log, cause = logs_of(folder, job_id)
+    certificate, starts = certificate_of(folder, job_id)
+    if certificate and certificate.faults and (cause is None or cause.weight <= _STOPPED_BY_CERTIFICATE):
+        stop = Evidence(
+            outcome="failed", line=certificate.faults[0], place="certificate", weight=_STOPPED_BY_CERTIFICATE
+        )
+        cause = stop if log is None or not log.records else cause
+    outcome, evidence = judge(took.state if took else None, took.reason if took else "", cause)
+    bill, warnings = _bill(site, took.usage) if took and site else (None, ())
+    return Report(
+        name=name,
+        job_id=job_id,
+        site=site.name if site else None,
+        outcome=outcome,
+        evidence=evidence,
+        log=log,
+        accounting=took,
+        bill=bill,
+        planned=_planned(plan),
+        certificate=certificate,
+        world_size=part(plan, "launch").get("world_size"),
+        starts=max(starts, took.restarts + 1 if took else 1),
+        warnings=warnings,
+    )
+
+
+def _site(name: str, warnings: list[str]) -> Site | None:
+    try:
+        return catalog.site(name)
+    except (RequestError, ConfigError) as error:
+        warnings.append(f"there is no bill, because the run's site cannot be read: {error}")
+        return None
+
+
+def _job_file(folder: RunFolder, warnings: list[str]) -> Mapping[str, Any]:
+    try:
+        return folder.job()
+    except RunError as error:
+        warnings.append(f"nothing is known of what was planned: {error}")
+        return {}
+
+
+def _planned(plan: Mapping[str, Any]) -> Planned | None:
+    estimate = part(plan, "estimate")
+    if not estimate:
+        return None
+    return Planned(
+        billing_units=float(estimate.get("billing_units", 0)),
+        unit=str(estimate.get("unit", "")),
+        hours=float(estimate.get("hours", 0)),
+        nodes=estimate.get("nodes"),
+        devices=estimate.get("devices"),
+    )
+
+
+def _bill(site: Site, usage: Usage) -> tuple[Bill | None, tuple[str, ...]]:
+    try:
+        return billing.bill(site, usage), ()
+    except RequestError as error:
+        return None, (f"there is no bill: {error}",)
