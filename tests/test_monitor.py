@@ -86,8 +86,8 @@ def test_devices_with_a_sensor_each_stand_alone():
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", "3", "not json", "{}", '{"system": {"PID1": "a, 1, 2, 3, 4"}}', '{"card": {}}', '{"card0": 3}', '"{}"',
-     "ERROR:root:Driver not initialized (amdgpu not found in modules)"],
+    ["", "{", "[]", "3", "not json", "{}", '{"system": {"PID1": "a, 1, 2, 3, 4"}}', '{"card": {}}', '{"card0": 3}',
+     '"{}"', "ERROR:root:Driver not initialized (amdgpu not found in modules)"],
 )  # fmt: skip
 def test_no_device_is_one_sentence(text):
     with pytest.raises(RunError) as caught:
@@ -197,8 +197,8 @@ def fake_amdsmi(**more):
 def test_amdsmi():
     look = amdsmi.look(fake_amdsmi(), "n")
     assert look.samples == (
-        Sample(node="n", device=0, memory_used_mib=1000, memory_total_mib=65520, utilisation_percent=99, power_watts=301,
-               temperature_celsius=55, memory_temperature_celsius=61),
+        Sample(node="n", device=0, memory_used_mib=1000, memory_total_mib=65520, utilisation_percent=99,
+               power_watts=301, temperature_celsius=55, memory_temperature_celsius=61),
         Sample(node="n", device=1, memory_used_mib=1001, memory_total_mib=65520, utilisation_percent=99,
                temperature_celsius=55, memory_temperature_celsius=61),
     )  # fmt: skip
@@ -252,7 +252,8 @@ def test_nvml():
     look = nvml.look(fake_nvml(), "n")
     assert look.samples == (
         Sample(node="n", device=0, memory_used_mib=1024, memory_total_mib=40960, utilisation_percent=97,
-               memory_utilisation_percent=41, power_watts=312.345, temperature_celsius=49, memory_temperature_celsius=58),
+               memory_utilisation_percent=41, power_watts=312.345, temperature_celsius=49,
+               memory_temperature_celsius=58),
     )  # fmt: skip
     assert look.processes == (Process(node="n", pid=42, name="python3.12", memory_used_mib=900, device=0),)
 

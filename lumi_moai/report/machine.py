@@ -136,6 +136,6 @@ def _line(values: dict[str, Any]) -> dict[str, Any]:
         "nodes": usage.get("nodes"),
         "devices": usage.get("devices"),
         "planned_billing_units": planned.get("billing_units"),
-        "evidence": evidence.get("line"),
+        "evidence": evidence.get("line") if values["outcome"] != "completed" else None,
     }
     return {name: own.get(name, values.get(name)) for name in _COLUMNS}

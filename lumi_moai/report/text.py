@@ -1,6 +1,7 @@
 """A report for people: a word at the left, what it means at the right."""
 
 from collections.abc import Iterator, Sequence
+from math import ceil
 
 from ..logs import Log
 from ..units import format_gib, format_minutes, format_seconds
@@ -69,7 +70,9 @@ def _times(count: int) -> str:
 def _speed(report: Report, log: Log) -> Iterator[tuple[str, str]]:
     warmup = log.notes.get("warmup_seconds", log.first_seconds)
     first = [f"{warmup:.4g} s"] if isinstance(warmup, int | float) else []
-    first += [f"{_number(log.first_rate)} a second"] if log.first_rate and "warmup_seconds" not in log.notes else []
+    if log.first_rate and "warmup_seconds" not in log.notes:
+        unit = log.throughput.unit.removesuffix("_per_second") if log.throughput else "items"
+        first.append(f"{_number(log.first_rate)} {unit}/s")
     if first:
         yield "First step", f"{', '.join(first)}; it holds the start-up and is not in the figures below"
     if log.step_seconds is not None:
@@ -103,7 +106,8 @@ def _ranks(report: Report) -> Iterator[tuple[str, str]]:
         return
     words = {"right": "right", "wrong": "wrong", "unbound": "not bound on this site"}
     notes = [*found.faults, *found.remarks]
-    yield "Binding", f"{words.get(found.verdict, found.verdict)} ({found.ranks} ranks certified)"
+    remarks = f", {count(len(found.remarks), 'remark')}" if found.remarks else ""
+    yield "Binding", f"{words.get(found.verdict, found.verdict)} ({count(found.ranks, 'rank')} certified{remarks})"
     yield from (("", note) for note in notes[:3])
     if len(notes) > 3:
         yield "", f"and {len(notes) - 3} more, in the run folder's certificate/"
@@ -113,7 +117,7 @@ def _cost(report: Report) -> Iterator[tuple[str, str]]:
     took, bill, planned = report.accounting, report.bill, report.planned
     if took:
         usage, peak = took.usage, took.max_rss_gib
-        rss = f"; the largest task used {peak:.1f} GiB" if peak is not None else ""
+        rss = f"; the largest task used {format_gib(ceil(peak * 1024) / 1024)}" if peak is not None else ""
         shape = f"{count(usage.nodes, 'node')}, {count(usage.devices, 'device')}, {count(usage.cores, 'core')}"
         yield "Used", f"{format_seconds(took.elapsed_seconds)} of {shape}, {format_gib(usage.memory_gib)}{rss}"
     if bill:
@@ -123,7 +127,7 @@ def _cost(report: Report) -> Iterator[tuple[str, str]]:
         limit = format_minutes(round(planned.hours * 60))
         text = f"{units(planned.billing_units)} {planned.unit} for the time limit of {limit}"
         if bill and planned.unit == bill.unit and planned.billing_units:
-            text += f"; {100 * bill.billing_units / planned.billing_units:.0f} % of it was used"
+            text += f"; {100 * bill.billing_units / planned.billing_units:.3g} % of it was used"
         yield "Planned", text
 
 

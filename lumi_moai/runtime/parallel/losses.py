@@ -63,10 +63,11 @@ def of_all_ranks(own: torch.Tensor, count: torch.Tensor | float | None, share: S
 def globalised(function: Callable[..., torch.Tensor], count: Callable[..., Any], share: CurrentShare) -> Callable[..., Any]:
     """The loss *function*, over the global batch whenever the batch at hand was cut."""
     signature = inspect.signature(function)
+    within: list[None] = []  # torch calls the loss by its name once more when a torch function mode is at work
 
     @functools.wraps(function)
     def over_ranks(*args: Any, **kwargs: Any) -> torch.Tensor:
-        mine = share()
+        mine = None if within else share()
         if mine is None:
             return function(*args, **kwargs)
         given = signature.bind(*args, **kwargs)
@@ -77,7 +78,11 @@ def globalised(function: Callable[..., torch.Tensor], count: Callable[..., Any],
             return function(*args, **kwargs)
         if words["input"].dtype == torch.float16:  # whose sums overflow at 65504
             words["input"] = words["input"].float()
-        own = function(**{**words, "reduction": "sum"})
+        within.append(None)
+        try:
+            own = function(**{**words, "reduction": "sum"})
+        finally:
+            within.clear()
         return of_all_ranks(own, None if reduction == "sum" else count(words), mine)
 
     return over_ranks

@@ -35,7 +35,7 @@ srun \
     bash -c 'trap "" USR2; PET_NODE_RANK=$SLURM_NODEID exec "$@"' torchrun \
     /usr/bin/python3 -m torch.distributed.run --nnodes=1 --nproc-per-node=2 \
     --master-addr="$MASTER_ADDR" --master-port="$MASTER_PORT" \
-    -m lumi_moai.runtime --run /scratch/project/runs/train -- \
+    -m -- lumi_moai.runtime --run /scratch/project/runs/train -- \
     train.py --batch-size 32
 status=$?
 srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --cpus-per-task=1 \

@@ -5,5 +5,5 @@ export PYTHONUNBUFFERED=1
 export PYTHONPATH=/scratch/project/runs/train/lib/lumi_moai.zip${PYTHONPATH:+:$PYTHONPATH}
 trap "" USR2
 exec /usr/bin/python3 -m torch.distributed.run --standalone --nproc-per-node=8 \
-    -m lumi_moai.runtime --run /scratch/project/runs/train -- \
+    -m -- lumi_moai.runtime --run /scratch/project/runs/train -- \
     train.py --batch-size 32

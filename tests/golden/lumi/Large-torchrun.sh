@@ -43,7 +43,7 @@ srun \
     singularity run /appl/local/laifs/containers/lumi-multitorch-latest.sif \
     python -m torch.distributed.run --nnodes=1 --nproc-per-node=4 \
     --master-addr="$MASTER_ADDR" --master-port="$MASTER_PORT" \
-    -m lumi_moai.runtime --run /scratch/project/runs/train -- \
+    -m -- lumi_moai.runtime --run /scratch/project/runs/train -- \
     train.py --batch-size 32
 status=$?
 srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --cpus-per-task=1 \
