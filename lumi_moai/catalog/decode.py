@@ -1,5 +1,6 @@
 """Plain YAML values into frozen dataclasses, strictly: every mistake of a file in one go, each with its key."""
 
+import reprlib
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
@@ -19,6 +20,8 @@ class Mistakes(list[str]):
 
 
 _BAD: Any = object()
+_SHORT = reprlib.Repr()  # a whole list or mapping of a large file does not belong into a sentence
+_SHORT.maxlevel, _SHORT.maxstring = 2, 80
 
 
 def decode(kind: Any, value: object, key: str, mistakes: Mistakes) -> Any:
@@ -42,7 +45,7 @@ def _scalar(kind: type, value: object, key: str, mistakes: Mistakes) -> Any:
         return float(value)
     if type(value) is kind:
         return value
-    mistakes.note(key, f"{value!r} should be {_NAMES.get(kind, kind.__name__)}, it is {_name(value)}")
+    mistakes.note(key, f"{_SHORT.repr(value)} should be {_NAMES.get(kind, kind.__name__)}, it is {_name(value)}")
     return _BAD
 
 
@@ -54,7 +57,8 @@ def _name(value: object) -> str:
 def _choice(choices: tuple[str, ...], value: object, key: str, mistakes: Mistakes) -> Any:
     if value in choices:
         return value
-    mistakes.note(key, f"{value!r} is none of {', '.join(choices)}{did_you_mean(str(value), choices)}")
+    near = did_you_mean(value, choices) if isinstance(value, str) else ""
+    mistakes.note(key, f"{_SHORT.repr(value)} is none of {', '.join(choices)}{near}")
     return _BAD
 
 
@@ -67,14 +71,14 @@ def _optional(kind: Any, value: object, key: str, mistakes: Mistakes) -> Any:
 
 def _sequence(inner: Any, value: object, key: str, mistakes: Mistakes) -> Any:
     if not isinstance(value, list):
-        mistakes.note(key, f"{value!r} should be a list, it is {_name(value)}")
+        mistakes.note(key, f"{_SHORT.repr(value)} should be a list, it is {_name(value)}")
         return _BAD
     return tuple(decode(inner, item, f"{key}[{place}]", mistakes) for place, item in enumerate(value))
 
 
 def _mapping(inner: Any, value: object, key: str, mistakes: Mistakes) -> Any:
     if not isinstance(value, dict):
-        mistakes.note(key, f"{value!r} should be a mapping, it is {_name(value)}")
+        mistakes.note(key, f"{_SHORT.repr(value)} should be a mapping, it is {_name(value)}")
         return _BAD
     named = is_dataclass(inner) and "name" in {f.name for f in fields(inner)}
     decoded = {}
@@ -82,15 +86,15 @@ def _mapping(inner: Any, value: object, key: str, mistakes: Mistakes) -> Any:
         if not isinstance(name, str):
             mistakes.note(key, f"the key {name!r} should be text, it is {_name(name)}; put it in quotes")
             continue
-        if named and isinstance(item, dict):  # a record in a mapping gets its name from its key
-            item = {"name": name, **item}
-        decoded[name] = decode(inner, item, f"{key}.{name}" if key else name, mistakes)
+        # A record in a mapping gets its name from its key.
+        whole = {"name": name, **item} if named and isinstance(item, dict) else item
+        decoded[name] = decode(inner, whole, f"{key}.{name}" if key else name, mistakes)
     return decoded
 
 
 def _record(kind: Any, value: object, key: str, mistakes: Mistakes) -> Any:
     if not isinstance(value, dict):
-        mistakes.note(key, f"{value!r} should be a mapping, it is {_name(value)}")
+        mistakes.note(key, f"{_SHORT.repr(value)} should be a mapping, it is {_name(value)}")
         return _BAD
     hints = get_type_hints(kind)
     known = {written: f for f in fields(kind) if (written := f.metadata.get("key", f.name)) is not None}
@@ -116,7 +120,7 @@ def _field(f: Field, hint: Any, value: object, key: str, mistakes: Mistakes) -> 
     if parse is None:
         return decode(hint, value, key, mistakes)
     if not isinstance(value, str | int) or isinstance(value, bool):
-        mistakes.note(key, f"{value!r} should be text, it is {_name(value)}")
+        mistakes.note(key, f"{_SHORT.repr(value)} should be text, it is {_name(value)}")
         return _BAD
     try:
         return parse(str(value))

@@ -1,0 +1,51 @@
+# make demo     a small GPT on real text, 4 ranks on this machine, with report and bill; no Slurm, no root
+# make test     every test, real Slurm included; installs what it needs (Debian packages only as root)
+# make fast     the tests that need no lab
+# make lint     ruff and mypy
+# make golden   write the golden scripts anew; read the diff before you commit it
+# make bench    the figures that we hold ourselves to, as ratios measured in one run
+PYTHON ?= python3
+# Another build of PyTorch: make TORCH="torch --index-url ..."
+TORCH ?= torch==2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := $(VENV)/demo
+
+.PHONY: demo test fast lab lint golden bench clean
+
+$(VENV)/ready: setup.cfg pyproject.toml Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "lumi-moai needs Python 3.11 or newer; name one with make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH) numpy
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[test,nvidia]"
+	touch $@
+
+demo: $(VENV)/ready
+	@rm -rf $(DEMO)
+	$(BIN)/lumi-moai submit --site local --flavor Large --runs $(DEMO) --follow examples/train_gpt.py --save-dir $(abspath $(DEMO))/model
+	$(BIN)/lumi-moai collect $(DEMO)/train_gpt-*
+
+fast: $(VENV)/ready
+	$(BIN)/python -m pytest -q --ignore=tests/lab tests lumi_moai
+
+lab: $(VENV)/ready
+	@bash tests/lab/install.sh || echo "NOT TESTED ON REAL SLURM: see the sentence above"
+	$(BIN)/python -m pytest -q tests/lab
+
+test: lint fast lab
+
+lint: $(VENV)/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+golden: $(VENV)/ready
+	rm -rf tests/golden
+	UPDATE_GOLDEN=1 $(BIN)/python -m pytest -q tests/test_render.py
+	git --no-pager diff --stat -- tests/golden
+
+bench: $(VENV)/ready
+	$(BIN)/python tests/bench.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,130 @@
+"""The figures that we hold ourselves to. Ratios, each measured in one run on one machine; absolute times mean little.
+
+`make bench` prints every figure with its bound and ends with 1 when one is missed. Not a test: a busy machine would
+make it fail for no reason of ours.
+"""
+
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PYTHON = sys.executable
+LUMI_MOAI = str(Path(PYTHON).parent / "lumi-moai")
+JOBS = 1000
+LOG_BYTES = 1 << 30
+
+
+def seconds(words, env, repeats=7):
+    """The median wall time of *words* over some runs."""
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        subprocess.run(words, env=env, check=True, stdout=subprocess.DEVNULL)
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+def world(folder):
+    """An environment whose home is *folder* and whose Slurm is four small scripts that count their calls.
+
+    They stand in because a bench needs a thousand jobs that cost nothing; tests/lab has the real ones.
+    """
+    tools = folder / "tools"
+    tools.mkdir()
+    queue = folder / "queue"
+    queue.write_text("".join(f"{n}|RUNNING|None|1:00:00|2:00:00|1|standard-g|train\n" for n in range(JOBS)))
+    bodies = {"squeue": f"cat '{queue}'", "sacct": "exit 1", "sbatch": "echo Submitted batch job 7", "scontrol": "exit 1"}
+    for name, body in bodies.items():
+        (tools / name).write_text(f"#!/bin/sh\necho {name} >> '{folder}/calls'\n{body}\n")
+        (tools / name).chmod(0o755)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SBATCH_", "LUMI_MOAI_"))}
+    return {**kept, "HOME": str(folder), "XDG_STATE_HOME": str(folder / "state"), "XDG_CONFIG_HOME": str(folder / "config"),
+            "PATH": f"{tools}:{os.environ['PATH']}"}  # fmt: skip
+
+
+def calls(folder, name):
+    path = folder / "calls"
+    return path.read_text().split().count(name) if path.exists() else 0
+
+
+def door(folder, env):
+    base = seconds([PYTHON, "-c", "import click"], env)
+    (folder / "train.py").write_text("print(1)\n")
+    script = str(folder / "train.py")
+    render = [LUMI_MOAI, "render", "--site", "lumi", "--flavor", "8xLarge", "--account", "project_465000001", script]
+    yield "lumi-moai --help / import click", seconds([LUMI_MOAI, "--help"], env) / base, 2.5
+    yield "lumi-moai render / import click", seconds(render, env) / base, 6.0
+
+
+def status(folder, env):
+    ledger = folder / "state" / "lumi-moai" / "runs.jsonl"
+    ledger.parent.mkdir(parents=True, exist_ok=True)
+    line = {"name": "train", "site": "lumi", "scheduler": "slurm", "submitted": 1.0, "units_per_hour": 4.0, "unit": "GPU-hours"}
+    ledger.write_text("".join(json.dumps({"job_id": str(n), "folder": f"/runs/{n}", **line}) + "\n" for n in range(JOBS)))
+    before, asked = resource.getrusage(resource.RUSAGE_CHILDREN), calls(folder, "squeue")
+    subprocess.run([LUMI_MOAI, "status"], env=env, check=True, stdout=subprocess.DEVNULL)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    yield f"CPU seconds of `status` for {JOBS} jobs", spent, 0.5
+    yield f"squeue calls of `status` for {JOBS} jobs", calls(folder, "squeue") - asked, 1
+    ledger.unlink()
+
+
+def array(folder, env):
+    words = [LUMI_MOAI, "submit", "--site", "lumi", "--flavor", "Small", "--account", "project_465000001",
+             "--array", f"0-{JOBS - 1}", "--runs", str(folder / "runs"), str(folder / "train.py")]  # fmt: skip
+    asked = calls(folder, "sbatch")
+    subprocess.run(words, env=env, check=True, stdout=subprocess.DEVNULL)
+    yield f"sbatch calls for an array of {JOBS}", calls(folder, "sbatch") - asked, 1
+
+
+def collect(folder, env):
+    """Peak memory of `collect` on a log of 1 GiB, and its speed against `grep -c` on the same file."""
+    log = folder / "train-1-rank0.log"
+    rows = "".join(
+        f"2024-04-19 18:23:{n % 60:02d}.630 | INFO     | __main__:main:81 - [Step {n}/9999999] | Loss: {1 + 1 / (n + 1):.6f} | "
+        f"Duration: 1.27 | Throughput: {12882.87 + n % 997:.2f} tokens/sec\n"
+        for n in range(20_000)
+    )
+    with open(log, "w") as file:
+        for _ in range(LOG_BYTES // len(rows) + 1):
+            file.write(rows)
+    grep = seconds(["grep", "-c", "Throughput", str(log)], env, repeats=1)
+    words = ["/usr/bin/env", PYTHON, "-c", PEAK, LUMI_MOAI, "collect", "--json", str(log)]
+    started = time.perf_counter()
+    done = subprocess.run(words, env=env, check=True, capture_output=True, text=True)
+    took = time.perf_counter() - started
+    yield "MB of memory of `collect` on a 1 GiB log", int(done.stderr.split()[-1]) / 1000, 100
+    yield "speed of `collect` / speed of `grep -c` (no bound yet)", grep / took, None
+    log.unlink()
+
+
+PEAK = (
+    "import resource, subprocess, sys; done = subprocess.run(sys.argv[1:]);"
+    "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr); sys.exit(done.returncode)"
+)
+
+
+def main():
+    missed = 0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        env = world(folder)
+        for part in (door, status, array, collect):
+            for what, value, bound in part(folder, env):
+                held = bound is None or value <= bound
+                missed += not held
+                limit = "" if bound is None else f"at most {bound:g}"
+                print(f"{'ok  ' if held else 'MISS'}  {what:55}  {value:8.2f}  {limit}", flush=True)
+    sys.exit(bool(missed))
+
+
+if __name__ == "__main__":
+    main()
