@@ -4,7 +4,7 @@ One file, one device, and one line for lumi-moai. Run it any way you like, the l
 
     python examples/train_gpt.py                                       # one device
     lumi-moai submit --flavor Large examples/train_gpt.py              # four devices, one batch
-    lumi-moai submit --flavor 8xLarge examples/train_gpt.py --batch-size 512 --lr 2e-3
+    lumi-moai submit --flavor 8xLarge examples/train_gpt.py --batch-size 512
 
 What to expect from the defaults (0.2 M parameters, 2,048 bytes of text per step; a byte has 256 values, so a model that
 knows nothing starts near ln 256 = 5.55, and one that only counts bytes ends near 3.1):
@@ -33,12 +33,13 @@ except ImportError:  # without lumi-moai this is a plain script for one device
 
 
 def parse_args():
+    """The knobs; --batch-size is the global batch."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch-size", type=int, default=32, help="rows per step, over all devices together")
     parser.add_argument("--block-size", type=int, default=64, help="bytes of text per row")
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--max-steps", type=int, default=120, help="stop here; 0 trains on all of the text")
-    parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--width", type=int, default=96)
@@ -80,6 +81,7 @@ class Block(nn.Module):
         self.down = nn.Linear(4 * width, width, bias=False)
 
     def forward(self, x):
+        """`x` and the result are (rows, length, width)."""
         rows, length, width = x.shape
         q, k, v = (
             part.view(rows, length, self.heads, width // self.heads).transpose(1, 2)
@@ -104,10 +106,12 @@ class GPT(nn.Module):
 
     @staticmethod
     def initialise(module):
+        """Small normal weights, as GPT-2 has them."""
         if isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=0.02)
 
     def forward(self, tokens, targets):
+        """The mean loss over all bytes of `tokens` (rows, length); `targets` is the same text one byte later."""
         x = self.token(tokens) + self.position(torch.arange(tokens.shape[1], device=tokens.device))
         for block in self.blocks:
             x = block(x)
@@ -116,6 +120,7 @@ class GPT(nn.Module):
 
 
 def main():
+    """Train, log, save."""
     args = parse_args()
     torch.manual_seed(args.seed)
 

@@ -27,7 +27,9 @@ class Ended:
 
 def topology(near_cores, numa=None):
     usable = tuple(sorted({core for cores in near_cores for core in cores}))
-    return Topology(near_cores=tuple(map(tuple, near_cores)), numa=tuple(numa or (0,) * len(near_cores)), usable_cores=usable)
+    return Topology(
+        near_cores=tuple(map(tuple, near_cores)), numa=tuple(numa or (0,) * len(near_cores)), usable_cores=usable
+    )
 
 
 def launch(ranks, **words):
@@ -87,7 +89,11 @@ class Run:
 def ended(processes):
     """Wait for *processes*; none is left behind, whatever happens."""
     try:
-        return [Ended(process.returncode, out, err) for process in processes for out, err in [process.communicate(timeout=FEW_SECONDS)]]
+        return [
+            Ended(process.returncode, out, err)
+            for process in processes
+            for out, err in [process.communicate(timeout=FEW_SECONDS)]
+        ]
     finally:
         for process in processes:
             process.kill()

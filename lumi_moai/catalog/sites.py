@@ -54,7 +54,9 @@ def _site_path(name: str) -> Path:
         return Path(name).expanduser()
     path = first("sites", name)
     if path is None:
-        raise RequestError(f"there is no site {name!r}{did_you_mean(name, site_names())} (known: {', '.join(site_names())})")
+        raise RequestError(
+            f"there is no site {name!r}{did_you_mean(name, site_names())} (known: {', '.join(site_names())})"
+        )
     return path
 
 
@@ -74,7 +76,9 @@ def _site(path: str) -> Site:
     if mistakes:
         raise ConfigError(*(f"{path}: {mistake}" for mistake in mistakes))
     names = {node.device for node in found.nodes.values() if node.device}
-    return replace(found, devices={name: device(name) for name in sorted(names)}, template_folder=str(Path(path).parent))
+    return replace(
+        found, devices={name: device(name) for name in sorted(names)}, template_folder=str(Path(path).parent)
+    )
 
 
 def _broken_links(found: Site) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 from types import FrameType
 
 _HELD: dict[str, bool] = {"rung": False}
@@ -26,6 +25,6 @@ def listen(name: str, *, announce: bool) -> None:
         _HELD["rung"] = True
         # Slurm signals every process of the step, and the script's own children have this handler from their birth.
         if first and announce and os.getpid() == owner:
-            os.write(sys.__stderr__.fileno(), b"lumi-moai: the time limit is near, the job will be ended soon\n")
+            os.write(2, b"lumi-moai: the time limit is near, the job will be ended soon\n")
 
     signal.signal(number, note)

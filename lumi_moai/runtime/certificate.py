@@ -45,7 +45,7 @@ def see_myself(launch: Launch, ranks: Ranks, device: int) -> Row:
 
 
 def certify(
-    launch: Launch, ranks: Ranks, row: Row, run: Path, meeting: Meeting, seconds: float
+    launch: Launch, ranks: Ranks, row: Row, *, run: Path, meeting: Meeting, seconds: float
 ) -> dict[int, int] | None:
     """Post *row*, and return the process of each rank; None when the job must stop.
 
@@ -74,7 +74,10 @@ def _judged(row: Row, meeting: Meeting, seconds: float) -> dict[int, int] | None
         print(f"lumi-moai: rank {row.rank}: rank 0 wrote no certificate; look for its error", file=sys.stderr)
         return None
     pids = dict(note["pids"])
-    return pids if note["goes_on"] and pids.get(row.rank) == row.pid else None
+    if pids.get(row.rank) != row.pid:
+        print(f"lumi-moai: rank {row.rank}: rank 0's certificate does not know this process", file=sys.stderr)
+        return None
+    return pids if note["goes_on"] else None
 
 
 def _verdict(launch: Launch, rows: Sequence[Row]) -> Verdict:

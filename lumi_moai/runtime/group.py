@@ -19,9 +19,14 @@ def join() -> None:
         dist.init_process_group("gloo")
 
 
-def leave() -> None:
-    """Part from the other ranks when the script went well; a script that left its group itself is done."""
+def leave(*, together: bool) -> None:
+    """Part from the other ranks when the script went well; a script that left its group itself is done.
+
+    *together*: wait for all ranks first, since rank 0 may still write what it alone writes.
+    """
     if dist.is_available() and dist.is_initialized():
+        if together:
+            dist.barrier()
         dist.destroy_process_group()
 
 

@@ -36,9 +36,7 @@ class _Finder(MetaPathFinder):
         self.name = name
         self.call = call
 
-    def find_spec(
-        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         """The spec of our module with our call behind its loader; None for any other module."""
         if name != self.name:
             return None

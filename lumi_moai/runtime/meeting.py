@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ..errors import BindingError, RunError
 from .ranks import Ranks
@@ -40,7 +41,7 @@ class Meeting:
             return False
         return True
 
-    def read(self, name: str) -> object | None:
+    def read(self, name: str) -> Any:
         """The note called *name*, or None when there is none (yet)."""
         # On a network file system only opening the folder makes a new file of another node visible at once.
         if f"{name}.json" not in self._names():
@@ -50,10 +51,10 @@ class Meeting:
         except (OSError, ValueError):
             return None
 
-    def collect(self, names: Iterable[str], seconds: float) -> dict[str, object]:
+    def collect(self, names: Iterable[str], seconds: float) -> dict[str, Any]:
         """The notes called *names* by name, as soon as all are there; after *seconds*, those that are."""
         wanted = list(names)
-        found: dict[str, object] = {}
+        found: dict[str, Any] = {}
 
         def complete() -> bool:
             here = self._names()
@@ -88,7 +89,9 @@ def write_json(path: Path, data: object) -> None:
         beside.write_text(json.dumps(data) + "\n", encoding="utf-8")
         beside.replace(path)
     except OSError as error:
-        raise RunError(f"cannot write {path} ({error.strerror}); the run folder must be writable on every node") from error
+        raise RunError(
+            f"cannot write {path} ({error.strerror}); the run folder must be writable on every node"
+        ) from error
 
 
 def wait_until(done: Callable[[], bool], seconds: float) -> bool:
@@ -114,7 +117,8 @@ def settle(ranks: Ranks, meeting: Meeting, seconds: float) -> tuple[Ranks, socke
         return ranks, None
     if ranks.local_world_size != ranks.world_size:
         raise BindingError(
-            f"{ranks.world_size} ranks on several nodes need MASTER_ADDR and MASTER_PORT; start the job with its own script"
+            f"{ranks.world_size} ranks on several nodes need MASTER_ADDR and MASTER_PORT;"
+            " start the job with its own script"
         )
     holder = None
     if ranks.rank == 0:

@@ -34,5 +34,5 @@ def mutable_streams() -> tuple[Muted, ...]:
     Before the script starts, because logging and its kind keep the stream that they find.
     """
     streams = Muted(sys.stdout), Muted(sys.stderr)
-    sys.stdout, sys.stderr = streams  # type: ignore[assignment]
+    sys.stdout, sys.stderr = streams
     return streams

@@ -65,7 +65,7 @@ def guarded(script: Callable[[], None], ranks: Ranks, meeting: Meeting) -> int:
 
 
 def end(code: int) -> None:
-    """Leave the process with *code*, surely within seconds: a rank that failed may hold threads and networks that hang."""
+    """Leave the process with *code*, within seconds: a rank that failed may hold threads and networks that hang."""
     if code != 0:
         # The kernel's own alarm also ends an interpreter that is stuck in its last moments.
         signal.signal(signal.SIGALRM, signal.SIG_DFL)

@@ -22,6 +22,22 @@ _STAYS = {torch.Tensor.cuda, torch.Tensor.pin_memory}
 """Methods that would move a tensor to the GPU or make it ready to go there: it is there already."""
 
 
+_NOTHING_TO_DO = [
+    "synchronize",
+    "empty_cache",
+    "ipc_collect",
+    "init",
+    "set_device",
+    "set_stream",
+    "set_rng_state",
+    "set_rng_state_all",
+    "reset_peak_memory_stats",
+    "reset_max_memory_allocated",
+    "set_per_process_memory_fraction",
+]
+_ZERO = ["memory_allocated", "max_memory_allocated", "memory_reserved", "max_memory_reserved", "current_device"]
+
+
 def _means_gpu(value: object) -> bool:
     if isinstance(value, str):
         return value.startswith("cuda")
@@ -33,7 +49,9 @@ def _means_gpu(value: object) -> bool:
 class CpuStandsIn(TorchFunctionMode):
     """Writes `cpu` where a torch call says `cuda`."""
 
-    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: Mapping[str, Any] | None = None) -> Any:
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
         """Call *func* on the CPU."""
         kwargs = dict(kwargs) if kwargs else {}
         if func in _STAYS:
@@ -129,12 +147,9 @@ def _always(value: object) -> Callable[..., Any]:
 
 def _in_cuda() -> dict[str, Any]:
     """What the names of `torch.cuda` are here."""
-    nothing = ("synchronize", "empty_cache", "ipc_collect", "set_device", "init", "set_rng_state", "set_rng_state_all")
-    nothing += ("reset_peak_memory_stats", "reset_max_memory_allocated", "set_per_process_memory_fraction", "set_stream")
-    zero = ("memory_allocated", "max_memory_allocated", "memory_reserved", "max_memory_reserved", "current_device")
     return {
-        **{name: _always(None) for name in nothing},
-        **{name: _always(0) for name in zero},
+        **{name: _always(None) for name in _NOTHING_TO_DO},
+        **{name: _always(0) for name in _ZERO},
         "is_available": _always(True),
         "is_bf16_supported": _always(True),
         "is_current_stream_capturing": _always(False),
@@ -162,10 +177,10 @@ def install() -> None:
         setattr(torch.cuda, name, value)
     for name in ("range_push", "range_pop", "mark"):
         setattr(torch.cuda.nvtx, name, _always(None))
-    torch.Generator = Generator  # type: ignore[misc]
+    torch.Generator = Generator
     torch.load = _with(torch.load, _load_here)
     autocast = torch.amp.autocast_mode.autocast
-    autocast.__init__ = _with(autocast.__init__, _autocast_here)  # type: ignore[method-assign]
+    autocast.__init__ = _with(autocast.__init__, _autocast_here)
     # "'pin_memory' argument is set as true but no accelerator is found": true, and of no use to anybody.
     warnings.filterwarnings("ignore", message=".*pin_memory.*", category=UserWarning)
     if torch.distributed.is_available():
@@ -177,7 +192,7 @@ def _install_distributed() -> None:
     from torch.nn.parallel import DistributedDataParallel
 
     wrapper = DistributedDataParallel
-    wrapper.__init__ = _with(wrapper.__init__, _without("device_ids", "output_device"))  # type: ignore[method-assign]
+    wrapper.__init__ = _with(wrapper.__init__, _without("device_ids", "output_device"))
     for module in (torch.distributed, torch.distributed.distributed_c10d):
         module.init_process_group = _with(module.init_process_group, _gloo_here)
         module.new_group = _with(module.new_group, _gloo_here)

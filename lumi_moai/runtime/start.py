@@ -96,7 +96,7 @@ def _prepare(command: Command) -> Here | None:
     device = cores.device_index(os.environ, ranks.local_rank)
     cores.bind_here(launch, ranks, device, meeting, seconds)
     row = certificate.see_myself(launch, ranks, device)
-    pids = certificate.certify(launch, ranks, row, command.run, meeting, seconds)
+    pids = certificate.certify(launch, ranks, row, run=command.run, meeting=meeting, seconds=seconds)
     if pids is None:
         return None
     ranks, holder = settle(ranks, meeting, seconds)
@@ -149,10 +149,10 @@ def _meet_torch() -> None:
 
 
 def _farewell(here: Here, meeting: Meeting, code: int) -> None:
-    """Part from the other ranks: those of a job that went well wait for each other, and leave their network in order."""
+    """Part from the other ranks; those of a job that went well wait for each other and leave their network in order."""
     if code == 0 and "torch" in sys.modules:
-        from . import group
+        from . import group, parallel
 
-        group.leave()
+        group.leave(together=parallel.is_on())
     if here.launch.launcher == "local":
         watch.leave(here.ranks, meeting, code)

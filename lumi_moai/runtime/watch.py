@@ -1,7 +1,7 @@
 """On one machine without Slurm nobody ends a job whose rank died, so the ranks watch each other.
 
-Slurm has `srun --kill-on-bad-exit` for this and torchrun its agent; submitit's local executor waits for all ranks, and a
-rank that waits for a dead one waits for ever.
+Slurm has `srun --kill-on-bad-exit` for this and torchrun its agent; submitit's local executor waits for all ranks, and
+a rank that waits for a dead one waits for ever.
 """
 
 import os

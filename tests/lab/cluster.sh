@@ -161,8 +161,18 @@ write_slurm_conf() {
   cat >"$L/gres.conf" <<C
 NodeName=$(nodes) Name=gpu Type=mi250 File=$L/dev/gpu[0-7] Flags=amd_gpu_env
 C
+  # LUMI gives a job whole cores: one hardware thread per core by default. sacct then counts both threads of each.
+  cat >"$L/cli_filter.lua" <<'C'
+function slurm_cli_setup_defaults(options, early_pass)
+  options["hint"] = "nomultithread"
+  return slurm.SUCCESS
+end
+function slurm_cli_pre_submit(options, offset) return slurm.SUCCESS end
+function slurm_cli_post_submit(offset, job_id, step_id) return slurm.SUCCESS end
+C
   cat >"$L/slurm.conf" <<C
 ClusterName=lumi
+CliFilterPlugins=cli_filter/lua
 SlurmctldHost=localhost
 SlurmctldPort=$PORT
 SlurmUser=root

@@ -36,6 +36,11 @@ def install() -> None:
         replace.install(_SEEN[0])
 
 
+def is_on() -> bool:
+    """Whether the ranks are one device by now."""
+    return bool(_SEEN) and _SEEN[0].engine is not None
+
+
 def enable(**choices: Any) -> None:
     """Train on all ranks of this job as if they were one device.
 

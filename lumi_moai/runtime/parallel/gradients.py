@@ -36,7 +36,9 @@ class Bucket:
         """Start the average of what the gradients are now."""
         with torch.no_grad():
             grads = [parameter.grad for parameter in self.parameters]
-            found = [torch.zeros_like(view) if grad is None else grad for grad, view in zip(grads, self.views, strict=True)]
+            found = [
+                torch.zeros_like(view) if grad is None else grad for grad, view in zip(grads, self.views, strict=True)
+            ]
             reached = self.flat.new_tensor([grad is not None for grad in grads])
             torch.cat([*(grad.reshape(-1) for grad in found), reached], out=self.flat)
         self.work = group.start_average(self.flat)
@@ -100,7 +102,7 @@ class Gradients:
             _check_place(parameter)
             if not getattr(parameter, "_lumi_moai_hooked", False):
                 parameter.register_post_accumulate_grad_hook(self._arrived)
-                parameter._lumi_moai_hooked = True  # type: ignore[attr-defined]
+                parameter._lumi_moai_hooked = True
 
     def _arrived(self, parameter: torch.Tensor) -> None:
         bucket = self._bucket_of.get(id(parameter))

@@ -17,6 +17,7 @@ import torch.nn.functional as F  # noqa: N812
 from .. import group
 from .share import Share
 
+_REDUCING = ("mean", "sum", "batchmean")
 CurrentShare = Callable[[], Share | None]
 
 
@@ -38,7 +39,7 @@ class _OfAllRanks(torch.autograd.Function):
 
 def mark(scalar: torch.Tensor) -> torch.Tensor:
     """Remember that *scalar* is the same on all ranks already."""
-    scalar._lumi_moai_global = True  # type: ignore[attr-defined]
+    scalar._lumi_moai_global = True
     return scalar
 
 
@@ -60,7 +61,9 @@ def of_all_ranks(own: torch.Tensor, count: torch.Tensor | float | None, share: S
     return mark(_OfAllRanks.apply(own, sums / divisor, factor))
 
 
-def globalised(function: Callable[..., torch.Tensor], count: Callable[..., Any], share: CurrentShare) -> Callable[..., Any]:
+def globalised(
+    function: Callable[..., torch.Tensor], count: Callable[..., Any], share: CurrentShare
+) -> Callable[..., Any]:
     """The loss *function*, over the global batch whenever the batch at hand was cut."""
     signature = inspect.signature(function)
     within: list[None] = []  # torch calls the loss by its name once more when a torch function mode is at work
@@ -74,7 +77,7 @@ def globalised(function: Callable[..., torch.Tensor], count: Callable[..., Any],
         given.apply_defaults()
         words = given.arguments
         reduction = words["reduction"]
-        if reduction == "none" or words.get("size_average") is not None or words.get("reduce") is not None:
+        if reduction not in _REDUCING or words.get("size_average") is not None or words.get("reduce") is not None:
             return function(*args, **kwargs)
         if words["input"].dtype == torch.float16:  # whose sums overflow at 65504
             words["input"] = words["input"].float()
@@ -94,6 +97,11 @@ def _elements(words: Mapping[str, Any]) -> float:
     return torch.broadcast_shapes(words["input"].shape, words["target"].shape).numel()
 
 
+def _weighted_elements(words: Mapping[str, Any]) -> Any:
+    weight = words.get("weight")
+    return _elements(words) if weight is None else weight.sum()
+
+
 def _tokens(words: Mapping[str, Any]) -> Any:
     """What torch divides a mean by: the targets that are not ignored, each with the weight of its class."""
     target, weight = words["target"], words["weight"]
@@ -102,14 +110,19 @@ def _tokens(words: Mapping[str, Any]) -> Any:
     counted = target != words["ignore_index"]
     if weight is None:
         return counted.sum()
-    return (weight[target.clamp(min=0)] * counted).sum()
+    return (weight[target.where(counted, 0)] * counted).sum()
 
 
 _COUNTS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
     "cross_entropy": _tokens,
     "nll_loss": _tokens,
-    **dict.fromkeys(("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "kl_div"), _elements),
-    **dict.fromkeys(("binary_cross_entropy", "binary_cross_entropy_with_logits"), _elements),
+    "mse_loss": _weighted_elements,
+    "l1_loss": _weighted_elements,
+    "smooth_l1_loss": _elements,
+    "huber_loss": _elements,
+    "kl_div": _elements,
+    "binary_cross_entropy": _elements,
+    "binary_cross_entropy_with_logits": _elements,
 }
 
 

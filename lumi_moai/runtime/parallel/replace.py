@@ -44,13 +44,13 @@ class Seen:
 
 def install(seen: Seen) -> None:
     """Replace them, for good, and note in *seen* what the script makes."""
-    DataLoader.__iter__ = _iterating(DataLoader.__iter__, seen)  # type: ignore[method-assign]
+    DataLoader.__iter__ = _iterating(DataLoader.__iter__, seen)
     torch.autograd.backward = _backward(torch.autograd.backward, seen)
     for name in ("item", "tolist", "__float__", "detach"):
         setattr(torch.Tensor, name, _reading(getattr(torch.Tensor, name), seen))
     torch.save = _saving(torch.save, seen)
-    Optimizer.add_param_group = _adopting(Optimizer.add_param_group, seen)  # type: ignore[method-assign]
-    torch.nn.Module.train = _switching(torch.nn.Module.train, seen)  # type: ignore[method-assign]
+    Optimizer.add_param_group = _adopting(Optimizer.add_param_group, seen)
+    torch.nn.Module.train = _switching(torch.nn.Module.train, seen)
     register_module_parameter_registration_hook(lambda _module, _name, parameter: _note(parameter, seen))
     losses.install(seen.share)
     F.batch_norm = _batch_norm(F.batch_norm, seen)

@@ -26,7 +26,7 @@ class Share:
 
 
 def bounds(total: int, rank: int, ranks: int) -> tuple[int, int, Share]:
-    """First row, end row and `Share` of *rank* in a batch of *total* rows, in rank order; the first ranks take the rest.
+    """First row, end row and `Share` of *rank* in a batch of *total* rows; the first ranks take the rest.
 
     6 rows on 4 ranks are 2, 2, 1, 1. A rank without a row of its own computes row 0 with weight 0, because every rank
     must take part in what the ranks do together.
