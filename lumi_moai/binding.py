@@ -53,7 +53,7 @@ class Launch:
     whole_node: bool
     """The job owns its nodes, so the cores of each rank were fixed in the script."""
     bind: bool
-    """False on a site whose cores are nobody's business (a laptop): nothing is bound, nothing is judged but the world."""
+    """False on a site whose cores are nobody's business (a laptop): nothing is bound, only the world is judged."""
     signal: str
     """Name of the signal that comes ahead of the time limit, such as `USR2`."""
     topology: Topology
@@ -172,7 +172,9 @@ def _world_faults(rows: Sequence[Row], world_size: int) -> list[str]:
         if row.world_size != world_size
     ]
     ranks = [row.rank for row in rows]
-    faults += [f"rank {rank} reported {ranks.count(rank)} times" for rank in sorted(set(ranks)) if ranks.count(rank) > 1]
+    faults += [
+        f"rank {rank} reported {ranks.count(rank)} times" for rank in sorted(set(ranks)) if ranks.count(rank) > 1
+    ]
     return faults
 
 
@@ -195,6 +197,5 @@ def _misplaced(top: Topology, row: Row) -> list[str]:
     if row.cores and set(row.cores) <= near:
         return []
     seen = format_cores(row.cores) or "no core"
-    return [
-        f"rank {row.rank} on {row.host} may run on {seen}, but its device {row.device} sits next to {format_cores(near)}"
-    ]
+    where = f"its device {row.device} sits next to {format_cores(near)}"
+    return [f"rank {row.rank} on {row.host} may run on {seen}, but {where}"]

@@ -57,7 +57,7 @@ def find(word: str, flavors: Iterable[Flavor]) -> Flavor:
     found = by_alias.get(word.strip().lower())
     if found is None:
         names = [flavor.name for flavor in by_alias.values()]
-        hint = did_you_mean(word.split(".")[0], names)
+        hint = did_you_mean(word.partition(".")[0], names)
         raise RequestError(f"{word!r} is not a flavor{hint or '; `lumi-moai flavors` lists them'}")
     return found
 

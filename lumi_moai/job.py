@@ -71,7 +71,9 @@ class Request:
         Raises RequestError.
         """
         if not self.command:
-            raise RequestError("no script was named; put it after the options: lumi-moai submit --flavor Small train.py")
+            raise RequestError(
+                "no script was named; put it after the options: lumi-moai submit --flavor Small train.py"
+            )
         if self.name is not None:
             check_name(self.name)
         if self.array is not None and (not _ARRAY.fullmatch(self.array) or ":0" in self.array):
@@ -191,8 +193,9 @@ def make_job(
 ) -> JobSpec:
     """Decide everything about a job.
 
-    *command* is the request's, with the script as the nodes see it; *python* runs the job where no container does; *run_folder* is where everything of it lies; *work_folder* is where
-    the script starts. Raises RequestError when the site does not allow what was asked for.
+    *command* is the request's, with the script as the nodes see it; *python* runs the job where no container does;
+    *run_folder* is where everything of it lies; *work_folder* is where the script starts. Raises RequestError when the
+    site does not allow what was asked for.
     """
     node = site.node(placement.partition)
     _check_account(site, request.account)

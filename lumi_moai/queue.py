@@ -13,7 +13,7 @@ REASONS = {
     "JobHeldAdmin": "the site's staff hold it: write to support",
     "BeginTime": "waits for its begin time; after a requeue this passes by itself in a minute or two",
     "Licenses": "waits for a licence",
-    "PartitionTimeLimit": "its time limit is over the partition's, so it never starts: cancel it and ask for less --time",
+    "PartitionTimeLimit": "its limit is over the partition's, so it never starts: cancel it and ask for less --time",
     "PartitionNodeLimit": "it asks for more nodes than the partition gives: cancel it and choose a smaller --flavor",
     "PartitionDown": "the partition is closed, often for maintenance",
     "PartitionInactive": "the partition is closed, often for maintenance",
@@ -61,7 +61,7 @@ class Queued:
 
 
 def parse(text: str, fields: Sequence[str]) -> list[Queued]:
-    """The jobs in squeue's *text*, whose columns are *fields*, apart by `|` with the name last; other lines are skipped."""
+    """The jobs in squeue's *text*: columns are *fields*, apart by `|`, the name last; other lines are skipped."""
     rows = []
     for line in text.splitlines():
         parts = line.split("|", len(fields) - 1)

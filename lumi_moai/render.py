@@ -1,8 +1,8 @@
 """JobSpec -> script. Pure: the same job gives the same bytes on any host.
 
 Every value passes one of two filters: `sh` for the shell, `directive` for `#SBATCH` lines. Each line of a template says
-with `because(origin, reason, source)` who wanted it and why; the words travel behind a control character, which no value
-may contain, and become the lines of `--explain`.
+with `because(origin, reason, source)` who wanted it and why; the words travel behind a control character, which no
+value may contain, and become the lines of `--explain`.
 """
 
 import shlex
@@ -65,7 +65,9 @@ def pattern(value: object) -> str:
     """*value* for a file name in which Slurm replaces `%x` and its like: a `%` of the path stands for itself."""
     text = _printable(value)
     if "\\" in text:
-        raise RequestError(f"{text!r} cannot hold logs: Slurm reads a backslash in a log's path as a command; use --runs")
+        raise RequestError(
+            f"{text!r} cannot hold logs: Slurm reads a backslash in a log's path as a command; use --runs"
+        )
     return text.replace("%", "%%")
 
 

@@ -254,7 +254,7 @@ def find(word: str) -> tuple[RunFolder, str]:
         job_id = read_json(folder.path / "submitted.json").get("job_id", "")
         return folder, str(job_id)
     known = entries()
-    for wanted in (word, word.split("_")[0]):
+    for wanted in (word, word.partition("_")[0]):
         matches = [entry for entry in known if entry.job_id == wanted]
         if matches:
             return RunFolder(Path(matches[-1].folder)), word

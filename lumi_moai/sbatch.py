@@ -237,9 +237,7 @@ def _default_memory(partition: Partition, most: float, notes: list[str]) -> floa
         return most
     memory = most if partition.default_memory_gib is None else partition.default_memory_gib
     what = "the default" if memory < most else "all that a node has"
-    notes.append(
-        f"no memory is asked for: {format_gib(memory)} a node is counted, {what} in {partition.name}"
-    )
+    notes.append(f"no memory is asked for: {format_gib(memory)} a node is counted, {what} in {partition.name}")
     return memory
 
 

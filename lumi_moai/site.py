@@ -195,7 +195,7 @@ class JobPolicy:
     account_required: bool = True
     account_pattern: str | None = None
     account_hint: str = ""
-    cache_root: str = "/tmp"
+    cache_root: str = "/tmp"  # noqa: S108  # made with a job's own name and mode 700
     """A folder local to each node."""
     gpus_option: str = "gpus-per-node"
     """How devices are asked for, per node and never per task."""

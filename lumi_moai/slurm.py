@@ -16,7 +16,7 @@ ADVICE = {
     "Requested node configuration is not available": "no node of the partition has that many devices, cores or GiB",
     "QOSMaxSubmitJobPerUserLimit": "you have as many jobs queued as the partition allows; wait for one to end",
     "AssocMaxSubmitJobLimit": "your project has as many jobs queued as it may; wait for one to end",
-    "Job violates accounting/QOS policy": "the limits of your project do not allow this job: a shorter --time or a smaller --flavor may",
+    "Job violates accounting/QOS policy": "your project's limits forbid it: a shorter --time or smaller --flavor may",
     "Unable to contact slurm controller": "Slurm's controller does not answer; try again in some minutes",
     "Connection refused": "Slurm does not answer; try again in some minutes",
     "Invalid job array specification": "write --array as 0-9 or 1,3,5 or 0-99%10",
@@ -98,7 +98,7 @@ SACCT_FIELDS = (
 
 
 def sacct(job_ids: Sequence[str], *, fields: Sequence[str] = SACCT_FIELDS) -> str:
-    """sacct's records of *job_ids* with their steps, parsable, with a header line; one call for all of them."""
+    """Records of sacct for *job_ids* with their steps, parsable, with a header line; one call for all of them."""
     return call(["sacct", "--parsable2", f"--format={','.join(fields)}", f"--jobs={','.join(job_ids)}"])
 
 

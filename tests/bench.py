@@ -40,11 +40,18 @@ def world(folder):
     tools.mkdir()
     queue = folder / "queue"
     queue.write_text("".join(f"{n}|RUNNING|None|1:00:00|2:00:00|1|standard-g|train\n" for n in range(JOBS)))
-    bodies = {"squeue": f"cat '{queue}'", "sacct": "exit 1", "sbatch": "echo Submitted batch job 7", "scontrol": "exit 1"}
+    bodies = {
+        "squeue": f"cat '{queue}'",
+        "sacct": "exit 1",
+        "sbatch": "echo Submitted batch job 7",
+        "scontrol": "exit 1",
+    }
     for name, body in bodies.items():
         (tools / name).write_text(f"#!/bin/sh\necho {name} >> '{folder}/calls'\n{body}\n")
         (tools / name).chmod(0o755)
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SBATCH_", "LUMI_MOAI_"))}
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SBATCH_", "LUMI_MOAI_"))
+    }
     return {**kept, "HOME": str(folder), "XDG_STATE_HOME": str(folder / "state"), "XDG_CONFIG_HOME": str(folder / "config"),
             "PATH": f"{tools}:{os.environ['PATH']}"}  # fmt: skip
 
@@ -66,8 +73,17 @@ def door(folder, env):
 def status(folder, env):
     ledger = folder / "state" / "lumi-moai" / "runs.jsonl"
     ledger.parent.mkdir(parents=True, exist_ok=True)
-    line = {"name": "train", "site": "lumi", "scheduler": "slurm", "submitted": 1.0, "units_per_hour": 4.0, "unit": "GPU-hours"}
-    ledger.write_text("".join(json.dumps({"job_id": str(n), "folder": f"/runs/{n}", **line}) + "\n" for n in range(JOBS)))
+    line = {
+        "name": "train",
+        "site": "lumi",
+        "scheduler": "slurm",
+        "submitted": 1.0,
+        "units_per_hour": 4.0,
+        "unit": "GPU-hours",
+    }
+    ledger.write_text(
+        "".join(json.dumps({"job_id": str(n), "folder": f"/runs/{n}", **line}) + "\n" for n in range(JOBS))
+    )
     before, asked = resource.getrusage(resource.RUSAGE_CHILDREN), calls(folder, "squeue")
     subprocess.run([LUMI_MOAI, "status"], env=env, check=True, stdout=subprocess.DEVNULL)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

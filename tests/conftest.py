@@ -26,7 +26,7 @@ def own_world(tmp_path_factory, monkeypatch):
     return home
 
 
-@pytest.fixture()
+@pytest.fixture
 def work(tmp_path, monkeypatch):
     """An empty folder to work in."""
     monkeypatch.chdir(tmp_path)

@@ -38,7 +38,7 @@ def imported_rooms(path):
                 found |= {node.module.split(".")[0]} if node.module else {alias.name for alias in node.names}
             assert node.level <= depth, f"{path}:{node.lineno} looks outside of the package"
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lumi_moai"):
-            found.add((node.module.split(".") + ["__init__"])[1])
+            found.add([*node.module.split("."), "__init__"][1])
     return found - {"__version__"}
 
 
@@ -60,7 +60,9 @@ def test_every_room_is_in_the_house():
 
 
 def test_only_the_wing_imports_torch():
-    importers = {room(path) for path in FILES if re.search(r"^\s*(import|from) torch\b", path.read_text(), re.MULTILINE)}
+    importers = {
+        room(path) for path in FILES if re.search(r"^\s*(import|from) torch\b", path.read_text(), re.MULTILINE)
+    }
     assert importers <= {"runtime"}
 
 
@@ -86,7 +88,9 @@ def test_the_package_itself_loads_nothing():
     assert not {"torch", "submitit", "jinja2", "yaml", "click"} & loaded_by("import lumi_moai")
 
 
-@pytest.mark.parametrize("name", ["errors", "units", "resources", "site", "flavor", "usage", "step", "binding", "billing", "job"])
+@pytest.mark.parametrize(
+    "name", ["errors", "units", "resources", "site", "flavor", "usage", "step", "binding", "billing", "job"]
+)
 def test_the_lower_floors_need_no_library(name):
     standard = set(sys.stdlib_module_names) | {"lumi_moai"}
     done = subprocess.run(

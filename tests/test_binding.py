@@ -29,7 +29,16 @@ def test_masks_touch_no_reserved_core():
 
 def rows(cores_by_device=TOP.near_cores, world=8):
     return [
-        Row(rank=r, local_rank=r, node_rank=0, world_size=world, local_world_size=world, host="n", cores=tuple(cores), device=r)
+        Row(
+            rank=r,
+            local_rank=r,
+            node_rank=0,
+            world_size=world,
+            local_world_size=world,
+            host="n",
+            cores=tuple(cores),
+            device=r,
+        )
         for r, cores in enumerate(cores_by_device)
     ]
 

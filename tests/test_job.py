@@ -86,6 +86,8 @@ def test_the_signal_never_takes_more_than_half_of_the_time():
     assert job_on("lumi", "Small").signal_seconds == 120
 
 
-@pytest.mark.parametrize(("script", "name"), [("a/train.py", "train"), ("tr ain;$(x).py", "tr_ain___x_"), ("-.py", "run"), ("é.py", "é")])
+@pytest.mark.parametrize(
+    ("script", "name"), [("a/train.py", "train"), ("tr ain;$(x).py", "tr_ain___x_"), ("-.py", "run"), ("é.py", "é")]
+)
 def test_job_names_from_scripts(script, name):
     assert script_name(script) == name

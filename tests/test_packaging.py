@@ -36,7 +36,9 @@ def files_of(kind):
 def test_the_wheel_holds_the_top_level_folders(wheel, kind):
     inside = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith(f"lumi_moai/{kind}/")}
     assert inside == files_of(kind)
-    strays = {path for path in (ROOT / kind).rglob("*") if path.is_file()} - {ROOT / n.removeprefix("lumi_moai/") for n in inside}
+    strays = {path for path in (ROOT / kind).rglob("*") if path.is_file()} - {
+        ROOT / n.removeprefix("lumi_moai/") for n in inside
+    }
     assert not strays, "a file there would be left out of the wheel"
 
 

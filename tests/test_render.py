@@ -83,7 +83,11 @@ def test_golden_without_container():
 
 @pytest.mark.parametrize(("site", "name", "mode"), ALL)
 def test_every_line_has_an_origin_and_a_reason(site, name, mode):
-    bare = [line.text for line in script_for(site, name, launcher=mode).lines if line.text and not (line.origin and line.reason)]
+    bare = [
+        line.text
+        for line in script_for(site, name, launcher=mode).lines
+        if line.text and not (line.origin and line.reason)
+    ]
     assert not bare
 
 
@@ -97,7 +101,9 @@ def test_same_inputs_same_bytes_on_another_host(tmp_path):
     probe = "from test_render import script_for; import sys; sys.stdout.write(script_for('lumi', '8xLarge').text)"
     env = {"PYTHONPATH": f"{Path(__file__).parent.parent}:{Path(__file__).parent}", "HOME": str(tmp_path), "TZ": "Asia/Tokyo",
            "LC_ALL": "C", "HOSTNAME": "other", "PATH": "/nowhere"}  # fmt: skip
-    done = subprocess.run([sys.executable, "-c", probe], env=env, cwd=tmp_path, check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", probe], env=env, cwd=tmp_path, check=True, capture_output=True, text=True
+    )
     assert done.stdout == script_for("lumi", "8xLarge").text
 
 
@@ -110,14 +116,20 @@ def run_for_real(script, folder):
     tools.mkdir(exist_ok=True)
     for name in ("srun", "module", "scontrol"):
         tool = tools / name
-        tool.write_text(f'#!/bin/bash\n[ {name} = srun ] && printf "%s\\0" "$@" > "$WORDS/words.$RANDOM$RANDOM"\nexit 0\n')
+        tool.write_text(
+            f'#!/bin/bash\n[ {name} = srun ] && printf "%s\\0" "$@" > "$WORDS/words.$RANDOM$RANDOM"\nexit 0\n'
+        )
         tool.chmod(0o755)
     env = {"PATH": f"{tools}:/usr/bin:/bin", "SLURM_JOB_ID": "1", "SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_USER": "u",
            "SLURM_ARRAY_TASK_ID": "0", "SLURM_JOB_NODELIST": "n", "HOME": str(folder),
            "WORDS": str(folder)}  # fmt: skip
-    done = subprocess.run(["bash", "-s"], input=script, text=True, env=env, cwd=folder, capture_output=True, check=False)
+    done = subprocess.run(
+        ["bash", "-s"], input=script, text=True, env=env, cwd=folder, capture_output=True, check=False
+    )
     assert done.returncode == 0, done.stderr
-    told = [path.read_text().split("\0")[:-1] for path in sorted(folder.glob("words.*"), key=lambda p: p.stat().st_mtime_ns)]
+    told = [
+        path.read_text().split("\0")[:-1] for path in sorted(folder.glob("words.*"), key=lambda p: p.stat().st_mtime_ns)
+    ]
     for path in folder.glob("words.*"):
         path.unlink()
     return told
@@ -127,7 +139,7 @@ def run_for_real(script, folder):
 @given(arguments=st.lists(st.one_of(printable, nasty), max_size=4), value=st.one_of(printable, nasty))
 @example(arguments=["$(touch pwned)", "a'b", '"', "\\", "-c"], value="'$(touch pwned)'")
 def test_no_value_is_run_and_every_word_arrives(tmp_path, arguments, value):
-    folder = tmp_path / "it's $(touch pwned) \"here\""
+    folder = tmp_path / 'it\'s $(touch pwned) "here"'
     folder.mkdir(exist_ok=True)
     script = script_for(
         "lumi", "xLarge", command=("train.py", *arguments), env={"X": value}, container="none",
@@ -153,7 +165,9 @@ def test_no_value_leaves_its_directive(value):
 def test_no_value_adds_a_line(account, run, work, value):
     plain = script_for("local", "Small").text.count("\n")
     try:
-        script = script_for("local", "Small", account=account, run_folder=f"/{run}", work_folder=f"/{work}", env={"X": value})
+        script = script_for(
+            "local", "Small", account=account, run_folder=f"/{run}", work_folder=f"/{work}", env={"X": value}
+        )
     except RequestError:
         return
     assert script.text.count("\n") == plain + 1

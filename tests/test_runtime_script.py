@@ -33,12 +33,12 @@ def test_everything_after_the_scripts_name_is_the_scripts(words, expected):
 
 
 def test_without_words_the_usage_is_shown():
-    done = subprocess.run([sys.executable, "-m", "lumi_moai.runtime"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "lumi_moai.runtime"], check=False, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.startswith("usage: python -m lumi_moai.runtime --run RUN")
 
 
-@pytest.fixture()
+@pytest.fixture
 def alone(work):
     """Runs a script as the only rank."""
 
@@ -110,7 +110,8 @@ def test_a_traceback_begins_in_the_users_script(alone):
     assert rank.code == 1
     lines = rank.err.splitlines()
     assert lines[1] == "Traceback (most recent call last):"
-    assert lines[2].strip().startswith("File") and "script.py" in lines[2]
+    assert lines[2].strip().startswith("File")
+    assert "script.py" in lines[2]
     assert "runtime" not in "".join(lines[1:])
     assert lines[-1] == "ZeroDivisionError: division by zero"
 

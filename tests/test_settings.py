@@ -7,7 +7,7 @@ from lumi_moai.catalog.settings import resolve_site, settings
 from lumi_moai.errors import ConfigError
 
 
-@pytest.fixture()
+@pytest.fixture
 def user_file(own_world):
     folder = own_world / ".config/lumi-moai"
     folder.mkdir(parents=True)
@@ -46,7 +46,9 @@ def test_all_mistakes_of_a_file_in_one_go(user_file):
 
 def test_a_choice_that_is_none(monkeypatch):
     monkeypatch.setenv("LUMI_MOAI_BINDING", "strickt")
-    with pytest.raises(ConfigError, match=r"LUMI_MOAI_BINDING: binding 'strickt' is none of strict, warn; did you mean"):
+    with pytest.raises(
+        ConfigError, match=r"LUMI_MOAI_BINDING: binding 'strickt' is none of strict, warn; did you mean"
+    ):
         settings({})
 
 

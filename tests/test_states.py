@@ -54,20 +54,34 @@ def test_ended_jobs_are_asked_for_once(work, monkeypatch):
 
 def test_an_array_is_a_row_for_each_run_until_all_have_ended(work, monkeypatch):
     rundir.record(slurm_entry("9", tasks=3))
-    sacct = squeue_says(HEADER, *(f"9_{n}|train|{s}|0:0|standard-g|p|360|node=1|1" for n, s in enumerate(["COMPLETED", "FAILED"])))
+    sacct = squeue_says(
+        HEADER, *(f"9_{n}|train|{s}|0:0|standard-g|p|360|node=1|1" for n, s in enumerate(["COMPLETED", "FAILED"]))
+    )
     install(work, monkeypatch, squeue=squeue_says("9_2|RUNNING|None|6:00|1:00:00|1|standard-g|train"), sacct=sacct)
     rows = states(rundir.entries()).rows
     assert {(row.job_id, row.state) for row in rows} == {("9_0", "COMPLETED"), ("9_1", "FAILED"), ("9_2", "RUNNING")}
     assert rundir.entries()[0].state is None
-    install(work, monkeypatch, squeue=squeue_says(), sacct=sacct.replace("\nE", "\n9_2|train|COMPLETED|0:0|standard-g|p|360|node=1|1\nE"))
+    install(
+        work,
+        monkeypatch,
+        squeue=squeue_says(),
+        sacct=sacct.replace("\nE", "\n9_2|train|COMPLETED|0:0|standard-g|p|360|node=1|1\nE"),
+    )
     forget_queue()
     states(rundir.entries())
     assert (rundir.entries()[0].state, rundir.entries()[0].elapsed_seconds) == ("FAILED", 1080)
 
 
 def test_slurmdbd_down_is_a_warning_and_nothing_is_lost(work, monkeypatch):
-    words = "sacct: error: slurm_persist_conn_open_without_init: failed to open persistent connection: Connection refused"
-    install(work, monkeypatch, squeue=squeue_says("1|RUNNING|None|1:00|1:00:00|1|standard-g|a"), sacct=f"echo '{words}' >&2; exit 1")
+    words = (
+        "sacct: error: slurm_persist_conn_open_without_init: failed to open persistent connection: Connection refused"
+    )
+    install(
+        work,
+        monkeypatch,
+        squeue=squeue_says("1|RUNNING|None|1:00|1:00:00|1|standard-g|a"),
+        sacct=f"echo '{words}' >&2; exit 1",
+    )
     rundir.record(slurm_entry("1"), slurm_entry("2"))
     found = states(rundir.entries())
     assert [row.state for row in found.rows] == ["RUNNING", "UNKNOWN"]

@@ -35,7 +35,7 @@ def test_any_text_is_read_or_left(text):
     ("line", "step"),
     [
         (
-            "| INFO | __main__:main:154 - [Step 10/560] | Loss: 1.8515625 | Duration: 129.06 | Throughput: 4062.49 tokens/sec",
+            "| INFO | main:154 - [Step 10/560] | Loss: 1.8515625 | Duration: 129.06 | Throughput: 4062.49 tokens/sec",
             Step(step=10, total=560, loss=1.8515625, seconds=129.06, rate=4062.49, unit="tokens"),
         ),
         (

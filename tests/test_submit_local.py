@@ -49,7 +49,9 @@ def test_a_failing_rank_ends_the_others_within_seconds(work):
 def test_torchrun_on_this_machine(work):
     pytest.importorskip("torch")
     name = script(work, "import os; print('rank', os.environ['RANK'], 'of', os.environ['WORLD_SIZE'], flush=True)")
-    run = lumi_moai.submit(name, "--run", "x", "--nnodes", "y", flavor="Medium", launcher="torchrun")  # torchrun knows these words
+    run = lumi_moai.submit(
+        name, "--run", "x", "--nnodes", "y", flavor="Medium", launcher="torchrun"
+    )  # torchrun knows these words
     assert end(run) == "COMPLETED", run.logs()
     assert "rank 0 of 2" in run.logs(0)
 
@@ -168,7 +170,12 @@ def test_two_submits_in_the_same_second(work):
 
 def test_nothing_is_left_behind_when_it_cannot_be(work):
     name = script(work, "print(1)")
-    for wrong in ({"flavor": "Smal"}, {"flavor": "2xLarge"}, {"flavor": "Small", "array": "0-3"}, {"flavor": "Small", "env": {"A\n": "x"}}):
+    for wrong in (
+        {"flavor": "Smal"},
+        {"flavor": "2xLarge"},
+        {"flavor": "Small", "array": "0-3"},
+        {"flavor": "Small", "env": {"A\n": "x"}},
+    ):
         with pytest.raises(LumiMoaiError):
             lumi_moai.submit(name, **wrong)
     assert not (work / "lumi-moai-runs").exists()

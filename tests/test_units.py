@@ -44,7 +44,9 @@ def test_seconds_read_as_times(seconds):
     assert seconds == 0 or parse_minutes(text) == -(-seconds // 60)
 
 
-@pytest.mark.parametrize(("text", "gib"), [("480G", 480), ("512M", 0.5), ("1T", 1024), ("1024", 1), ("64GiB", 64), ("64gb", 64)])
+@pytest.mark.parametrize(
+    ("text", "gib"), [("480G", 480), ("512M", 0.5), ("1T", 1024), ("1024", 1), ("64GiB", 64), ("64gb", 64)]
+)
 def test_slurm_sizes(text, gib):
     assert parse_gib(text) == gib
 

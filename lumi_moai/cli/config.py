@@ -8,7 +8,9 @@ from .show import json_option, show_json, show_table
 
 
 @click.command()
-@click.option("--beside", type=click.Path(path_type=Path), metavar="SCRIPT", help="As for this script: its project file counts.")
+@click.option(
+    "--beside", type=click.Path(path_type=Path), metavar="SCRIPT", help="As for this script: its project file counts."
+)
 @json_option
 def config(beside: Path | None, as_json: bool) -> None:
     """Show each setting, its value and where it comes from. Later layers win.

@@ -10,8 +10,6 @@ Command = Callable[..., Any]
 # Everything after the script's name belongs to the script.
 OWN_ARGUMENTS = {"allow_interspersed_args": False, "ignore_unknown_options": False}
 
-_PAIR = {"multiple": True, "metavar": "NAME=VALUE"}
-
 
 def _pairs(_ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
     """NAME=VALUE words as a mapping; for sbatch a bare OPTION is a switch."""
@@ -25,29 +23,30 @@ def _pairs(_ctx: click.Context, param: click.Parameter, values: tuple[str, ...])
 
 
 _OPTIONS = (
-    click.option("--flavor", "-f", metavar="FLAVOR", help="Size of the accelerator: 8xLarge, its number, or its full name."),
+    click.option("--flavor", "-f", metavar="FLAVOR", help="Size of the accelerator: 8xLarge, 10 or 8xLarge.4096GB."),
     click.option("--site", metavar="SITE", help="Cluster; by default the one this machine belongs to, else `local`."),
-    click.option("--account", "-A", metavar="PROJECT", help="Project to bill; else $SBATCH_ACCOUNT, else your config file."),
+    click.option("--account", "-A", metavar="PROJECT", help="Project to bill; else $SBATCH_ACCOUNT or a config file."),
     click.option("--partition", "-p", metavar="NAME", help="Queue; by default the flavor chooses it."),
     click.option("--time", "-t", metavar="TIME", help="Time limit: 90m, 12:00:00, 1-00:00:00."),
     click.option("--job-name", "-J", "name", metavar="NAME", help="Name of the job; by default the script's."),
-    click.option("--env", callback=_pairs, help="Variable for the job; may be given several times.", **_PAIR),
+    click.option("--env", callback=_pairs, help="Variable for the job; may be given several times.", multiple=True,
+                 metavar="NAME=VALUE"),
     click.option("--container", metavar="NAME|none", help="Image to run in, or this machine's own Python."),
     click.option("--launcher", metavar="srun|torchrun", help="One task per device, or one per node."),
     click.option("--binding", metavar="strict|warn", help="Stop, or only warn, when a rank sits away from its device."),
     click.option("--array", metavar="INDICES", help="Run the script once per index: 0-9, 1,3,5 or 0-99%10."),
     click.option("--sbatch", callback=_pairs, help="Any further sbatch option, as qos=NAME.", multiple=True,
                  metavar="OPTION[=VALUE]"),
-    click.option("--include", multiple=True, metavar="PATH", help="Also take this along; git's files are taken anyway."),
+    click.option("--include", multiple=True, metavar="PATH", help="Take this along, besides what git tracks."),
     click.option("--runs", metavar="FOLDER", help="Where run folders are made; by default ./lumi-moai-runs."),
 )  # fmt: skip
 
 
 def job_options(command: Command) -> Command:
     """Give *command* all options of a job, and the script with its arguments."""
-    command = click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="SCRIPT [ARGUMENTS]...")(
-        command
-    )
+    command = click.argument(
+        "command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="SCRIPT [ARGUMENTS]..."
+    )(command)
     for option in reversed(_OPTIONS):
         command = option(command)
     return command

@@ -1,11 +1,14 @@
 """How commands print: one JSON object for machines, plain text or a table for people."""
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 
 import click
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON value for machines and nothing else.")
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON value for machines and nothing else."
+)
 
 
 def show_json(value: object) -> None:
@@ -18,7 +21,7 @@ def _plain(value: object) -> object:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
 

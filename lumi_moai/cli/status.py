@@ -9,7 +9,9 @@ _SHOWN_ENDED = 20
 
 @click.command()
 @click.argument("jobs", nargs=-1, metavar="[JOB]...")
-@click.option("--all", "show_all", is_flag=True, help=f"Also runs that ended long ago; by default the last {_SHOWN_ENDED}.")
+@click.option(
+    "--all", "show_all", is_flag=True, help=f"Also runs that ended long ago; by default the last {_SHOWN_ENDED}."
+)
 @json_option
 def status(jobs: tuple[str, ...], show_all: bool, as_json: bool) -> None:
     """Show your runs: those that wait or run, and the last that ended. JOB limits it to some."""

@@ -7,7 +7,9 @@ import click
 
 @click.command()
 @click.argument("job")
-@click.option("--timeout", type=float, metavar="SECONDS", help="Give up after that time, with exit code 1; the job goes on.")
+@click.option(
+    "--timeout", type=float, metavar="SECONDS", help="Give up after that time, with exit code 1; the job goes on."
+)
 def wait(job: str, timeout: float | None) -> None:
     """Wait until JOB has ended. Exit code 0 when it completed, 1 otherwise."""
     from ..launch.run import find_run

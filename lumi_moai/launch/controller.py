@@ -56,7 +56,7 @@ class LocalController(Controller):
                     )
                 )
 
-    def wait(self, freq: int = 24) -> list[int | None]:  # noqa: ARG002
+    def wait(self, freq: int = 24) -> list[int | None]:
         """Wait until all ranks have ended; the first failure, the time limit or a cancellation ends the others."""
         deadline, warned = self.started + self.timeout_s, False
         while any(task.poll() is None for task in self.tasks):

@@ -42,13 +42,15 @@ class SlurmScriptExecutor(submitit.SlurmExecutor):
     def _num_tasks(self) -> int:
         return self.job.nodes * self.job.tasks_per_node
 
-    def _submit_command(self, command: str) -> core.Job:  # noqa: ARG002  # the command stands in our script
+    def _submit_command(self, command: str) -> core.Job:  # the command stands in our script
         write_text(self.run_folder.script, self.script)
         said = slurm.call(["sbatch", str(self.run_folder.script)], env=slurm.clean_environment())
         try:
             job_id = self._get_job_id_from_submission_command(said)
         except utils.FailedSubmissionError as error:
-            raise SlurmError(f"sbatch said {said.strip()!r}, which has no job id in it; `squeue --me` tells more") from error
+            raise SlurmError(
+                f"sbatch said {said.strip()!r}, which has no job id in it; `squeue --me` tells more"
+            ) from error
         return SlurmJob(folder=self.folder, job_id=job_id, tasks=list(range(self._num_tasks())))
 
     def _internal_process_submissions(self, delayed_submissions: list[utils.DelayedSubmission]) -> list[core.Job]:
@@ -82,7 +84,7 @@ class LocalScriptExecutor(submitit.LocalExecutor):
     def _num_tasks(self) -> int:
         return self.job.tasks_per_node
 
-    def _submit_command(self, command: str) -> LocalJob[Any]:  # noqa: ARG002
+    def _submit_command(self, command: str) -> LocalJob[Any]:
         write_text(self.run_folder.script, self.script)
         process = subprocess.Popen(
             [sys.executable, "-m", "lumi_moai.launch.controller", str(self.run_folder.path)],
@@ -93,9 +95,7 @@ class LocalScriptExecutor(submitit.LocalExecutor):
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # outlives the terminal, and its Ctrl-C is not ours
         )
-        return LocalJob(
-            folder=self.folder, job_id=self.job_id, process=process, tasks=list(range(self._num_tasks()))
-        )
+        return LocalJob(folder=self.folder, job_id=self.job_id, process=process, tasks=list(range(self._num_tasks())))
 
     def _environment(self) -> dict[str, str]:
         """What submitit's controller reads; an empty list of visible devices means that ranks run on the CPU."""

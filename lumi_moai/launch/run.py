@@ -36,7 +36,7 @@ class Run:
 
     @property
     def state(self) -> str:
-        """Slurm's word: `PENDING`, `RUNNING`, `COMPLETED`, `FAILED`, ...; of an array the first that has not completed."""
+        """Slurm's word: `PENDING`, `RUNNING`, `COMPLETED`, `FAILED`, ...; of an array the first not completed."""
         return next((row.state for row in self.states if row.state != "COMPLETED"), "COMPLETED")
 
     def wait(self, *, seconds: float | None = None, tell: Callable[[list[JobState]], None] | None = None) -> str:

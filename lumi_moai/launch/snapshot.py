@@ -143,7 +143,9 @@ def write_passport(folder: RunFolder, where: Path, container: Container | None) 
 
 def _packages() -> dict[str, str]:
     """Versions of what is installed beside lumi-moai, which is what runs where no container does."""
-    return {dist.name: dist.version for dist in sorted(metadata.distributions(), key=lambda d: d.name or "") if dist.name}
+    return {
+        dist.name: dist.version for dist in sorted(metadata.distributions(), key=lambda d: d.name or "") if dist.name
+    }
 
 
 def _without_password(url: str | None) -> str | None:

@@ -1,4 +1,4 @@
-"""What became of the jobs: one squeue for all of them, sacct only for those that ended, the ledger for what is final."""
+"""What became of the jobs: one squeue for all, sacct for those that ended, the ledger for what is final."""
 
 import json
 import os
@@ -72,7 +72,7 @@ def states(entries: Sequence[Entry], *, max_age: float = QUEUE_SECONDS) -> State
 def _queue(
     entries: Sequence[Entry], max_age: float, warnings: list[str]
 ) -> tuple[dict[str, list[queue.Queued]] | None, float]:
-    """squeue's rows by the job id that was submitted, and their age; None when nothing is known of the queue."""
+    """Rows of squeue by the job id that was submitted, and their age; None when nothing is known of the queue."""
     newest = max(entry.submitted for entry in entries)
     cached = _read_cache()
     if cached is not None and cached[0] > newest and time.time() - cached[0] < max_age:
@@ -119,7 +119,7 @@ def forget_queue() -> None:
 
 
 def _ended(entries: Sequence[Entry], warnings: list[str]) -> dict[str, list[Accounting]]:
-    """sacct's rows of the jobs that squeue no longer knows; one call for all of them."""
+    """Rows of sacct for the jobs that squeue no longer knows; one call for all of them."""
     if not entries:
         return {}
     try:
@@ -145,13 +145,11 @@ def _slurm_rows(entry: Entry, live: Sequence[queue.Queued], ended: Sequence[Acco
     return rows or [_row(entry, entry.job_id, "UNKNOWN", "", 0)]
 
 
-def _row(
-    entry: Entry, job_id: str, state: str, reason: str, elapsed: int, *, advice: str | None = None
-) -> JobState:
+def _row(entry: Entry, job_id: str, state: str, reason: str, elapsed: int, *, advice: str | None = None) -> JobState:
     return JobState(
         job_id=job_id,
         name=entry.name,
-        state=state.split()[0] if state else "UNKNOWN",  # `CANCELLED by 1000`
+        state=state.partition(" ")[0] if state else "UNKNOWN",  # `CANCELLED by 1000`
         reason=reason if reason not in ("None", "") else "",
         elapsed_seconds=elapsed,
         billing_units=round(entry.units_per_hour * elapsed / 3600, 6),

@@ -101,7 +101,7 @@ def _undone_on_error(folder: RunFolder) -> Iterator[None]:
         yield
     except SlurmTimeout as error:
         raise SlurmTimeout(
-            f"{error}\n  The job may have been taken all the same: look with `squeue --me`. Its run folder is {folder.path}"
+            f"{error}\n  The job may have been taken all the same, see `squeue --me`; its run folder is {folder.path}"
         ) from error
     except (LumiMoaiError, KeyboardInterrupt):
         shutil.rmtree(folder.path, ignore_errors=True)
@@ -116,7 +116,9 @@ def _aim(prepared: Prepared, folder: RunFolder, function: Callable[[], Any] | No
     if function is None:
         return prepared
     if prepared.request.launcher == "torchrun":
-        raise RequestError("a function cannot be submitted with --launcher torchrun: each rank returns a result of its own")
+        raise RequestError(
+            "a function cannot be submitted with --launcher torchrun: each rank returns a result of its own"
+        )
     command = (_FUNCTION, str(folder.path / "submitit"))
     return replace(prepared, request=replace(prepared.request, command=command, module=True, name=_name(prepared)))
 

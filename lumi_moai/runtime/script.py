@@ -13,7 +13,7 @@ from ..errors import LumiMoaiError, RequestError
 from .meeting import Meeting
 from .ranks import Ranks
 
-_LAST_SECONDS = 10
+_LAST_SECONDS = 5
 
 
 def find(code: Path, name: str) -> Path:

@@ -57,13 +57,13 @@ class Door:
         return text
 
 
-@pytest.fixture()
+@pytest.fixture
 def door(cluster, tmp_path):
     return Door(cluster, tmp_path)
 
 
 def test_the_cluster_is_recognised(door):
-    assert {row["name"]: row["partition"] for row in door.json("flavors")} ["8xLarge"] == "standard-g"
+    assert {row["name"]: row["partition"] for row in door.json("flavors")}["8xLarge"] == "standard-g"
 
 
 def test_sixteen_ranks_train_as_one_and_are_billed(door):
@@ -75,7 +75,9 @@ def test_sixteen_ranks_train_as_one_and_are_billed(door):
     door.run("wait", many["job_id"])
     one = door.submit("--flavor", "Small", example, *arguments, "one")
     door.run("wait", one["job_id"])
-    losses = [[float(x) for x in re.findall(r"Loss: (\S+)", door.run("logs", run["job_id"]).stdout)] for run in (many, one)]
+    losses = [
+        [float(x) for x in re.findall(r"Loss: (\S+)", door.run("logs", run["job_id"]).stdout)] for run in (many, one)
+    ]
     assert len(losses[0]) == 3
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
@@ -89,7 +91,9 @@ def test_sixteen_ranks_train_as_one_and_are_billed(door):
     assert (usage["devices"], usage["nodes"], usage["cores"], usage["memory_gib"]) == (16, 2, 112, 960)
     assert report["billing_units"] == pytest.approx(8 * usage["hours"])  # 2 nodes x 4 GPU-hours
     assert report["planned"]["billing_units"] == pytest.approx(many["billing_units"])
-    assert (door.folder / "many/model.pt").stat().st_size == pytest.approx((door.folder / "one/model.pt").stat().st_size, rel=0.01)
+    assert (door.folder / "many/model.pt").stat().st_size == pytest.approx(
+        (door.folder / "one/model.pt").stat().st_size, rel=0.01
+    )
 
 
 def test_the_certificate_says_what_it_sees(door):
@@ -151,7 +155,9 @@ def test_cancel(door):
 
 
 def test_a_time_out_is_announced_and_named(door):
-    run = door.submit("--flavor", "Small", "--time", "1", door.script("import time\nfor _ in range(3000): time.sleep(0.1)"))
+    run = door.submit(
+        "--flavor", "Small", "--time", "1", door.script("import time\nfor _ in range(3000): time.sleep(0.1)")
+    )
     assert door.until(run["job_id"], "TIMEOUT", seconds=200) == "TIMEOUT"
     assert "time limit" in door.run("logs", run["job_id"]).stdout
     assert door.json("collect", run["job_id"])["outcome"] == "timeout"
@@ -174,7 +180,9 @@ def test_out_of_memory_is_named(door):
     sites.mkdir(parents=True)
     lumi = (ROOT / "configs/sites/lumi.yaml").read_text()
     (sites / "lumi.yaml").write_text(lumi.replace("memory_gib_per_device: 60", "memory_gib_per_device: 1"))
-    name = door.script("import time\nx = bytearray(1_600_000_000)\nfor i in range(0, len(x), 4096): x[i] = 1\ntime.sleep(60)")
+    name = door.script(
+        "import time\nx = bytearray(1_600_000_000)\nfor i in range(0, len(x), 4096): x[i] = 1\ntime.sleep(60)"
+    )
     run = door.submit("--flavor", "Small", name)
     assert door.run("wait", run["job_id"], check=False).returncode == 1
     report = door.json("collect", run["job_id"])
@@ -236,7 +244,11 @@ def test_smi_of_a_running_job(door):
     assert re.search(r"2xLarge.1024GB +\| +- +\|", said.stdout)
     assert len(said.stderr.splitlines()) == 1
     recorded = ROOT / "tests/recorded/monitor"
-    env = {**door.cluster.env, "PATH": f"{recorded}:{door.cluster.env['PATH']}", "RECORDED": str(recorded / "rocm-smi-5.6-mi250x.json")}
+    env = {
+        **door.cluster.env,
+        "PATH": f"{recorded}:{door.cluster.env['PATH']}",
+        "RECORDED": str(recorded / "rocm-smi-5.6-mi250x.json"),
+    }
     said = Door(type(door.cluster)(door.cluster.folder, env), door.folder).run("smi")
     assert "1048320 MiB" in said.stdout  # 16 x 65520
     assert "928248 MiB" in said.stdout
@@ -262,7 +274,9 @@ def test_the_accounting_down_is_a_warning(door):
     door.cluster.run("kill", "-STOP", pid)
     try:
         env = {**door.cluster.env, "LUMI_MOAI_SLURM_SECONDS": "3"}
-        done = Door(type(door.cluster)(door.cluster.folder, env), door.folder).run("collect", run["job_id"], check=False)
+        done = Door(type(door.cluster)(door.cluster.folder, env), door.folder).run(
+            "collect", run["job_id"], check=False
+        )
     finally:
         door.cluster.run("kill", "-CONT", pid)
     assert done.returncode == 0, done.stderr

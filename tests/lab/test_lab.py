@@ -48,7 +48,9 @@ def test_job_on_two_nodes_is_accounted_for(cluster, tmp_path):
 
 def test_too_much_memory_is_out_of_memory(cluster, tmp_path):
     grab = f"{sys.executable} -c 'import time; x = bytearray(600_000_000); time.sleep(10)'"
-    record = finished(cluster, submit(cluster, tmp_path, f"srun {grab}", "-psmall-g", "--mem=200M", "--gpus-per-node=1"))
+    record = finished(
+        cluster, submit(cluster, tmp_path, f"srun {grab}", "-psmall-g", "--mem=200M", "--gpus-per-node=1")
+    )
     # srun ends with 1, so the job itself has FAILED: only the step knows why. Without a memory cgroup, Slurm's own
     # polling ends the step, as CANCELLED.
     assert record[""][0] == "FAILED"
@@ -56,7 +58,7 @@ def test_too_much_memory_is_out_of_memory(cluster, tmp_path):
 
 
 def test_requeued_job_starts_again_soon(cluster, tmp_path):
-    body = "echo ${SLURM_RESTART_COUNT:-0}; [ -n \"$SLURM_RESTART_COUNT\" ] || sleep 100"
+    body = 'echo ${SLURM_RESTART_COUNT:-0}; [ -n "$SLURM_RESTART_COUNT" ] || sleep 100'
     job = submit(cluster, tmp_path, body, "-psmall-g", "--gpus-per-node=1", "--requeue", "--open-mode=append")
     out = tmp_path / "out"
     while not (out.exists() and out.read_text()):
@@ -110,7 +112,8 @@ def test_shared_node_fences_jobs_off(node):
     """A task may widen its cores to those of its step, never to another job's or a withheld one; devices likewise."""
     first, second = (said(node, name, 2) for name in ("first", "second"))
     steps = [sorted(a["given"] + b["given"]) for a, b in (first, second)]
-    assert [len(step) for step in steps] == [14, 14] and not set(steps[0]) & set(steps[1])
+    assert [len(step) for step in steps] == [14, 14]
+    assert not set(steps[0]) & set(steps[1])
     assert [task["every"] for task in first + second] == [steps[0]] * 2 + [steps[1]] * 2
     assert {task["withheld"] for task in first + second} == {22}
     assert {task["devices"] for task in first + second} == {"0,1"}

@@ -26,7 +26,8 @@ CASES = [
     ("medium-torchrun", "--flavor Medium --launcher torchrun"),
     ("full-of-parts", "--flavor xLarge --partition small-g"),
 ]
-NODE_SCRIPT = f"""
+NODE_SCRIPT = (
+    f"""
 export PYTHONPATH={ROOT} XDG_STATE_HOME=$PWD/state LUMI_MOAI_CERTIFICATE_SECONDS=200 LUMI_MOAI_SLURM_SECONDS=200
 cat > say.py <<'P'
 {SAY}P
@@ -34,7 +35,9 @@ door() {{ {sys.executable} -c 'from lumi_moai.cli import main; main()' "$@"; }}
 idle() {{ while squeue -h | grep -q .; do sleep 0.5; done; }}
 options="--site lumi --account project_465000001 --container none"
 run() {{ local name=$1; shift; door submit $options --runs $PWD/$name --env SAYS=$PWD/$name "$@" say.py; idle; }}
-""" + "\n".join(f"run {name} {words}" for name, words in CASES) + f"""
+"""
+    + "\n".join(f"run {name} {words}" for name, words in CASES)
+    + """
 # A mask in linear order, as people write it by hand: the certificate has to stop the job before the script runs.
 door submit $options --runs $PWD/wrong --env SAYS=$PWD/wrong --sbatch hold --flavor xLarge say.py
 script=$(ls wrong/*/job.sbatch)
@@ -42,6 +45,7 @@ sed -i 's/mask_cpu:[0-9a-fx,]*/mask_cpu:0xfe,0xfe00,0xfe0000,0xfe000000,0xfe0000
 scancel -u root; idle
 sbatch --hold $script >/dev/null; scontrol release $(squeue -h -o %i); idle
 """
+)
 
 
 def says(node, name, ranks):
