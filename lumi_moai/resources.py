@@ -1,6 +1,5 @@
 """Where the bundled `templates/` and `configs/` live."""
 
-from importlib.resources import files
 from pathlib import Path
 
 
@@ -10,7 +9,7 @@ def root(kind: str) -> Path:
     setuptools maps the two top-level folders into the wheel as `lumi_moai.templates` and `lumi_moai.configs`; an
     editable install and a bare checkout do not have them there (setuptools issue 4248).
     """
-    package = Path(str(files(__package__)))
+    package = Path(__file__).parent
     bundled, checkout = package / kind, package.parent
     if bundled.is_dir():
         return bundled

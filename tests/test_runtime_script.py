@@ -211,8 +211,20 @@ def test_a_rank_that_failed_ends_although_a_thread_hangs(work):
     run = Run(work, launch(1))
     text = "import threading, time\nthreading.Thread(target=time.sleep, args=(600,)).start()\nraise ValueError"
     (rank,) = run.ranks(submitit(1), run.script(text))
-    assert rank.code == -signal.SIGALRM
+    assert rank.code == 1
     assert "ValueError" in rank.err
+
+
+def test_a_rank_that_failed_still_runs_its_exit_functions(work):
+    run = Run(work, launch(1))
+    text = """
+    import atexit, sys, threading, time
+    atexit.register(print, "left")
+    threading.Thread(target=lambda: (time.sleep(0.3), print("saved"))).start()
+    sys.exit(4)
+    """
+    (rank,) = run.ranks(submitit(1), run.script(text))
+    assert (rank.code, rank.out) == (4, "saved\nleft\n")
 
 
 def test_the_call_comes_right_after_the_import(work, monkeypatch):

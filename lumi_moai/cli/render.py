@@ -16,7 +16,7 @@ def render(command: tuple[str, ...], explain: bool, as_json: bool, **options: An
     """Print the script that `submit` would submit for SCRIPT. Nothing is made and nobody is asked."""
     from dataclasses import asdict
 
-    from ..launch.submission import preview_folder, script_of
+    from ..launch.prepare import preview_folder, script_of
 
     plan = prepared(command, options)
     job, script = script_of(plan, preview_folder(plan))

@@ -20,8 +20,8 @@ def submit(command: tuple[str, ...], dry_run: bool, wait: bool, follow: bool, as
     What follows the script's name is the script's own. Prints the job id, the run folder and the estimated price, and
     returns at once.
     """
+    from ..launch.prepare import preview_folder, script_of
     from ..launch.run import from_submission
-    from ..launch.submission import preview_folder, script_of
     from ..launch.submission import submit as hand_in
 
     plan = prepared(command, options)

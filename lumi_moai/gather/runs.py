@@ -99,7 +99,8 @@ def _report(
 ) -> Report:
     log, cause = logs_of(folder, job_id)
     certificate, starts = certificate_of(folder, job_id)
-    if certificate and certificate.faults and (cause is None or cause.weight <= _STOPPED_BY_CERTIFICATE):
+    strict = part(plan, "launch").get("binding") != "warn"  # a warning stopped nothing
+    if certificate and certificate.faults and strict and (cause is None or cause.weight <= _STOPPED_BY_CERTIFICATE):
         stop = Evidence(
             outcome="failed", line=certificate.faults[0], place="certificate", weight=_STOPPED_BY_CERTIFICATE
         )

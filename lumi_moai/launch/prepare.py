@@ -12,7 +12,8 @@ from .. import billing, catalog, flavor, state
 from ..catalog.settings import Setting, resolve_site, settings
 from ..errors import RequestError
 from ..flavor import Placement
-from ..job import JobSpec, Request, make_job
+from ..job import JobSpec, Request, make_job, script_name
+from ..render import Script, render
 from ..resources import root
 from ..site import Site
 from ..units import parse_minutes
@@ -169,3 +170,19 @@ def template_folders(site: Site) -> list[str]:
     beside = [site.template_folder] if site.template_folder else []
     own = [os.fspath(folder) for folder in catalog.folders("templates")]
     return [*beside, *own, os.fspath(root("templates"))]
+
+
+def script_of(prepared: Prepared, run_folder: Path) -> tuple[JobSpec, Script]:
+    """The job and its script as they would be with *run_folder*; touches nothing."""
+    job = prepared.job(run_folder)
+    return job, render(job, template_folders(prepared.site), prepared.site.template)
+
+
+def preview_folder(prepared: Prepared) -> Path:
+    """The run folder that `render` shows; a submission puts the time behind the name."""
+    return prepared.runs / name_of(prepared)
+
+
+def name_of(prepared: Prepared) -> str:
+    """The job's name: the one asked for, else the script's."""
+    return prepared.request.name or script_name(prepared.request.command[0])

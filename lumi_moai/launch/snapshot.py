@@ -4,12 +4,9 @@ import os
 import shutil
 import subprocess
 import sys
-import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
 from .. import __version__
 from ..errors import RequestError, RunError, did_you_mean
@@ -112,6 +109,8 @@ def copy_library(folder: RunFolder) -> None:
 
     Raises RunError when it cannot be written.
     """
+    import zipfile  # late, as below: `render` plans a snapshot and never makes one
+
     package = Path(__file__).parent.parent
     try:
         with zipfile.ZipFile(folder.lib / "lumi_moai.zip", "w", zipfile.ZIP_DEFLATED) as archive:
@@ -143,6 +142,8 @@ def write_passport(folder: RunFolder, where: Path, container: Container | None) 
 
 def _packages() -> dict[str, str]:
     """Versions of what is installed beside lumi-moai, which is what runs where no container does."""
+    from importlib import metadata
+
     return {
         dist.name: dist.version for dist in sorted(metadata.distributions(), key=lambda d: d.name or "") if dist.name
     }
@@ -150,6 +151,8 @@ def _packages() -> dict[str, str]:
 
 def _without_password(url: str | None) -> str | None:
     """*url* without user and password, which must not reach a file."""
+    from urllib.parse import urlsplit, urlunsplit
+
     if url is None or "://" not in url:
         return url
     parts = urlsplit(url)

@@ -6,17 +6,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from .. import render, rundir, slurm
+from .. import rundir, slurm
 from ..errors import LumiMoaiError, RequestError, RunError, SlurmTimeout
-from ..job import JobSpec, array_indices, script_name
+from ..job import JobSpec, array_indices
 from ..render import Script
 from ..rundir import Entry, RunFolder
 from ..usage import Bill
 from . import snapshot
-from .prepare import Prepared, estimate, real_devices, template_folders, usage
+from .prepare import Prepared, estimate, name_of, preview_folder, real_devices, script_of, usage
 from .states import forget_queue, process_start
 
 _FUNCTION = "submitit.core._submit"
@@ -33,21 +32,6 @@ class Submitted:
     estimate: Bill
     handle: Any
     """submitit's job: of an array, one for each of its runs when functions were submitted."""
-
-
-def script_of(prepared: Prepared, run_folder: Path) -> tuple[JobSpec, Script]:
-    """The job and its script as they would be with *run_folder*; touches nothing."""
-    job = prepared.job(run_folder)
-    return job, render.render(job, template_folders(prepared.site), prepared.site.template)
-
-
-def preview_folder(prepared: Prepared) -> Path:
-    """The run folder that `render` shows; a submission puts the time behind the name."""
-    return prepared.runs / _name(prepared)
-
-
-def _name(prepared: Prepared) -> str:
-    return prepared.request.name or script_name(prepared.request.command[0])
 
 
 def submit(prepared: Prepared, function: Callable[[], Any] | None = None) -> Submitted:
@@ -88,7 +72,7 @@ def _check_scheduler(prepared: Prepared) -> None:
 
 def _new_folder(prepared: Prepared) -> RunFolder:
     """A folder of its own for this run, also when two are submitted in the same second."""
-    stem = prepared.runs / f"{_name(prepared)}-{time.strftime('%Y%m%d-%H%M%S')}"
+    stem = prepared.runs / f"{name_of(prepared)}-{time.strftime('%Y%m%d-%H%M%S')}"
     number = 1
     while (path := stem if number == 1 else stem.with_name(f"{stem.name}-{number}")).exists():
         number += 1
@@ -120,7 +104,7 @@ def _aim(prepared: Prepared, folder: RunFolder, function: Callable[[], Any] | No
             "a function cannot be submitted with --launcher torchrun: each rank returns a result of its own"
         )
     command = (_FUNCTION, str(folder.path / "submitit"))
-    return replace(prepared, request=replace(prepared.request, command=command, module=True, name=_name(prepared)))
+    return replace(prepared, request=replace(prepared.request, command=command, module=True, name=name_of(prepared)))
 
 
 def _fill(folder: RunFolder, prepared: Prepared, job: JobSpec) -> None:

@@ -60,11 +60,12 @@ def read(file: BinaryIO, name: str) -> Log:
     format_: Format | None = None
     for block in blocks(file):
         before = steps.records
-        notes.add(block)
         format_, rows = _rows(block.text, format_)
+        beside = block.beside(format_.mark) if format_ and rows else block.text
+        notes.add(block, beside)
         if rows:
             steps.add(rows, warm="warmup_seconds" in notes.found)
-        signs.add(block, records=before, mark=format_.mark if format_ else None)
+        signs.add(block, beside, records=before, mark=format_.mark if format_ else None)
     return _log(name, format_, steps, notes, signs)
 
 
@@ -106,7 +107,7 @@ def records(file: BinaryIO) -> Iterator[Step]:
     for block in blocks(file):
         format_, rows = _rows(block.text, format_)
         for row in rows:
-            yield _step(Row(*row))
+            yield _step(Row(*row[:6]))
 
 
 def _step(row: Row) -> Step:

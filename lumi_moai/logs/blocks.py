@@ -20,6 +20,16 @@ class Block:
     text: bytes
     line: int
 
+    def beside(self, mark: bytes) -> bytes:
+        """The lines without *mark*, and of those with it the few that say more: two writers may share a line.
+
+        Step lines are most of a long log, and leaving them out once is cheaper than looking through them for each of
+        the many other things that a log may say.
+        """
+        return b"\n".join(
+            [line for line in self.text.split(b"\n") if mark not in line or b"rror" in line or b"oading" in line]
+        )
+
     def line_of(self, position: int) -> int:
         """The number of the line at *position* in the text."""
         return self.line + self.text.count(b"\n", 0, position)

@@ -26,9 +26,9 @@ class Row(NamedTuple):
 class Format:
     """One way of logging steps.
 
-    `rows` gets a block of whole lines and gives one row (a `Row` or a plain tuple of its shape) for each step line in
-    it, in file order. It is called only for blocks that contain `mark`, so it may be slow per call and must be fast
-    per line.
+    `rows` gets a block of whole lines and gives one row for each step line in it, in file order: a `Row`, or a plain
+    tuple that begins like one; all rows of a block have the same length. It is called only for blocks that contain
+    `mark`, so it may be slow per call and must be fast per line.
     """
 
     name: str

@@ -14,11 +14,12 @@ that of all steps since the line before, so it is no step's time and is left out
 """
 
 import re
+from operator import itemgetter
 
 from ..step import Step, parse_step
 from .format import Format, Row
 
-_NUMBER = rb"[-+]?(?:\d{1,300}\.?\d{0,300}(?:[eE][-+]?\d{1,3})?|nan|inf)"
+_NUMBER = rb"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d{1,3})?|nan|inf)"
 # The commonest shape is read whole; of the others only the step, and `parse_step`, which knows them all, does the rest.
 _LINE = re.compile(
     rb"\[Step (\d{1,18})(?:/(\d{1,18}))?\]"
@@ -26,24 +27,25 @@ _LINE = re.compile(
     rb" (tokens|samples)/sec(?=[\r\n]|\Z)|([^\r\n]*))"
 )
 _INTERVAL = re.compile(rb"\| [\d.]+ \| Throughput")
+_REST = itemgetter(6)
 _WARMUP = b"oading duration"
 
 
 def _rows(block: bytes) -> list[tuple[bytes, ...]]:
     found = _LINE.findall(block)
-    if not any(rest for *_, rest in found):
-        return [row[:6] for row in found]
-    rows = (row[:6] if not row[6] else _other(row) for row in found)
+    if not any(map(_REST, found)):
+        return found
+    rows = (row if not row[6] else _other(row) for row in found)
     return [row for row in rows if row is not None]
 
 
-def _other(found: tuple[bytes, ...]) -> Row | None:
+def _other(found: tuple[bytes, ...]) -> tuple[bytes, ...] | None:
     """The row of a line of another shape, None for a line that logs no step."""
     rest = found[6].partition(b"[Step ")[0]  # two ranks' lines glued together
     step = None if _WARMUP in rest else parse_step(f"[Step 0]{rest[:4096].decode(errors='replace')}")
     if step is None or (step.loss, step.seconds, step.rate) == (None, None, None):
         return None
-    return Row(
+    row = Row(
         step=found[0],
         total=found[1],
         loss=_bytes(step.loss),
@@ -51,6 +53,7 @@ def _other(found: tuple[bytes, ...]) -> Row | None:
         rate=_bytes(step.rate),
         unit=_unit(step),
     )
+    return (*row, b"")
 
 
 def _bytes(number: float | None) -> bytes:

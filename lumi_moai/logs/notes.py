@@ -23,9 +23,11 @@ _NOTES = [
     (b"Avg TPS:", "average_tokens_per_second", rb"Avg TPS: +" + _NUMBER),
 ]
 _PATTERNS = [(mark, name, re.compile(pattern)) for mark, name, pattern in _NOTES]
+_MARKS = tuple(dict.fromkeys(mark for mark, _, _ in _NOTES))
 _WORDS = ("platform_version", "platform_job_id", "parallelism")
 _CLOCK = re.compile(rb"^[\[(|]?(\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d)(?:[.,](\d{1,6}))?", re.MULTILINE)
-_TAIL = 4096
+_ENDS = 4096
+"""Bytes at either end of a block in which the clock is looked for."""
 
 
 class Notes:
@@ -36,10 +38,11 @@ class Notes:
         self._first: datetime | None = None
         self._last: datetime | None = None
 
-    def add(self, block: Block) -> None:
-        """Read *block*."""
+    def add(self, block: Block, beside: bytes) -> None:
+        """Read *block*; *beside* is what of it may hold notes."""
+        present = {mark for mark in _MARKS if mark in beside}
         for mark, name, pattern in _PATTERNS:
-            if mark in block.text:
+            if mark in present:
                 for found in pattern.findall(block.text)[-1:]:
                     self._keep(name, found.decode(errors="replace"))
         self._look_at_clock(block.text)
@@ -51,9 +54,9 @@ class Notes:
             self.found[name] = int(text) if text.isdigit() and len(text) < 19 else float(text)
 
     def _look_at_clock(self, text: bytes) -> None:
-        if self._first is None and (match := _CLOCK.search(text)):
+        if self._first is None and (match := _CLOCK.search(text, 0, _ENDS)):
             self._first = _time(match)
-        if self._first is not None and (times := list(_CLOCK.finditer(text, max(0, len(text) - _TAIL)))):
+        if self._first is not None and (times := list(_CLOCK.finditer(text, max(0, len(text) - _ENDS)))):
             self._last = _time(times[-1]) or self._last
 
     @property

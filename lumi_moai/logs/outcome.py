@@ -117,9 +117,12 @@ class Signs:
         self._best: Evidence | None = None
         self._at = 0
 
-    def add(self, block: Block, *, records: int, mark: bytes | None) -> None:
-        """Read *block*; *records* step lines came before it and *mark* begins those in it."""
-        present = {found for found in _MARKS if found in block.text}
+    def add(self, block: Block, beside: bytes, *, records: int, mark: bytes | None) -> None:
+        """Read *block*; *records* step lines came before it and *mark* begins those in it.
+
+        *beside* is what of it may hold signs; marks are looked for there only.
+        """
+        present = {found for found in _MARKS if found in beside}
         if not present:
             return
         hits = sorted(_hits(block.text, present), key=lambda hit: (hit[1].start(), -hit[0].weight))

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import compress
-from math import isnan
+from math import isfinite, isnan
 from operator import lt
 
 from ..usage import Throughput
@@ -32,11 +32,11 @@ class Steps:
 
     def add(self, rows: Sequence[tuple[bytes, ...]], *, warm: bool = False) -> None:
         """Fold *rows* in; *warm* says that the log told the warm-up apart, so no record holds it."""
-        steps, totals, losses, seconds, rates, units = zip(*rows, strict=True)
+        steps, totals, losses, seconds, rates, units, *_ = zip(*rows, strict=True)
         numbers = list(map(int, steps))
         begins = self._begins(numbers)
         self._steps(numbers, len(begins), totals)
-        self._losses([float(loss) for loss in losses if loss])
+        self._losses(list(map(float, filter(None, losses))))
         rates = self._of_one_unit(rates, units)
         if begins and not warm:
             self._first_record(seconds[begins[0]], rates[begins[0]])
@@ -72,7 +72,7 @@ class Steps:
             return
         self.loss_first = losses[0] if self.loss_first is None else self.loss_first
         self.loss_last = losses[-1]
-        numbers = [loss for loss in losses if not isnan(loss)]
+        numbers = losses if isfinite(sum(losses)) else [loss for loss in losses if not isnan(loss)]
         self.nan_steps += len(losses) - len(numbers)
         if numbers:
             self.loss_min = min(numbers if self.loss_min is None else [self.loss_min, *numbers])

@@ -37,7 +37,7 @@ def _title(report: Report) -> str:
 def _outcome(report: Report) -> Iterator[tuple[str, str]]:
     of = f" ({_done(report.tasks)} of {len(report.tasks)} completed)" if report.tasks else ""
     yield "Outcome", _OUTCOMES.get(report.outcome, report.outcome) + of
-    if report.evidence and report.evidence.outcome != "completed":
+    if report.evidence and report.evidence.outcome != "completed" and report.evidence.line != "RUNNING":
         rank = f"rank {report.evidence.rank}: " if report.evidence.rank is not None else ""
         yield "", f"{rank}{report.evidence.line}"
         yield "", f"({report.evidence.place})"

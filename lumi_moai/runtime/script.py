@@ -1,9 +1,11 @@
 """The user's script: run as Python itself would run it, with its own exit code and its own traceback."""
 
+import atexit
 import os
 import runpy
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +16,7 @@ from .meeting import Meeting
 from .ranks import Ranks
 
 _LAST_SECONDS = 5
+_THREAD_SECONDS = 1.0
 
 
 def find(code: Path, name: str) -> Path:
@@ -65,12 +68,22 @@ def guarded(script: Callable[[], None], ranks: Ranks, meeting: Meeting) -> int:
 
 
 def end(code: int) -> None:
-    """Leave the process with *code*, within seconds: a rank that failed may hold threads and networks that hang."""
-    if code != 0:
-        # The kernel's own alarm also ends an interpreter that is stuck in its last moments.
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(_LAST_SECONDS)
-    sys.exit(code)
+    """Leave the process with *code*.
+
+    A rank that failed leaves within seconds and without the interpreter's own clearing up: its network still waits for
+    ranks that are gone, and would hang or abort then. Its threads and exit functions get their turn before.
+    """
+    if code == 0:
+        sys.exit(0)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(_LAST_SECONDS)  # the kernel's own, for whatever hangs from here on
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join(_THREAD_SECONDS)
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _exit_code(stop: SystemExit) -> int:

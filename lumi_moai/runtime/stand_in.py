@@ -56,8 +56,6 @@ class CpuStandsIn(TorchFunctionMode):
         kwargs = dict(kwargs) if kwargs else {}
         if func in _STAYS:
             return args[0]
-        if func is torch.Tensor.record_stream:
-            return None
         if func in _TAKES_DEVICE_FIRST and args and _means_gpu(args[0]):
             args = ("cpu", *(args[1:] if func is not torch.device else ()))
         elif func is torch.Tensor.to and len(args) > 1 and _means_gpu(args[1]):
@@ -177,7 +175,9 @@ def install() -> None:
         setattr(torch.cuda, name, value)
     for name in ("range_push", "range_pop", "mark"):
         setattr(torch.cuda.nvtx, name, _always(None))
+    torch.Tensor.record_stream = _always(None)
     torch.Generator = Generator
+    torch.random.fork_rng = _with(torch.random.fork_rng, _only_the_cpu)
     torch.load = _with(torch.load, _load_here)
     autocast = torch.amp.autocast_mode.autocast
     autocast.__init__ = _with(autocast.__init__, _autocast_here)
@@ -215,6 +215,10 @@ def _with(function: Callable[..., Any], change: Change) -> Callable[..., Any]:
 
 def _without(*names: str) -> Change:
     return lambda args, kwargs: (args, {name: value for name, value in kwargs.items() if name not in names})
+
+
+def _only_the_cpu(args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    return ((), *args[1:]), _without("devices")(args, kwargs)[1]
 
 
 def _load_here(args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 `cluster`    one for the whole session; `cluster.run("sbatch", "job.sh", cwd=...)` or `env=cluster.env`.
 `node`       what the module's NODE_SCRIPT (bash text) left behind. The scripts of all modules run in one guest boot;
-             NODE_VISIBLE, a list of folders, must be visible in it.
+             NODE_VISIBLE, a list of folders, must be visible in it; NODE_SECONDS is how long the script may take.
 `node_lab`   `node_lab(script, visible=[...], seconds=300)` boots a guest of its own.
 
 Without root or the packages (see install.sh) the tests are skipped with a reason, and fail with it where
@@ -161,13 +161,20 @@ def node_lab(tmp_path_factory: pytest.TempPathFactory):
     return run
 
 
-def one_after_the_other(scripts: Mapping[str, str]) -> str:
+NODE_SECONDS = 240
+
+
+def seconds_of(module: object) -> int:
+    return getattr(module, "NODE_SECONDS", NODE_SECONDS)
+
+
+def one_after_the_other(scripts: Mapping[str, tuple[str, int]]) -> str:
     """Each script in an output folder of its own; what it leaves running or queued ends before the next one."""
     return "\n".join(
         f"mkdir -p $NODE_OUT/{name}; cd $NODE_OUT/{name}\n"
-        f"NODE_OUT=$NODE_OUT/{name} timeout 240 bash -c {shlex.quote(text)} >console 2>&1 </dev/null; echo $? >code\n"
+        f"NODE_OUT=$NODE_OUT/{name} timeout {seconds} bash -c {shlex.quote(text)} >console 2>&1 </dev/null; echo $? >code\n"
         "scancel -u root; while squeue -h | grep -q .; do sleep 0.3; done"
-        for name, text in scripts.items()
+        for name, (text, seconds) in scripts.items()
     )
 
 
@@ -177,8 +184,8 @@ def node_boot(node_lab, request: pytest.FixtureRequest) -> Path:
     modules = {item.module.__name__: item.module for item in request.session.items if hasattr(item, "module")}
     asking = {name: module for name, module in modules.items() if hasattr(module, "NODE_SCRIPT")}
     visible = sorted({str(v) for module in asking.values() for v in getattr(module, "NODE_VISIBLE", ())})
-    script = one_after_the_other({name: module.NODE_SCRIPT for name, module in asking.items()})
-    return node_lab(script, visible, seconds=60 + 240 * len(asking)).out
+    script = one_after_the_other({name: (module.NODE_SCRIPT, seconds_of(module)) for name, module in asking.items()})
+    return node_lab(script, visible, seconds=60 + sum(map(seconds_of, asking.values()))).out
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 NEAR = [range(first, first + 7) for first in (49, 57, 17, 25, 1, 9, 33, 41)]
 NODE_VISIBLE = [ROOT, sys.prefix]
+NODE_SECONDS = 900  # torch's import in each of eight ranks takes most of it
 
 # Every rank says what the kernel says of it. The torchrun cases need torch, whose import costs a minute in this guest.
 SAY = """import os, json

@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch.utils.data import DataLoader
 
+from ...errors import RequestError
 from .. import group
 from . import losses
 from .gradients import Gradients
@@ -16,6 +17,10 @@ from .loader import Cutter, generators
 from .share import Share
 from .training import TrainingModes
 
+_NO_BACKWARD = (
+    "a loop over a DataLoader ran no backward, and each rank saw its part of the data only; if it evaluates, call"
+    " model.eval() or torch.no_grad() before the loop, and every rank sees all of it"
+)
 Parameters = Callable[[], Sequence[torch.Tensor]]
 
 
@@ -29,6 +34,10 @@ class Engine:
         """Of the batch at hand; None while every rank has the whole batch."""
         self.loss_share: Share | None = None
         """Of the batch that the last loss came from: the script may fetch the next batch before backward."""
+        self.pending: set[Share] = set()
+        """Of the batches handed out since the last backward."""
+        self.went_back = True
+        """Whether a backward followed the last batches."""
         self.gradients = Gradients()
         self.cutter = Cutter(rank, ranks, self.begin_batch)
         self.in_backward = False
@@ -43,7 +52,11 @@ class Engine:
     def begin_batch(self, share: Share | None) -> None:
         """The script gets a batch of which this rank has *share*."""
         self.share = share
-        if share is not None:
+        if share is None:
+            self.pending.clear()
+        else:
+            self.pending.add(share)
+            self.went_back = False
             self.say_once("batch", _introduction(share))
 
     def batches(
@@ -51,6 +64,10 @@ class Engine:
     ) -> Iterator:
         """The iterator over *loader* for this rank; *own* is DataLoader's own."""
         agree_on_chance(generators(loader))
+        if not self.went_back:
+            self.say_once("no backward", _NO_BACKWARD)
+        self.pending.clear()
+        self.went_back = True
         self.gradients.adopt(trained())
         if torch.is_grad_enabled() and modes.trains(self.gradients.parameters):
             return self.cutter.shares(loader, own)
@@ -62,7 +79,7 @@ class Engine:
             self.gradients.overlaps = False
             own(tensors, seeds, *args, **kwargs)
             return
-        share, self.loss_share = self.loss_share or self.share, None
+        share = self._share_of_backward()
         if share is None:
             self.say_once("whole", "no DataLoader gave this batch, every rank computes all of it: right, but no faster")
         roots = (tensors,) if torch.is_tensor(tensors) else tuple(tensors)
@@ -76,6 +93,24 @@ class Engine:
         self.gradients.finish()
         for root, value in zip(roots, values, strict=True):
             _settle_value(root, value)
+
+    def _share_of_backward(self) -> Share | None:
+        """How the batch was cut that this backward is for.
+
+        Raises RequestError when the script has fetched batches that weigh differently since the last backward: a loss
+        written by hand does not tell which of them it came from.
+        """
+        share, exact = self.loss_share or self.share, self.loss_share is not None
+        unlike = len({pending.uneven for pending in self.pending}) > 1
+        if unlike and not (exact and all(pending.total >= self.ranks for pending in self.pending)):
+            totals = ", ".join(str(pending.total) for pending in sorted(self.pending, key=lambda share: share.total))
+            raise RequestError(
+                f"the script fetched batches of {totals} rows before one backward, and they cannot all be shared out"
+                f" equally over {self.ranks} ranks; give DataLoader(drop_last=True), or fetch a batch after backward"
+            )
+        self.pending.clear()
+        self.went_back, self.loss_share = True, None
+        return share
 
     def loss_at_hand(self) -> Share | None:
         """How the batch at hand was cut, asked by a loss that is about to be computed."""

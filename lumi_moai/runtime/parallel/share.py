@@ -20,6 +20,11 @@ class Share:
         return self.rows / self.total
 
     @property
+    def uneven(self) -> int:
+        """0 when all ranks weigh the same, else the rows of the batch: equal values mean equal weights on each rank."""
+        return self.total if self.total % self.ranks else 0
+
+    @property
     def scale(self) -> float:
         """The factor on the rank's gradient before the plain average over ranks; 1.0 when all shares are equal."""
         return self.rows * self.ranks / self.total
