@@ -79,9 +79,11 @@ def _out_of_memory(step: _Row) -> bool:
 
 
 def _exit_code(row: _Row, steps: Sequence[_Row]) -> str:
-    """The job's `code:signal`; that of the first bad step where the job itself says 0:0."""
-    codes = [code for step in [row, *steps] if (code := step.get("ExitCode", ""))]
-    return next((code for code in codes if code != "0:0"), codes[0] if codes else "")
+    """The job's `code:signal`; that of the first bad step where a job that did not complete says 0:0 itself."""
+    own = row.get("ExitCode", "")
+    if row.get("State") == "COMPLETED" or own not in ("", "0:0"):
+        return own
+    return next((code for step in steps if (code := step.get("ExitCode", "")) not in ("", "0:0")), own)
 
 
 def _known(row: _Row, name: str) -> str | None:

@@ -18,13 +18,20 @@ MAX_BYTES = 1 << 30
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """The code to copy. `root` is the folder that the names in `files` start from."""
+    """The code to copy: what git tracks below `root`, or the Python files in it, and what was asked for besides."""
 
     root: Path
     script: Path
-    files: tuple[Path, ...]
+    """The user's script, from `root`."""
+    included: tuple[Path, ...]
     tracked: bool
-    """The files are what git tracks; otherwise the Python files beside the script."""
+    """Whether git tracks what lies in `root`."""
+
+    def files(self) -> tuple[Path, ...]:
+        """All files to copy, from `root`."""
+        names = _tracked(self.root) if self.tracked else [beside.name for beside in self.root.glob("*.py")]
+        wanted = {*map(Path, names), self.script, *self.included}
+        return tuple(sorted(file for file in wanted if (self.root / file).is_file()))
 
 
 def plan(script: str, include: Iterable[str] = ()) -> Snapshot:
@@ -38,14 +45,8 @@ def plan(script: str, include: Iterable[str] = ()) -> Snapshot:
     path = path.parent.resolve() / path.name
     top = _git(path.parent, "rev-parse", "--show-toplevel")
     root = Path(top) if top else path.parent
-    names = _tracked(root) if top else [beside.name for beside in path.parent.glob("*.py")]
-    wanted = {root / name for name in names} | {path} | set(_included(include, root))
-    return Snapshot(
-        root=root,
-        script=path.relative_to(root),
-        files=tuple(sorted(file.relative_to(root) for file in wanted if file.is_file())),
-        tracked=bool(top),
-    )
+    included = tuple(file.relative_to(root) for file in _included(include, root))
+    return Snapshot(root=root, script=path.relative_to(root), included=included, tracked=bool(top))
 
 
 def _check_script(path: Path, written: str) -> None:
@@ -89,14 +90,15 @@ def copy_code(snapshot: Snapshot, folder: RunFolder) -> None:
 
     Raises RunError when the disk is full, RequestError when the code is over 1 GiB.
     """
-    size = sum((snapshot.root / file).stat().st_size for file in snapshot.files)
+    files = snapshot.files()
+    size = sum((snapshot.root / file).stat().st_size for file in files)
     if size > MAX_BYTES:
         raise RequestError(
             f"git tracks {size / 2**30:.1f} GiB below {snapshot.root}, over the 1 GiB that a snapshot may have; "
             "start from a smaller repository, or take large files out of git"
         )
     try:
-        for file in snapshot.files:
+        for file in files:
             target = folder.code / file
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(snapshot.root / file, target)

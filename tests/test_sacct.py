@@ -1,0 +1,121 @@
+"""sacct's text: recorded from several sites, odd by hand, and arbitrary."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lumi_moai import catalog, sacct
+
+RECORDED = Path(__file__).parent / "recorded" / "sacct"
+LUMI = catalog.site("lumi")
+HEADER = "JobID|JobName|State|ExitCode|Partition|Account|ElapsedRaw|AllocTRES|NNodes|MaxRSS|Start|End|Reason"
+
+
+def parse(*rows, header=HEADER):
+    return sacct.parse("\n".join([header, *rows]) + "\n", LUMI)
+
+
+def recorded(name):
+    return {job.job_id: job for job in sacct.parse((RECORDED / name).read_text(), LUMI)}
+
+
+def test_a_real_cluster():
+    jobs = recorded("lab-22.05-parsable2.txt")
+    whole = jobs["1001025"]
+    assert (whole.usage.nodes, whole.usage.devices, whole.usage.cores, whole.usage.memory_gib) == (2, 16, 112, 960)
+    assert (whole.state, whole.elapsed_seconds, whole.exit_code) == ("COMPLETED", 3, "0:0")
+    assert whole.max_rss_gib == pytest.approx(16200 / 1024**2)
+    assert whole.account == "project_465000001"
+    assert (whole.start, whole.reason) == ("2026-11-21T04:19:19", "")
+    assert [jobs[f"1001027_{task}"].usage.devices for task in range(3)] == [1, 1, 1]
+    assert (jobs["1001030"].state, jobs["1001030"].reason, jobs["1001030"].exit_code) == ("CANCELLED", "by 0", "0:15")
+    assert jobs["1001031"].state == "TIMEOUT"
+    assert jobs["1001026"].exit_code == "15:0"
+
+
+def test_total_and_typed_devices_are_the_same_devices():
+    both, typed, two = parse(
+        "1|a|RUNNING|0:0|small-g|p|60|billing=14,cpu=14,gres/gpu=2,gres/gpu:mi250=2,mem=60G,node=1|1||||",
+        "2|a|RUNNING|0:0|small-g|p|60|cpu=14,gres/gpu:mi250=2,mem=60G,node=1|1||||",
+        "3|a|RUNNING|0:0|small-g|p|60|cpu=14,gres/gpu:a=2,gres/gpu:b=1,gres/tmp=9,mem=60G,node=1|1||||",
+    )
+    assert (both.usage.devices, typed.usage.devices, two.usage.devices) == (2, 2, 3)
+
+
+def test_cpus_are_hardware_threads():
+    (job,) = parse("1|a|COMPLETED|0:0|small-g|p|3600|cpu=14,gres/gpu=1,mem=61440M,node=1|1||||")
+    assert (job.usage.cores, job.usage.memory_gib, job.usage.hours) == (7, 60, 1)
+
+
+def test_a_partition_that_the_site_does_not_know_counts_as_it_is():
+    (job,) = parse("1|a|COMPLETED|0:0|other|p|3600|cpu=14,mem=1T,node=1|1||||")
+    assert (job.usage.cores, job.usage.memory_gib) == (14, 1024)
+
+
+def test_out_of_memory_that_only_the_step_knows():
+    (job,) = parse(
+        "6114624|a|FAILED|1:0|small-g|p|60|cpu=2,mem=3840M,node=1|1||||",
+        "6114624.extern|extern|COMPLETED|0:0||p|60|cpu=2|1|0|||",
+        "6114624.0|bash|OUT_OF_MEMORY|0:125||p|60|cpu=2|1|3406408K|||",
+    )
+    assert (job.state, job.exit_code) == ("OUT_OF_MEMORY", "1:0")
+    assert job.max_rss_gib == pytest.approx(3.2486, abs=1e-3)
+
+
+def test_a_pending_array_has_taken_nothing():
+    waiting, done = parse(
+        "20956421_[2-4%25]|a|PENDING|0:0|small-g|p|0||1||Unknown|Unknown|Resources",
+        "20956421_0|a|COMPLETED|0:0|small-g|p|10|cpu=2,gres/gpu=1,mem=1G,node=1|1||||None",
+    )
+    assert (waiting.job_id, waiting.state, waiting.reason, waiting.usage.nodes, waiting.start) == (
+        "20956421_[2-4%25]", "PENDING", "Resources", 0, None,
+    )  # fmt: skip
+    assert done.usage.devices == 1
+
+
+def test_a_name_with_the_separator():
+    (job,) = parse("7|a|b|c|COMPLETED|0:0|small-g|p|3600|cpu=2,node=1|1||||")
+    assert (job.name, job.state, job.elapsed_seconds) == ("a|b|c", "COMPLETED", 3600)
+
+
+def test_every_start_of_a_requeued_job_counts():
+    (job,) = parse(
+        "9|a|NODE_FAIL|0:0|small-g|p|100|cpu=14,gres/gpu=1,mem=60G,node=1|1||2026-01-01T00:00:00|2026-01-01T00:01:40|",
+        "9|a|COMPLETED|0:0|small-g|p|50|cpu=14,gres/gpu=1,mem=60G,node=1|1||2026-01-01T00:05:00|2026-01-01T00:05:50|",
+        "9.0|a|COMPLETED|0:0||p|50|cpu=14|1|1G|||",
+    )
+    assert (job.state, job.elapsed_seconds, job.restarts) == ("COMPLETED", 150, 1)
+
+
+def test_other_fields_in_another_order():
+    (job,) = parse("1-02:03:04|5+0.batch|x|", "1-02:03:04|5+0|COMPLETED|", header="Elapsed|JobID|State|")
+    assert (job.job_id, job.state, job.elapsed_seconds) == ("5+0", "COMPLETED", 93784)
+
+
+def test_recorded_heterogeneous_jobs():
+    for name, first in (
+        ("torchx-01-hetjob-parsable2.txt", "1853"),
+        ("torchx-02-hetjob-parsable-trailing-pipe.txt", "176"),
+    ):
+        assert list(recorded(name)) == [f"{first}+{part}" for part in range(3)]
+        assert {job.state for job in recorded(name).values()} == {"COMPLETED"}
+
+
+def test_recorded_odds_and_ends():
+    assert list(recorded("submitit-01-array-parsable2.txt")) == ["5610980", "20956421_0", "20956421_[2-4%25]"]
+    assert recorded("alpine-04-failed-long-jobname.txt")["2355542"].state == "FAILED"
+    assert recorded("kabre-01-history-no-jobid.csv") == {}  # no JobID column at all
+    assert recorded("lumi-01-default-table.txt") == {}  # a table for people
+    assert recorded("jobstats-01-parsable2-alloctres-start-end-epoch.txt") == {}  # JobIDRaw only
+
+
+cells = st.lists(st.text(max_size=12) | st.sampled_from(["1", "1_2", "gres/gpu=²", "9" * 30, "1:0", "CANCELLED by 0"]))
+
+
+@given(st.text() | st.lists(cells.map("|".join)).map(lambda rows: "\n".join([HEADER, *rows])))
+def test_any_text_is_read(text):
+    for job in sacct.parse(text, LUMI):
+        assert job.job_id
+        assert job.usage.hours >= 0
