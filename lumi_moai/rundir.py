@@ -251,8 +251,9 @@ def find(word: str) -> tuple[RunFolder, str]:
     """
     if "/" in word or Path(word).is_dir():
         folder = RunFolder(Path(word))
-        job_id = read_json(folder.path / "submitted.json").get("job_id", "")
-        return folder, str(job_id)
+        if not (folder.path / "submitted.json").is_file():
+            raise RunError(f"{word} is not the folder of a submitted run; `lumi-moai status` lists your runs")
+        return folder, entry_of(folder).job_id
     known = entries()
     for wanted in (word, word.partition("_")[0]):
         matches = [entry for entry in known if entry.job_id == wanted]

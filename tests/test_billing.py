@@ -16,7 +16,7 @@ def lumi():
     return catalog.site("lumi")
 
 
-def usage(partition, hours, nodes=1, devices=0, cores=1, memory_gib=1.0):
+def usage(partition, hours, nodes=1, devices=0, cores=1, memory_gib=1.0):  # noqa: PLR0917
     return Usage(partition=partition, nodes=nodes, devices=devices, cores=cores, memory_gib=memory_gib, hours=hours)
 
 

@@ -21,10 +21,11 @@ from .format import Format, Row
 
 _NUMBER = rb"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d{1,3})?|nan|inf)"
 # The commonest shape is read whole; of the others only the step, and `parse_step`, which knows them all, does the rest.
+# A step line also ends where another one is glued to it, as two ranks do.
 _LINE = re.compile(
     rb"\[Step (\d{1,18})(?:/(\d{1,18}))?\]"
     rb"(?: \| Loss: (" + _NUMBER + rb") \| Duration: (" + _NUMBER + rb") \| Throughput: (" + _NUMBER + rb")"
-    rb" (tokens|samples)/sec(?=[\r\n]|\Z)|([^\r\n]*))"
+    rb" (tokens|samples)/sec(?=[\r\n\[]|\Z)|([^\r\n\[]*(?:\[(?!Step )[^\r\n\[]*)*))"
 )
 _INTERVAL = re.compile(rb"\| [\d.]+ \| Throughput")
 _REST = itemgetter(6)
@@ -41,7 +42,7 @@ def _rows(block: bytes) -> list[tuple[bytes, ...]]:
 
 def _other(found: tuple[bytes, ...]) -> tuple[bytes, ...] | None:
     """The row of a line of another shape, None for a line that logs no step."""
-    rest = found[6].partition(b"[Step ")[0]  # two ranks' lines glued together
+    rest = found[6]
     step = None if _WARMUP in rest else parse_step(f"[Step 0]{rest[:4096].decode(errors='replace')}")
     if step is None or (step.loss, step.seconds, step.rate) == (None, None, None):
         return None

@@ -36,12 +36,14 @@ def total(values: torch.Tensor) -> torch.Tensor:
     return values
 
 
-def start_average(values: torch.Tensor) -> dist.Work | None:
-    """Start to average *values* over all ranks, in place; wait for the work that is returned."""
+def start_average(values: torch.Tensor) -> tuple[dist.Work, int]:
+    """Start to average *values* over all ranks, in place.
+
+    Wait for the work that is returned, and divide by the number: gloo cannot average, so it leaves the sum.
+    """
     if accelerator.is_gpu():
-        return dist.all_reduce(values, dist.ReduceOp.AVG, async_op=True)
-    values.div_(dist.get_world_size())  # gloo cannot average
-    return dist.all_reduce(values, async_op=True)
+        return dist.all_reduce(values, dist.ReduceOp.AVG, async_op=True), 1
+    return dist.all_reduce(values, async_op=True), dist.get_world_size()
 
 
 def agree(value: object) -> Any:

@@ -31,6 +31,7 @@ class Bucket:
         self.views = [part.view_as(parameter) for part, parameter in zip(parts, parameters, strict=True)]
         self.missing = len(parameters)
         self.work: dist.Work | None = None
+        self.divisor = 1
 
     def send(self) -> None:
         """Start the average of what the gradients are now."""
@@ -41,7 +42,7 @@ class Bucket:
             ]
             reached = self.flat.new_tensor([grad is not None for grad in grads])
             torch.cat([*(grad.reshape(-1) for grad in found), reached], out=self.flat)
-        self.work = group.start_average(self.flat)
+        self.work, self.divisor = group.start_average(self.flat)
 
     def receive(self) -> None:
         """Wait for the average and make it the gradient; what no rank reached keeps having none."""
@@ -50,9 +51,9 @@ class Bucket:
         with torch.no_grad():
             for place, (parameter, view) in enumerate(zip(self.parameters, self.views, strict=True)):
                 if parameter.grad is not None:
-                    parameter.grad.copy_(view)
+                    torch.div(view, self.divisor, out=parameter.grad)
                 elif self.reached[place] > 0:
-                    parameter.grad = view.clone()
+                    parameter.grad = view / self.divisor
         self.work, self.missing = None, len(self.parameters)
 
 
