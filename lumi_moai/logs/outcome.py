@@ -83,7 +83,6 @@ _SIGNS = (
     _sign("failed", 65, "Fatal Python error"),
     _sign("failed", 62, "Error", _LABEL + rb"(?!" + _ECHO + rb")(?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*Error(?::|[ \t]*$)"),
     _sign("failed", 62, "xception", _LABEL + rb"(?!" + _ECHO + rb")(?:[A-Za-z_]\w*\.)*\w*Exception(?::|[ \t]*$)"),
-    _sign("failed", 61, "[ERROR]", rb"^\[ERROR\] "),
     _sign("failed", 57, "Segmentation fault"),
     _sign("failed", 56, "core dumped"),
     _sign("failed", 56, "terminate called after throwing"),
@@ -106,7 +105,13 @@ _SIGNS = (
     _sign("completed", 0, "'train_runtime'"),
     _sign("completed", 0, "Job exited normally"),
 )
-_MARKS = tuple(dict.fromkeys(sign.mark for sign in _SIGNS))
+# Most lines with a sign say "error" or "Error" too: where a block has neither, their marks need not be looked for.
+_ERROR = b"rror"
+_OF_ERRORS = (
+    b"TIME LIMIT", b"NODE FAIL", b"DUE TO PREEMPTION", b"oom", b"Out Of Memory", b"CANCELLED",
+)  # fmt: skip
+_ALL = tuple(dict.fromkeys(sign.mark for sign in _SIGNS))
+_MARKS = tuple(mark for mark in _ALL if mark not in _OF_ERRORS and _ERROR not in mark)
 
 
 class Signs:
@@ -122,7 +127,8 @@ class Signs:
 
         *beside* is what of it may hold signs; marks are looked for there only.
         """
-        present = {found for found in _MARKS if found in beside}
+        marks = _ALL if _ERROR in beside else _MARKS
+        present = {found for found in marks if found in beside}
         if not present:
             return
         hits = sorted(_hits(block.text, present), key=lambda hit: (hit[1].start(), -hit[0].weight))

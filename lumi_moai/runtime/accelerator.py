@@ -44,9 +44,9 @@ def device() -> "torch.device":
     return torch.device("cuda", torch.cuda.current_device()) if is_gpu() else torch.device("cpu")
 
 
-def wait() -> None:
-    """Return once the device has done all its work, so that a clock read next tells the truth."""
+def seed(number: int) -> None:
+    """Start the random numbers of this rank's device from *number*; those of the CPU, which the ranks share, stay."""
     import torch
 
     if is_gpu():
-        torch.cuda.synchronize()
+        torch.cuda.manual_seed(number)

@@ -31,9 +31,10 @@ def leave(*, together: bool) -> None:
 
 
 def total(values: torch.Tensor) -> torch.Tensor:
-    """*values* summed over all ranks, in place."""
-    dist.all_reduce(values)
-    return values
+    """The sum of *values* over all ranks."""
+    travelling = values.to(accelerator.device(), copy=True)
+    dist.all_reduce(travelling)
+    return travelling.to(values.device)
 
 
 def start_average(values: torch.Tensor) -> tuple[dist.Work, int]:

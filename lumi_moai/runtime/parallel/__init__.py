@@ -9,6 +9,7 @@ Every rank runs the whole script. What makes them one device:
     losses     a mean or a sum over the batch is one over the global batch
     gradients  the gradients of all ranks are averaged while backward still runs
     engine     holds these together: batches, backward, the numbers that the script reads
+    seen       the optimizers and parameters that the script made
     replace    where torch calls all this
 
 The functions of torch are replaced right after torch is imported, so that a script's
@@ -21,7 +22,7 @@ from ..here import here
 from . import options
 
 if TYPE_CHECKING:
-    from .replace import Seen
+    from .seen import Seen
 
 _SEEN: list["Seen"] = []
 
@@ -31,8 +32,9 @@ def install() -> None:
     me = here()
     if me is not None and me.ranks.world_size > 1:
         from . import replace
+        from .seen import Seen
 
-        _SEEN.append(replace.Seen())
+        _SEEN.append(Seen())
         replace.install(_SEEN[0])
 
 
@@ -66,5 +68,5 @@ def enable(**choices: Any) -> None:
         stream.silence()
     group.join()
     agree_on_chance()
-    seen.engine = Engine(me.ranks.rank, me.ranks.world_size)
-    seen.engine.gradients.adopt(seen.trained())
+    seen.engine = Engine(me.ranks.rank, me.ranks.world_size, seen)
+    seen.engine.gradients.refresh()

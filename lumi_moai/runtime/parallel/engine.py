@@ -3,31 +3,33 @@
 import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from torch.utils.data import DataLoader
 
 from ...errors import RequestError
-from .. import group
+from .. import accelerator, group
 from . import losses
 from .gradients import Gradients
 from .loader import Cutter, generators
 from .share import Share
-from .training import TrainingModes
+
+if TYPE_CHECKING:
+    from .seen import Seen
 
 _NO_BACKWARD = (
     "a loop over a DataLoader ran no backward, and each rank saw its part of the data only; if it evaluates, call"
     " model.eval() or torch.no_grad() before the loop, and every rank sees all of it"
 )
-Parameters = Callable[[], Sequence[torch.Tensor]]
 
 
 class Engine:
     """The state of this rank while the script trains."""
 
-    def __init__(self, rank: int, ranks: int) -> None:
+    def __init__(self, rank: int, ranks: int, seen: "Seen") -> None:
+        self.seen = seen
         self.rank = rank
         self.ranks = ranks
         self.share: Share | None = None
@@ -38,9 +40,10 @@ class Engine:
         """Of the batches handed out since the last backward."""
         self.went_back = True
         """Whether a backward followed the last batches."""
-        self.gradients = Gradients()
+        self.gradients = Gradients(seen)
         self.cutter = Cutter(rank, ranks, self.begin_batch)
         self.in_backward = False
+        self.has_own_chance = False
         self._said: set[str] = set()
 
     def say_once(self, topic: str, sentence: str) -> None:
@@ -59,19 +62,24 @@ class Engine:
             self.went_back = False
             self.say_once("batch", _introduction(share))
 
-    def batches(
-        self, loader: DataLoader, own: Callable[[DataLoader], Iterator], modes: TrainingModes, trained: Parameters
-    ) -> Iterator:
+    def batches(self, loader: DataLoader, own: Callable[[DataLoader], Iterator]) -> Iterator:
         """The iterator over *loader* for this rank; *own* is DataLoader's own."""
         agree_on_chance(generators(loader))
         if not self.went_back:
             self.say_once("no backward", _NO_BACKWARD)
         self.pending.clear()
         self.went_back = True
-        self.gradients.adopt(trained())
-        if torch.is_grad_enabled() and modes.trains(self.gradients.parameters):
+        self.gradients.refresh()
+        if torch.is_grad_enabled() and self.seen.modes.trains(self.gradients.parameters):
+            self._take_own_chance()
             return self.cutter.shares(loader, own)
         return self.cutter.whole(loader, own)
+
+    def _take_own_chance(self) -> None:
+        """Once training begins, rows on different ranks must not get the same dropout; rank 0 keeps the script's."""
+        if not self.has_own_chance and self.rank != 0:
+            accelerator.seed(torch.initial_seed() + self.rank)
+        self.has_own_chance = True
 
     def backward(self, own: Callable[..., None], tensors: Any, seeds: Any, *args: Any, **kwargs: Any) -> None:
         """One backward of the script; *own* is torch's. The gradients are the global ones when it returns."""
@@ -122,7 +130,7 @@ class Engine:
         """The global value of *scalar*: of a number that depends on the batch, the mean over the ranks' rows."""
         if self.share is None or losses.is_marked(scalar):
             return without_graph(scalar)
-        return group.total(_weighted(scalar, self.share)).to(scalar.dtype)
+        return group.total(_weighted(scalar, self.share)).to(scalar.device, scalar.dtype)
 
 
 def _introduction(share: Share) -> str:
@@ -138,7 +146,7 @@ def without_graph(scalar: torch.Tensor) -> torch.Tensor:
 
 
 def _weighted(scalar: torch.Tensor, share: Share) -> torch.Tensor:
-    value = without_graph(scalar).double()
+    value = without_graph(scalar).to(accelerator.device(), torch.float64)
     # Not times 0 for a stand-in row: its value may be infinite.
     return value * share.weight if share.rows else torch.zeros_like(value)
 

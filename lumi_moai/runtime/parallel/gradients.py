@@ -5,14 +5,18 @@ as all gradients of a bucket are there, and the buckets before it are under way,
 same buckets in the same order in every backward, whichever parameters their rows happened to touch.
 """
 
+import gc
 from collections.abc import Iterable, Sequence
-from weakref import WeakSet
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
 
 from ...errors import RequestError
 from .. import accelerator, group
+
+if TYPE_CHECKING:
+    from .seen import Seen
 
 _BUCKET_BYTES = 25 * 2**20
 _FIRST_BUCKET_BYTES = 2**20
@@ -60,34 +64,45 @@ class Bucket:
 class Gradients:
     """The parameters that the script trains, the same on all ranks, and the average of their gradients."""
 
-    def __init__(self) -> None:
+    def __init__(self, seen: "Seen") -> None:
+        self.seen = seen
         self.parameters: list[torch.Tensor] = []
         self.buckets: list[Bucket] = []
         self.overlaps = True
-        self._known: WeakSet[torch.Tensor] = WeakSet()
         self._bucket_of: dict[int, Bucket] = {}
+        self._late: set[int] = set()
         self._sent = 0
+        self._optimizers = 0
         self._trained: tuple[bool, ...] = ()
 
     def adopt(self, parameters: Iterable[torch.Tensor]) -> None:
-        """Take *parameters* into the family, with the values that rank 0 has."""
-        known = {id(parameter) for parameter in self._known}
-        new = [parameter for parameter in parameters if id(parameter) not in known]
-        for parameter in new:
-            self._known.add(parameter)
-            if parameter.is_leaf and parameter.dtype.is_floating_point:
-                self.parameters.append(parameter)
+        """Give *parameters* that are new the values that rank 0 has."""
         with torch.no_grad():
-            for parameter in new:
-                if not parameter.is_meta:
+            for parameter in parameters:
+                if not hasattr(parameter, "_lumi_moai_hook") and not parameter.is_meta:
                     group.from_rank_0(parameter.data)
+                    parameter._lumi_moai_hook = None  # known from now on
+
+    def refresh(self) -> None:
+        """Look again which parameters the script's optimizers have, if there are new ones."""
+        if self._optimizers == self.seen.optimizers:
+            return
+        self._optimizers, self._trained = self.seen.optimizers, ()
+        # What the script has let go of must be gone on all ranks, whenever each would have noticed by itself.
+        gc.collect()
+        unique = {id(parameter): parameter for parameter in self.seen.trained()}
+        self.adopt(unique.values())
+        self.parameters = [parameter for parameter in unique.values() if parameter.dtype.is_floating_point]
 
     def begin(self) -> None:
         """Get ready for one backward."""
+        self.refresh()
         trained = tuple(parameter.requires_grad for parameter in self.parameters)
         if trained != self._trained:
             self._trained = trained
             self._fill_buckets([parameter for parameter in self.parameters if parameter.requires_grad])
+        for parameter in self.seen.newly_registered():
+            self._listen(parameter)
         self._sent = 0
 
     def finish(self) -> None:
@@ -95,19 +110,34 @@ class Gradients:
         self._send(len(self.buckets))
         for bucket in self.buckets:
             bucket.receive()
+        if self._late:
+            unique = {id(parameter): parameter for parameter in self.seen.registered() if id(parameter) in self._late}
+            self._admit(list(unique.values()))
+
+    def _admit(self, late: list[torch.Tensor]) -> None:
+        """Take in parameters of no optimizer, which got a gradient all the same: the script updates them by hand."""
+        self._late.clear()
+        self.parameters += late
+        for part in _parts(late):
+            bucket = Bucket(part)
+            bucket.send()
+            bucket.receive()
 
     def _fill_buckets(self, parameters: Sequence[torch.Tensor]) -> None:
         self.buckets = [Bucket(part) for part in _parts(parameters)]
         self._bucket_of = {id(parameter): bucket for bucket in self.buckets for parameter in bucket.parameters}
         for parameter in parameters:
             _check_place(parameter)
-            if not getattr(parameter, "_lumi_moai_hooked", False):
-                parameter.register_post_accumulate_grad_hook(self._arrived)
-                parameter._lumi_moai_hooked = True
+            self._listen(parameter)
+
+    def _listen(self, parameter: torch.Tensor) -> None:
+        if parameter.requires_grad and getattr(parameter, "_lumi_moai_hook", None) is None:
+            parameter._lumi_moai_hook = parameter.register_post_accumulate_grad_hook(self._arrived)
 
     def _arrived(self, parameter: torch.Tensor) -> None:
         bucket = self._bucket_of.get(id(parameter))
         if bucket is None:
+            self._late.add(id(parameter))
             return
         if parameter.grad is not None and parameter.grad.is_sparse:
             raise RequestError("a sparse gradient cannot be averaged over ranks; make the embedding with sparse=False")

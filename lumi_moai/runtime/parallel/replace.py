@@ -4,7 +4,6 @@ import functools
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
-from weakref import ReferenceType, WeakSet, ref
 
 import torch
 import torch.distributed as dist
@@ -15,31 +14,7 @@ from torch.utils.data import DataLoader
 
 from ...errors import RequestError
 from . import losses
-from .engine import Engine
-from .share import Share
-from .training import TrainingModes
-
-
-class Seen:
-    """What the script made before and after its one line."""
-
-    def __init__(self) -> None:
-        self.engine: Engine | None = None
-        self.modes = TrainingModes()
-        self.optimizers: WeakSet[Optimizer] = WeakSet()
-        self.parameters: list[ReferenceType[torch.Tensor]] = []
-
-    def trained(self) -> list[torch.Tensor]:
-        """The parameters of the script's optimizers; without an optimizer, of all its modules."""
-        entries = [entry for optimizer in list(self.optimizers) for entry in optimizer.param_groups]
-        if entries:
-            return [parameter for entry in entries for parameter in entry["params"]]
-        alive = (reference() for reference in self.parameters)
-        return [parameter for parameter in alive if parameter is not None and parameter.requires_grad]
-
-    def share(self) -> Share | None:
-        """How the batch at hand was cut."""
-        return self.engine.loss_at_hand() if self.engine else None
+from .seen import Seen
 
 
 def install(seen: Seen) -> None:
@@ -51,20 +26,15 @@ def install(seen: Seen) -> None:
     torch.save = _saving(torch.save, seen)
     Optimizer.add_param_group = _adopting(Optimizer.add_param_group, seen)
     torch.nn.Module.train = _switching(torch.nn.Module.train, seen)
-    register_module_parameter_registration_hook(lambda _module, _name, parameter: _note(parameter, seen))
-    losses.install(seen.share)
+    register_module_parameter_registration_hook(lambda _module, _name, parameter: seen.note_parameter(parameter))
+    losses.install(lambda: seen.engine.loss_at_hand() if seen.engine else None)
     F.batch_norm = _batch_norm(F.batch_norm, seen)
-
-
-def _note(parameter: torch.Tensor | None, seen: Seen) -> None:
-    if parameter is not None:
-        seen.parameters.append(ref(parameter))
 
 
 def _iterating(own: Callable[[DataLoader], Iterator], seen: Seen) -> Callable[[DataLoader], Iterator]:
     @functools.wraps(own)
     def iterate(loader: DataLoader) -> Iterator:
-        return seen.engine.batches(loader, own, seen.modes, seen.trained) if seen.engine else own(loader)
+        return seen.engine.batches(loader, own) if seen.engine else own(loader)
 
     return iterate
 
@@ -110,7 +80,7 @@ def _adopting(own: Callable[..., None], seen: Seen) -> Callable[..., None]:
     @functools.wraps(own)
     def add_param_group(optimizer: Optimizer, entry: dict[str, Any]) -> None:
         own(optimizer, entry)
-        seen.optimizers.add(optimizer)
+        seen.note_optimizer(optimizer)
         if seen.engine:
             seen.engine.gradients.adopt(optimizer.param_groups[-1]["params"])
 

@@ -1,0 +1,58 @@
+"""What the script made, before its one line as well as after it."""
+
+from typing import TYPE_CHECKING
+from weakref import ReferenceType, ref
+
+import torch
+from torch.optim import Optimizer
+
+from .training import TrainingModes
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+
+class Seen:
+    """Optimizers and parameters in the order of their birth, which is the same on all ranks."""
+
+    def __init__(self) -> None:
+        self.engine: Engine | None = None
+        """Set by the script's one line."""
+        self.modes = TrainingModes()
+        self._optimizers: list[ReferenceType[Optimizer]] = []
+        self._parameters: list[ReferenceType[torch.Tensor]] = []
+        self._returned = 0
+
+    @property
+    def optimizers(self) -> int:
+        """How many groups of parameters the script has given to optimizers so far."""
+        return len(self._optimizers)
+
+    def note_optimizer(self, optimizer: Optimizer) -> None:
+        """*optimizer* got another group of parameters."""
+        self._optimizers.append(ref(optimizer))
+
+    def note_parameter(self, parameter: torch.Tensor | None) -> None:
+        """A module got *parameter*."""
+        if parameter is not None:
+            self._parameters.append(ref(parameter))
+
+    def trained(self) -> list[torch.Tensor]:
+        """The parameters of the script's optimizers; some may come twice."""
+        optimizers = (reference() for reference in self._optimizers)
+        entries = [entry for optimizer in optimizers if optimizer is not None for entry in optimizer.param_groups]
+        return [parameter for entry in entries for parameter in entry["params"]]
+
+    def registered(self) -> list[torch.Tensor]:
+        """The parameters of all modules; some may come twice."""
+        return _alive(self._parameters)
+
+    def newly_registered(self) -> list[torch.Tensor]:
+        """Those among them that were not returned here before."""
+        new, self._returned = self._parameters[self._returned :], len(self._parameters)
+        return _alive(new)
+
+
+def _alive(references: list[ReferenceType[torch.Tensor]]) -> list[torch.Tensor]:
+    found = (reference() for reference in references)
+    return [parameter for parameter in found if parameter is not None]
