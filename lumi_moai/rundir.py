@@ -293,6 +293,25 @@ def entry_of(folder: RunFolder) -> Entry:
         raise RunError(f"{folder.path} does not hold a submitted run") from error
 
 
+def controller_of(folder: RunFolder) -> int | None:
+    """The process that runs a local run, None when it has ended; its start time tells it from a later namesake."""
+    try:
+        facts = read_json(folder.path / "submitted.json")
+        pid = int(facts["pid"])
+        return pid if process_start(pid) == facts["pid_start"] else None
+    except (RunError, KeyError, ValueError, TypeError):
+        return None
+
+
+def process_start(pid: int) -> str | None:
+    """When process *pid* started, in the kernel's ticks; None when there is none or it is a zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if stat[0] == "Z" else stat[19]
+
+
 def note_submission(folder: RunFolder, entry: Entry, facts: Mapping[str, object]) -> None:
     """Remember in the folder and in the ledger that the job was submitted."""
     write_json(folder.path / "submitted.json", {**asdict(entry), **facts})

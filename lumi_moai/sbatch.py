@@ -217,13 +217,13 @@ def _check(partition: Partition, node: Node, *, devices: int, cores: int) -> Non
 
 def _memory(asked: Asked, partition: Partition, node: Node, *, cores: int, devices: int, notes: list[str]) -> float:
     """GiB on a node."""
-    most = float(partition.max_memory_gib or node.memory_gib)
+    most = float(node.memory_gib)
     if asked.memory_gib == 0:
         return most
     pairs = [(asked.memory_gib, 1), (asked.memory_gib_per_cpu, cores), (asked.memory_gib_per_device, devices)]
     wanted = next((gib * count for gib, count in pairs if gib is not None), None)
     if wanted is None:
-        return _default_memory(partition, most, notes)
+        return _default_memory(partition, most, cores, notes)
     if wanted > most:
         raise RequestError(
             f"{format_gib(wanted)} of memory on a node are asked for, partition {partition.name} gives at most "
@@ -232,10 +232,12 @@ def _memory(asked: Asked, partition: Partition, node: Node, *, cores: int, devic
     return wanted
 
 
-def _default_memory(partition: Partition, most: float, notes: list[str]) -> float:
+def _default_memory(partition: Partition, most: float, cores: int, notes: list[str]) -> float:
     if partition.allocation == "node":
         return most
-    memory = most if partition.default_memory_gib is None else partition.default_memory_gib
+    by_core = partition.default_memory_gib_per_core
+    memory = partition.default_memory_gib if by_core is None else min(by_core * cores, most)
+    memory = most if memory is None else memory
     what = "the default" if memory < most else "all that a node has"
     notes.append(f"no memory is asked for: {format_gib(memory)} a node is counted, {what} in {partition.name}")
     return memory

@@ -119,7 +119,8 @@ class Partition:
     max_running_jobs: int | None = None
     default_memory_gib: float | None = None
     """What a job gets that asks for no memory; None where that is the whole node."""
-    max_memory_gib: int | None = None
+    default_memory_gib_per_core: float | None = None
+    """The same where it goes by the cores of the job."""
     choose: bool = True
     """Whether a flavor may land here without being told to."""
     note: str = ""

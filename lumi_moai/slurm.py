@@ -98,8 +98,11 @@ SACCT_FIELDS = (
 
 
 def sacct(job_ids: Sequence[str], *, fields: Sequence[str] = SACCT_FIELDS) -> str:
-    """Records of sacct for *job_ids* with their steps, parsable, with a header line; one call for all of them."""
-    return call(["sacct", "--parsable2", f"--format={','.join(fields)}", f"--jobs={','.join(job_ids)}"])
+    """Records of sacct for *job_ids* with their steps, parsable, with a header line; one call for all.
+
+    With duplicates: a requeued job has a record for each start, and every start is billed.
+    """
+    return call(["sacct", "--parsable2", "--duplicates", f"--format={','.join(fields)}", f"--jobs={','.join(job_ids)}"])
 
 
 def scancel(job_ids: Sequence[str]) -> None:

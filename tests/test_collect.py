@@ -217,7 +217,9 @@ def test_a_local_run_that_runs_and_one_whose_controller_died(work):
     folder = make_run(work / "run", "local-1", "local")
     assert report_of("local-1")[0]["outcome"] == "node_failure"
     facts = rundir.read_json(folder.path / "submitted.json")
-    rundir.write_json(folder.path / "submitted.json", {**facts, "pid": os.getpid()})
+    rundir.write_json(
+        folder.path / "submitted.json", {**facts, "pid": os.getpid(), "pid_start": rundir.process_start(os.getpid())}
+    )
     assert report_of("local-1")[0]["outcome"] == "running"
 
 

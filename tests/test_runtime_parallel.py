@@ -74,7 +74,7 @@ for epoch in range(4):
             right += (scores.argmax(-1) == targets).sum().item()
             count += len(rows)
     print(f"held out {total} {right} {count}")
-torch.save([parameter.detach() for parameter in model.parameters()], sys.argv[1])
+torch.save([model.state_dict(), *model.parameters()][1:], sys.argv[1])
 with open(sys.argv[1] + ".seen." + __import__("os").environ.get("RANK", "0"), "w") as file:
     file.write(" ".join(map(str, seen)))
 """
@@ -239,7 +239,67 @@ def test_tokens_on_1_2_and_4_ranks(work):
         assert set().union(*parts) == set(expected)
 
 
-@pytest.mark.parametrize("text", [KINDS, LOADERS], ids=["losses", "loaders"])
+# Habits: recomputation in both ways with a weight used twice, two optimizers in turn, one gradient for every row, a
+# backward over some inputs only, LBFGS's closure, a model taken to pieces and built anew.
+HABITS = (
+    HEAD
+    + """
+from torch.utils.checkpoint import checkpoint
+x = torch.randn(14, 6, generator=torch.Generator().manual_seed(1))
+y = torch.randn(14, 6, generator=torch.Generator().manual_seed(2))
+loader = DataLoader(TensorDataset(x, y), batch_size=6, shuffle=True)
+saved = []
+def finish(name, loss, *models):
+    print(f"{name} loss {loss.item()}")
+    for model in models:
+        saved[:] = saved[-40:] + [p.detach().clone() for p in model.parameters()]
+for reentrant in True, False:
+    first, second = nn.Linear(6, 6), nn.Linear(6, 6)
+    second.weight = first.weight
+    model = nn.ModuleList([first, second])
+    optim = torch.optim.SGD(model.parameters(), lr=0.1)
+    for a, b in loader:
+        out = checkpoint(lambda t: second(torch.tanh(first(t))), a.requires_grad_(), use_reentrant=reentrant)
+        loss = F.mse_loss(out, b)
+        optim.zero_grad()
+        loss.backward()
+        optim.step()
+        finish(f"reentrant {reentrant}", loss, model)
+makes, judges = nn.Linear(6, 6), nn.Linear(6, 1)
+optims = [torch.optim.Adam(model.parameters(), lr=0.01) for model in (makes, judges)]
+for a, b in loader:
+    for optim in optims:
+        optim.zero_grad()
+    real, fake = judges(b), judges(makes(a).detach())
+    judged = F.binary_cross_entropy_with_logits(torch.cat([real, fake]), torch.cat([real * 0 + 1, fake * 0]).detach())
+    judged.backward()
+    optims[1].step()
+    made = F.softplus(-judges(makes(a))).mean()
+    made.backward(inputs=list(makes.parameters()))
+    optims[0].step()
+    finish("in turn", judged + made.detach(), makes, judges)
+model = nn.Linear(6, 6)
+optim = torch.optim.SGD(model.parameters(), lr=0.01)
+for a, b in loader:
+    rows = ((model(a) - b) ** 2).sum(1)
+    optim.zero_grad()
+    rows.backward(torch.ones_like(rows))
+    optim.step()
+    finish("rows", rows.mean(), model)
+optim = torch.optim.LBFGS(model.parameters(), max_iter=3)
+for a, b in loader:
+    def closure():
+        optim.zero_grad()
+        loss = F.mse_loss(model(a), b)
+        loss.backward()
+        return loss
+    finish("closure", optim.step(closure), model)
+torch.save(saved, sys.argv[1])
+"""
+)
+
+
+@pytest.mark.parametrize("text", [KINDS, LOADERS, HABITS], ids=["losses", "loaders", "habits"])
 def test_every_kind_on_2_and_4_ranks(work, text):
     lines, weights = plain(work, text)
     for count in (2, 4):
@@ -305,6 +365,11 @@ rows = TensorDataset(torch.randn(8, 4))
         ("lumi_moai.enable_advanced_parallelization(num_stages=8)", "num_stages=8 cannot be had yet"),
         (BATCHES + "train(nn.BatchNorm1d(4), DataLoader(rows, batch_size=8))", "BatchNorm in training"),
         (BATCHES + "train(nn.Linear(4, 4), DataLoader(rows, batch_size=8, in_order=False))", "in_order=False"),
+        (
+            BATCHES + "model = nn.Sequential(nn.Embedding(9, 4, sparse=True)); "
+            "train(lambda x: model((x > 0).long()), DataLoader(rows, batch_size=8))",
+            "sparse=False",
+        ),
         (BATCHES + "train(nn.Linear(4, 4), iter(list(DataLoader(rows, batch_size=3))))", "batches of 2, 3 rows before"),
     ],
 )

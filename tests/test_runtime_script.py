@@ -255,3 +255,19 @@ def test_threads_are_shared_by_ranks_that_share_cores(work):
     few = len(os.sched_getaffinity(0)) // 2 or 1
     ranks = run.ranks(submitit(2), run.script("import os; print(os.environ['OMP_NUM_THREADS'])"))
     assert [rank.out for rank in ranks] == [f"{few}\n"] * 2
+
+
+def test_torchrun_starts_the_ranks(work):
+    pytest.importorskip("torch")
+    run = Run(work, launch(2, launcher="torchrun"))
+    name = run.script("import os, sys; print(os.environ['RANK'], sys.argv[1:])")
+    # Without the first "--" torchrun reads our --run as an abbreviation of an option of its own.
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--"]
+    done = subprocess.run(
+        [*torchrun, "lumi_moai.runtime", "--run", str(work), "--", name, "--lr", "1", "--"],
+        check=True,
+        cwd=work,
+        capture_output=True,
+        text=True,
+    )
+    assert sorted(done.stdout.splitlines()) == ["0 ['--lr', '1', '--']", "1 ['--lr', '1', '--']"]

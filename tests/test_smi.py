@@ -488,7 +488,7 @@ def test_the_sampler_knows_its_sources(tmp_path):
 # ---- local runs: real processes ----------------------------------------------------------------------------------
 
 # A controller with two ranks behind a shell each; every rank holds 64 MiB and has a worker, and is busy or not.
-RANK = "import os, sys, time; held = bytearray(64 << 20); print('ready', flush=True); exec(sys.argv[1])"
+RANK = "import os, sys, time; held = bytearray(64 << 20); sys.stdout.write('ready\\n'); sys.stdout.flush(); exec(sys.argv[1])"
 BUSY_LOOP = "while True: pass"
 CONTROLLER = f"""
 import os, subprocess, sys, time
@@ -554,8 +554,9 @@ def test_a_local_run_that_has_ended(tmp_path):
 
 
 def test_a_run_that_ends_while_we_look(tmp_path, monkeypatch):
-    monkeypatch.setattr(processes, "alive", lambda *_: True)
-    submitted(tmp_path / "run", "Medium", site="local", scheduler="local", job_id="local-2", facts={"pid": 2**22 + 1})
+    monkeypatch.setattr(rundir, "process_start", lambda _: "1")
+    facts = {"pid": 2**22 + 1, "pid_start": "1"}
+    submitted(tmp_path / "run", "Medium", site="local", scheduler="local", job_id="local-2", facts=facts)
     answer = run(site="local")
     assert answer.exit_code == 0
     assert "no live values of job local-2" in answer.stderr

@@ -3,7 +3,6 @@
 import re
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +50,10 @@ def _queued(job_id: str) -> bool:
 
 def local_books(folder: RunFolder, plan: Mapping[str, Any], job_id: str) -> tuple[Accounting, ...]:
     """What sacct would say of a run on this machine, from its own books; while it runs, that it runs."""
+    alive = rundir.controller_of(folder) is not None  # asked first: a controller writes its books before it ends
     try:
         books = rundir.read_json(folder.accounting)
     except RunError:
-        alive = _controller_lives(folder)
         books = {"state": "RUNNING" if alive else "NODE_FAIL", "reason": "" if alive else "its controller is gone"}
     seconds = int(books.get("elapsed_seconds") or 0)
     job, estimate = part(plan, "job"), part(plan, "estimate")
@@ -80,13 +79,6 @@ def local_books(folder: RunFolder, plan: Mapping[str, Any], job_id: str) -> tupl
         reason=str(books.get("reason", "")),
     )
     return (took,)
-
-
-def _controller_lives(folder: RunFolder) -> bool:
-    with suppress(RunError, OSError, KeyError, ValueError, TypeError):
-        pid = int(rundir.read_json(folder.path / "submitted.json")["pid"])
-        return Path(f"/proc/{pid}").exists()
-    return False
 
 
 def balance(site: Site, account: str | None, allocation: str | None, unit: str) -> tuple[Balance | None, str | None]:

@@ -148,16 +148,7 @@ def _check_real_devices(site: Site, placement: Placement) -> None:
 
 def usage(prepared: Prepared) -> Usage:
     """What the job blocks while it runs, for its whole time limit."""
-    placement, node = prepared.placement, prepared.site.node(prepared.placement.partition)
-    return Usage(
-        partition=placement.partition.name,
-        nodes=placement.nodes,
-        devices=placement.devices,
-        cores=placement.nodes
-        * (len(node.usable_cores) if placement.whole_node else placement.devices_per_node * placement.cores_per_device),
-        memory_gib=float(placement.nodes * placement.memory_gib),
-        hours=prepared.request.minutes / 60,
-    )
+    return billing.usage_of(prepared.site, prepared.placement, minutes=prepared.request.minutes)
 
 
 def estimate(prepared: Prepared) -> Bill:

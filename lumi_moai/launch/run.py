@@ -1,6 +1,7 @@
 """A run in the user's hands: its state, logs, end and report."""
 
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from .. import rundir, slurm
 from ..errors import RequestError, RunError
 from ..rundir import Entry, RunFolder
 from .prepare import prepare
-from .states import JobState, alive, forget_queue, states
+from .states import JobState, forget_queue, states
 from .submission import Submitted, submit
 
 _SHORTEST, _LONGEST = 1.0, 30.0
@@ -79,8 +80,8 @@ class Run:
         if entry.scheduler == "slurm":
             slurm.scancel([self.job_id])
             forget_queue()
-        elif alive(self.folder):
-            os.kill(int(rundir.read_json(self.folder.path / "submitted.json")["pid"]), 15)
+        elif (controller := rundir.controller_of(self.folder)) is not None:
+            os.kill(controller, signal.SIGTERM)
 
     def report(self) -> Any:
         """What it achieved and what it cost; `report.Report`, the value behind `lumi-moai collect`."""

@@ -164,32 +164,15 @@ def _final(entry: Entry) -> JobState:
 def local_state(entry: Entry) -> JobState:
     """The state of a run on this machine: its books when it ended, its process while it runs."""
     folder = RunFolder(Path(entry.folder))
+    running = rundir.controller_of(folder) is not None  # asked first: a controller writes its books before it ends
     try:
         books = rundir.read_json(folder.accounting)
         return _row(entry, entry.job_id, str(books["state"]), "", int(books["elapsed_seconds"]))
     except (RunError, KeyError, ValueError):
         elapsed = max(0, int(time.time() - entry.submitted))
-    if alive(folder):
+    if running:
         return _row(entry, entry.job_id, "RUNNING", "", elapsed)
     return _row(entry, entry.job_id, "NODE_FAIL", "its controller died with no word", 0)
-
-
-def alive(folder: RunFolder) -> bool:
-    """Whether the controller of a local run still runs; its start time tells it from a later process of its number."""
-    try:
-        facts = rundir.read_json(folder.path / "submitted.json")
-        return process_start(int(facts["pid"])) == facts["pid_start"]
-    except (RunError, KeyError, ValueError):
-        return False
-
-
-def process_start(pid: int) -> str | None:
-    """When process *pid* started, in the kernel's ticks; None when there is none or it is a zombie."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if stat[0] == "Z" else stat[19]
 
 
 def _remember(entries: Iterable[Entry], rows: Iterable[JobState]) -> None:

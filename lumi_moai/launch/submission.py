@@ -16,7 +16,7 @@ from ..rundir import Entry, RunFolder
 from ..usage import Bill
 from . import snapshot
 from .prepare import Prepared, estimate, name_of, preview_folder, real_devices, script_of, usage
-from .states import forget_queue, process_start
+from .states import forget_queue
 
 _FUNCTION = "submitit.core._submit"
 """What the ranks run when a function was submitted: submitit unpickles it there."""
@@ -154,7 +154,7 @@ def _hand_over(executor: Any, job: JobSpec, function: Callable[[], Any] | None) 
 def _process(handle: Any) -> dict[str, Any]:
     """The process of a local run, so that another command can find it."""
     process = getattr(handle, "_process", None)
-    return {} if process is None else {"pid": process.pid, "pid_start": process_start(process.pid)}
+    return {} if process is None else {"pid": process.pid, "pid_start": rundir.process_start(process.pid)}
 
 
 def _entry(prepared: Prepared, job: JobSpec, job_id: str, folder: RunFolder, bill: Bill) -> Entry:

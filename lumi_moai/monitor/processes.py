@@ -68,12 +68,6 @@ def _rank(
     return sample, Process(node=node, pid=pid, name=_command(pid), memory_used_mib=memory, device=device)
 
 
-def alive(pid: int, started: object = None) -> bool:
-    """Whether process *pid* runs and, where *started* is known (the kernel's ticks), is no stranger with its number."""
-    stat = _stat(pid)
-    return stat is not None and stat.state != "Z" and started in (None, str(stat.started_ticks))
-
-
 def _stats() -> dict[int, _Stat]:
     pids = (int(path.name) for path in _PROC.iterdir() if path.name.isdecimal())
     return {stat.pid: stat for pid in pids if (stat := _stat(pid)) and stat.state != "Z"}

@@ -7,7 +7,6 @@ from typing import Any
 
 from .. import queue, rundir, slurm
 from ..errors import RunError, SlurmError
-from . import processes
 
 _BUSY = ("RUNNING", "COMPLETING", "STOPPED", "SUSPENDED")
 """States in which a job holds its devices; a suspended one keeps its memory."""
@@ -59,7 +58,7 @@ def _is_active(entry: rundir.Entry, queued: set[str]) -> bool:
     if entry.scheduler == "slurm":
         return entry.job_id.split("_")[0] in queued
     try:
-        return _controller(rundir.RunFolder(Path(entry.folder))) is not None
+        return rundir.controller_of(rundir.RunFolder(Path(entry.folder))) is not None
     except RunError:  # its folder is gone, and with it the run
         return False
 
@@ -69,13 +68,6 @@ def _queue(entries: Sequence[rundir.Entry]) -> list[queue.Queued]:
     if not any(entry.scheduler == "slurm" for entry in entries):
         return []
     return queue.parse(slurm.squeue(), slurm.QUEUE_FIELDS)
-
-
-def _controller(folder: rundir.RunFolder) -> int | None:
-    """The controller of a local run, None when it has ended."""
-    facts = rundir.read_json(folder.path / "submitted.json")
-    pid = facts.get("pid")
-    return pid if isinstance(pid, int) and processes.alive(pid, facts.get("pid_start")) else None
 
 
 def running(site: str) -> tuple[list[Run], list[str]]:
@@ -101,7 +93,7 @@ def _runs(entry: rundir.Entry, busy: Sequence[str]) -> list[Run]:
     if entry.scheduler == "slurm":
         ids = [job_id for job_id in busy if job_id == entry.job_id or job_id.split("_")[0] == entry.job_id]
         return [_run(entry, folder, job_id=job_id) for job_id in ids]
-    pid = _controller(folder)
+    pid = rundir.controller_of(folder)
     return [] if pid is None else [_run(entry, folder, job_id=entry.job_id, pid=pid)]
 
 

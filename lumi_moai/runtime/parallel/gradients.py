@@ -14,6 +14,7 @@ import torch.distributed as dist
 
 from ...errors import RequestError
 from .. import accelerator, group
+from .known import Known
 
 if TYPE_CHECKING:
     from .seen import Seen
@@ -33,7 +34,7 @@ class Bucket:
         self.flat = parameters[0].new_zeros(sum(sizes) + len(sizes))
         *parts, self.reached = self.flat.split([*sizes, len(sizes)])
         self.views = [part.view_as(parameter) for part, parameter in zip(parts, parameters, strict=True)]
-        self.missing = len(parameters)
+        self.missing = 0
         self.work: dist.Work | None = None
         self.divisor = 1
 
@@ -58,7 +59,7 @@ class Bucket:
                     torch.div(view, self.divisor, out=parameter.grad)
                 elif self.reached[place] > 0:
                     parameter.grad = view / self.divisor
-        self.work, self.missing = None, len(self.parameters)
+        self.work = None
 
 
 class Gradients:
@@ -70,6 +71,8 @@ class Gradients:
         self.buckets: list[Bucket] = []
         self.overlaps = True
         self._bucket_of: dict[int, Bucket] = {}
+        self._adopted = Known()
+        self._heard = Known()
         self._late: set[int] = set()
         self._sent = 0
         self._optimizers = 0
@@ -79,9 +82,9 @@ class Gradients:
         """Give *parameters* that are new the values that rank 0 has."""
         with torch.no_grad():
             for parameter in parameters:
-                if not hasattr(parameter, "_lumi_moai_hook") and not parameter.is_meta:
+                if parameter not in self._adopted and not parameter.is_meta:
                     group.from_rank_0(parameter.data)
-                    parameter._lumi_moai_hook = None  # known from now on
+                    self._adopted.add(parameter)
 
     def refresh(self) -> None:
         """Look again which parameters the script's optimizers have, if there are new ones."""
@@ -103,6 +106,8 @@ class Gradients:
             self._fill_buckets([parameter for parameter in self.parameters if parameter.requires_grad])
         for parameter in self.seen.newly_registered():
             self._listen(parameter)
+        for bucket in self.buckets:
+            bucket.missing = len(bucket.parameters)
         self._sent = 0
 
     def finish(self) -> None:
@@ -131,16 +136,17 @@ class Gradients:
             self._listen(parameter)
 
     def _listen(self, parameter: torch.Tensor) -> None:
-        if parameter.requires_grad and getattr(parameter, "_lumi_moai_hook", None) is None:
-            parameter._lumi_moai_hook = parameter.register_post_accumulate_grad_hook(self._arrived)
+        if parameter.requires_grad and parameter not in self._heard:
+            parameter.register_post_accumulate_grad_hook(self._arrived)
+            self._heard.add(parameter)
 
     def _arrived(self, parameter: torch.Tensor) -> None:
+        if parameter.grad is not None and parameter.grad.is_sparse:
+            raise RequestError("a sparse gradient cannot be averaged over ranks; make the embedding with sparse=False")
         bucket = self._bucket_of.get(id(parameter))
         if bucket is None:
             self._late.add(id(parameter))
             return
-        if parameter.grad is not None and parameter.grad.is_sparse:
-            raise RequestError("a sparse gradient cannot be averaged over ranks; make the embedding with sparse=False")
         bucket.missing -= 1
         if bucket.work is not None:
             raise RequestError(

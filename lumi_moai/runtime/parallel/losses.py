@@ -15,9 +15,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from .. import group
+from .known import Known
 from .share import Share
 
 _REDUCING = ("mean", "sum", "batchmean")
+_GLOBAL = Known()
 CurrentShare = Callable[[], Share | None]
 
 
@@ -39,13 +41,13 @@ class _OfAllRanks(torch.autograd.Function):
 
 def mark(scalar: torch.Tensor) -> torch.Tensor:
     """Remember that *scalar* is the same on all ranks already."""
-    scalar._lumi_moai_global = True
+    _GLOBAL.add(scalar)
     return scalar
 
 
 def is_marked(scalar: torch.Tensor) -> bool:
     """Whether *scalar* is known to be the same on all ranks."""
-    return getattr(scalar, "_lumi_moai_global", False)
+    return scalar in _GLOBAL
 
 
 def of_all_ranks(own: torch.Tensor, count: torch.Tensor | float | None, share: Share) -> torch.Tensor:
