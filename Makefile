@@ -22,7 +22,7 @@ $(VENV)/ready: setup.cfg pyproject.toml Makefile
 
 demo: $(VENV)/ready
 	@rm -rf $(DEMO)
-	$(BIN)/lumi-moai submit --site local --flavor Large --runs $(DEMO) --follow examples/train_gpt.py --save-dir $(abspath $(DEMO))/model
+	$(BIN)/lumi-moai submit --site local --flavor Large --runs $(DEMO) --follow examples/train_gpt.py --save-dir "$(CURDIR)/$(DEMO)/model"
 	$(BIN)/lumi-moai collect $(DEMO)/train_gpt-*
 
 fast: $(VENV)/ready

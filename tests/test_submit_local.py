@@ -187,3 +187,11 @@ def test_a_read_only_place(work):
     with pytest.raises(RunError, match=r"cannot be made: .*; choose another with --runs"):
         lumi_moai.submit(script(work, "print(1)"), flavor="Small", runs=str(work / "ro"))
     assert not rundir.entries()
+
+
+def test_a_word_that_the_script_does_not_know_is_told_by_rank_0_and_by_collect(work):
+    name = script(work, "import argparse; argparse.ArgumentParser().parse_args()")
+    run = lumi_moai.submit(name, "--nope", flavor="Large")
+    assert end(run) == "FAILED"
+    assert "unrecognized arguments: --nope" in run.logs(0)
+    assert "unrecognized arguments: --nope" in run.report().evidence.line

@@ -17,6 +17,7 @@ from submitit.local.local import Controller
 from ..rundir import RunFolder, write_json
 
 _POLL_SECONDS = 0.05
+_MOMENT_SECONDS = 1.0
 _GRACE_SECONDS = 5.0
 """How long the other ranks may outlive one that failed; Slurm's KillWait is longer, but nobody else waits here."""
 
@@ -65,17 +66,27 @@ class LocalController(Controller):
                 self._forward_signal(self.ahead)
                 warned = True
             self.timed_out = self.timed_out or now > deadline
-            if self.timed_out or self.cancelled or any(task.poll() for task in self.tasks):
+            if self.timed_out or self.cancelled or self._has_failed():
                 self._end_ranks()
             time.sleep(_POLL_SECONDS)
         return [task.returncode for task in self.tasks]
 
-    def _end_ranks(self) -> None:
-        """Ask all ranks and their children to end, wait, then make them."""
-        give_up = time.time() + _GRACE_SECONDS
-        self._signal_groups(signal.SIGTERM)
+    def _has_failed(self) -> bool:
+        """Whether a rank has failed; the others then get a moment, for the same mistake in all is told best by rank 0."""
+        if not any(task.poll() for task in self.tasks):
+            return False
+        self._wait_for_ranks(_MOMENT_SECONDS)
+        return True
+
+    def _wait_for_ranks(self, seconds: float) -> None:
+        give_up = time.time() + seconds
         while time.time() < give_up and any(task.poll() is None for task in self.tasks):
             time.sleep(_POLL_SECONDS)
+
+    def _end_ranks(self) -> None:
+        """Ask all ranks and their children to end, wait, then make them."""
+        self._signal_groups(signal.SIGTERM)
+        self._wait_for_ranks(_GRACE_SECONDS)
         self._signal_groups(signal.SIGKILL)
         for task in self.tasks:
             task.wait()

@@ -83,6 +83,7 @@ _SIGNS = (
     _sign("failed", 65, "Fatal Python error"),
     _sign("failed", 62, "Error", _LABEL + rb"(?!" + _ECHO + rb")(?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*Error(?::|[ \t]*$)"),
     _sign("failed", 62, "xception", _LABEL + rb"(?!" + _ECHO + rb")(?:[A-Za-z_]\w*\.)*\w*Exception(?::|[ \t]*$)"),
+    _sign("failed", 59, ": error: ", _LABEL + rb"[\w./-]+\.py(?: [\w-]+)?: error: "),  # argparse
     _sign("failed", 57, "Segmentation fault"),
     _sign("failed", 56, "core dumped"),
     _sign("failed", 56, "terminate called after throwing"),
