@@ -279,3 +279,8 @@ def test_what_is_no_rate_is_not_counted():
     assert (len(found), found.median()) == (0, None)
     found.add([2.0, math.nan])
     assert found.median() == 2.0
+
+
+def test_a_duration_of_lines_ten_steps_apart_is_no_step_time():
+    assert read(b"".join(FULL % (step, 1.0, 2.0, 9.0) for step in (10, 20, 30, 40))).step_seconds is None
+    assert read(b"".join(FULL % (step, 1.0, 2.0, 9.0) for step in (1, 2, 3, 4))).step_seconds == 2.0

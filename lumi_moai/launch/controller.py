@@ -72,7 +72,7 @@ class LocalController(Controller):
         return [task.returncode for task in self.tasks]
 
     def _has_failed(self) -> bool:
-        """Whether a rank has failed; the others then get a moment, for the same mistake in all is told best by rank 0."""
+        """Whether a rank has failed; the others then get a moment, for rank 0 tells best what all did wrong."""
         if not any(task.poll() for task in self.tasks):
             return False
         self._wait_for_ranks(_MOMENT_SECONDS)

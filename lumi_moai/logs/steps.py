@@ -91,8 +91,13 @@ class Steps:
             self.first_rate = float(rate)
 
     def step_seconds(self) -> float | None:
-        """Median seconds of a step after the first record."""
-        return self._seconds.median()
+        """Median seconds of a step after the first record; None where lines are several steps apart.
+
+        Some programs then log the time of one step and some that of all steps since the last line, and none says which.
+        """
+        covered = (self.last_step or 0) - (self.first_step or 0)
+        apart = self.records > 1 and self.restarts == 0 and covered >= self.records
+        return None if apart else self._seconds.median()
 
     def throughput(self, scope: str) -> Throughput | None:
         """Median rate after the first record; None where no rate was logged after it."""
