@@ -7,7 +7,7 @@ One file, one device, and one line for lumi-moai. Run it any way you like, the l
     lumi-moai submit --flavor 8xLarge examples/train_gpt.py --batch-size 512
 
 What to expect from the defaults (0.28 M parameters, 32 rows of 64 bytes = 2,048 tokens a step; a byte has 256 values,
-so a model that knows nothing starts at ln 256 = 5.55, and one that knows only how often each byte occurs ends near 3.1):
+so a model that knows nothing starts at ln 256 = 5.55; one that knows only how often each byte occurs ends near 3.1):
 
     [Step 10/120] | Loss: 4.2454447746276855 | Duration: 0.38 | Throughput: 53894.74 tokens/sec
     [Step 60/120] | Loss: 2.759643316268921 | Duration: 0.35 | Throughput: 58514.29 tokens/sec
