@@ -271,3 +271,24 @@ def test_torchrun_starts_the_ranks(work):
         text=True,
     )
     assert sorted(done.stdout.splitlines()) == ["0 ['--lr', '1', '--']", "1 ['--lr', '1', '--']"]
+
+
+def test_open_files_are_written_and_pools_end_though_the_rank_leaves_early(work):
+    run = Run(work, launch(2))
+    text = (
+        "import os, torch, concurrent.futures\n"
+        "pool = concurrent.futures.ThreadPoolExecutor(2); pool.submit(print, 'from a pool')\n"
+        "held = open(f'out{os.environ[\"RANK\"]}', 'w'); held.write('kept')\n"
+    )
+    ranks = run.ranks(submitit(2), run.script(text))
+    assert [rank.code for rank in ranks] == [0, 0], ranks[0].err
+    assert {path.read_text() for path in work.rglob("out[01]")} == {"kept"}
+
+
+def test_a_script_that_knows_nothing_of_its_ranks_is_told(work):
+    run = Run(work, launch(2))
+    ranks = run.ranks(submitit(2), run.script("import torch"))
+    assert "this script ran 2 times" in ranks[0].err
+    assert ranks[1].err == ""
+    joined = "import torch.distributed as dist; dist.init_process_group('gloo'); dist.destroy_process_group()"
+    assert "ran 2 times" not in run.ranks(submitit(2, job="78"), run.script(joined))[0].err

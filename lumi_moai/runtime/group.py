@@ -1,11 +1,14 @@
 """The process group of the ranks: made when the script's one line asks for it, left in order at the end."""
 
+import functools
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from . import accelerator
+
+_JOINED: list[bool] = []
 
 
 def join() -> None:
@@ -17,6 +20,25 @@ def join() -> None:
         dist.init_process_group("nccl", device_id=accelerator.device())
     else:
         dist.init_process_group("gloo")
+
+
+def remember_joining() -> None:
+    """Notice from now on when a process group is made, by us or by the script; torch forgets one that was left."""
+    if not dist.is_available():
+        return
+    make = dist.init_process_group
+
+    @functools.wraps(make)
+    def noticed(*arguments: Any, **words: Any) -> Any:
+        _JOINED.append(True)
+        return make(*arguments, **words)
+
+    dist.init_process_group = noticed
+
+
+def was_joined() -> bool:
+    """Whether this rank has had a process group."""
+    return bool(_JOINED)
 
 
 def leave(*, together: bool) -> None:

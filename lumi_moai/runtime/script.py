@@ -1,6 +1,8 @@
 """The user's script: run as Python itself would run it, with its own exit code and its own traceback."""
 
 import atexit
+import gc
+import io
 import os
 import runpy
 import signal
@@ -8,6 +10,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType, TracebackType
 
@@ -67,23 +70,41 @@ def guarded(script: Callable[[], None], ranks: Ranks, meeting: Meeting) -> int:
     return 0
 
 
-def end(code: int) -> None:
-    """Leave the process with *code*.
+def end(code: int, *, connected: bool = False) -> None:
+    """Leave the process with *code*; *connected* says that it may have had a network to other ranks.
 
-    A rank that failed leaves within seconds and without the interpreter's own clearing up: its network still waits for
-    ranks that are gone, and would hang or abort then. Its threads and exit functions get their turn before.
+    Such a rank, and one that failed, leaves without the interpreter's own clearing up: torch's network threads have
+    been seen to abort in it ("terminate called without an active exception") or to wait for ranks that are gone.
+    Threads, exit functions and open files get their turn before.
     """
-    if code == 0:
+    if code == 0 and not connected:
         sys.exit(0)
+    if code == 0:
+        threading._shutdown()  # type: ignore[attr-defined]  # as the interpreter: ends idle pools, waits for threads
+    else:
+        _hurry_threads()
+    atexit._run_exitfuncs()
+    _flush_files()
+    os._exit(code)
+
+
+def _hurry_threads() -> None:
+    """Give the threads of a failed rank a moment, and the rank itself a last one."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(_LAST_SECONDS)  # the kernel's own, for whatever hangs from here on
     for thread in threading.enumerate():
         if thread is not threading.current_thread() and not thread.daemon:
             thread.join(_THREAD_SECONDS)
-    atexit._run_exitfuncs()
+
+
+def _flush_files() -> None:
+    """Write out what open files still hold, as the interpreter would."""
+    for thing in gc.get_objects():
+        if issubclass(type(thing), io.IOBase):  # not isinstance, which asks a proxy for what it stands for
+            with suppress(OSError, ValueError):
+                thing.flush()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)
 
 
 def _exit_code(stop: SystemExit) -> int:

@@ -21,6 +21,10 @@ from .output import mutable_streams
 from .ranks import Ranks, read
 
 _USAGE = "usage: python -m lumi_moai.runtime --run RUN -- (SCRIPT | --module NAME) ARG..."
+_ALONE = (
+    "lumi-moai: Warning: this script ran {count} times, once on each rank, and no rank knew of the others: add "
+    "lumi_moai.enable_advanced_parallelization() to train on all devices, or submit it on one (--flavor Small)"
+)
 _INTERFACES = Path("/sys/class/net")
 
 
@@ -83,7 +87,7 @@ def main(words: list[str]) -> None:
     meeting = meet(here.run, here.ranks)
     code = script.guarded(partial(_run, command), here.ranks, meeting)
     _farewell(here, meeting, code)
-    script.end(code)
+    script.end(code, connected=here.ranks.world_size > 1 and "torch" in sys.modules)
 
 
 def _prepare(command: Command) -> Here | None:
@@ -142,9 +146,10 @@ def _run(command: Command) -> None:
 
 
 def _meet_torch() -> None:
-    from . import accelerator, parallel
+    from . import accelerator, group, parallel
 
     accelerator.install()
+    group.remember_joining()
     parallel.install()
 
 
@@ -153,6 +158,8 @@ def _farewell(here: Here, meeting: Meeting, code: int) -> None:
     if code == 0 and "torch" in sys.modules:
         from . import group, parallel
 
+        if here.ranks.world_size > 1 and here.ranks.rank == 0 and not group.was_joined():
+            print(_ALONE.format(count=here.ranks.world_size), file=sys.stderr)
         group.leave(together=parallel.is_on())
     if here.launch.launcher == "local":
         watch.leave(here.ranks, meeting, code)
