@@ -17,6 +17,7 @@ WRONG_BINDING = 78
 PATIENCE_SECONDS = 60.0
 """How long rank 0 waits for the others' rows, unless LUMI_MOAI_CERTIFICATE_SECONDS says otherwise."""
 _JUDGEMENT_SECONDS = 30.0
+_REASONS = 3
 _LONGEST_TABLE = 64
 
 
@@ -114,9 +115,14 @@ def _say(launch: Launch, rows: Sequence[Row], verdict: Verdict, goes_on: bool) -
     elif verdict.right:
         lines = [f"certificate right: {ranks}; Slurm gave cores away from their device", *verdict.remarks]
     else:
-        lines = [f"certificate wrong: {ranks}", *table(launch, rows), *verdict.faults, _way_out(launch, goes_on)]
+        why = [*verdict.faults[:_REASONS], *_more(len(verdict.faults) - _REASONS)]
+        lines = [f"certificate wrong: {ranks}", *table(launch, rows), *why, _way_out(launch, goes_on)]
     sys.stderr.write("".join(f"lumi-moai: {line}\n" for line in lines))
     sys.stderr.flush()
+
+
+def _more(rest: int) -> list[str]:
+    return [f"(and {rest} more such sentences in the run folder's certificate)"] if rest > 0 else []
 
 
 def _way_out(launch: Launch, goes_on: bool) -> str:
