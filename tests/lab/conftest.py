@@ -17,7 +17,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ HERE = Path(__file__).resolve().parent
 CLUSTER_TOOLS = ("munged", "mariadbd", "slurmdbd", "slurmctld", "slurmd")
 NODE_TOOLS = ("qemu-system-x86_64", "busybox", "cpio", "modprobe", "munged", "slurmctld", "slurmd")
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+UNTESTED: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,14 @@ def require(tools: Sequence[str]) -> None:
     if reason and os.environ.get("LUMI_MOAI_REQUIRE_LAB") == "1":
         pytest.fail(reason + " LUMI_MOAI_REQUIRE_LAB=1 does not allow to skip.", pytrace=False)
     if reason:
-        # A warning as well: pytest tells the reasons of skipped tests only when asked.
-        warnings.warn("NOT TESTED ON REAL SLURM. " + reason, stacklevel=1)
+        UNTESTED.add(reason)
         pytest.skip(reason)
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Say it aloud: pytest tells the reasons of skipped tests only when asked."""
+    for reason in sorted(UNTESTED):
+        terminalreporter.write_line(f"NOT TESTED ON REAL SLURM. {reason}", yellow=True, bold=True)
 
 
 def clean_env(**more: str) -> dict[str, str]:
