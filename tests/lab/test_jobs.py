@@ -7,6 +7,7 @@ import json
 import re
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,11 +140,17 @@ def test_a_requeued_job_goes_on_in_the_same_log(door):
     )
     run = door.submit("--flavor", "Small", name)
     door.log_until(run["job_id"], "start 0")
-    door.cluster.run("scontrol", "requeue", run["job_id"])
-    text = door.log_until(run["job_id"], "start 1", seconds=120)
-    assert text.index("start 0") < text.index("start 1")
-    assert door.until(run["job_id"], "COMPLETED") == "COMPLETED"
+    with ThreadPoolExecutor() as pool:
+        followed = pool.submit(door.run, "logs", run["job_id"], "--follow")
+        door.cluster.run("scontrol", "requeue", run["job_id"])
+        text = door.log_until(run["job_id"], "start 1", seconds=120)
+        assert text.index("start 0") < text.index("start 1")
+        assert door.until(run["job_id"], "COMPLETED") == "COMPLETED"
+        assert followed.result(timeout=60).stdout == door.run("logs", run["job_id"]).stdout
     assert len(list(Path(run["folder"], "certificate").glob("*.json"))) == 2
+    report = door.json("collect", run["job_id"])
+    assert report["outcome"] == "completed"
+    assert report["starts"] == 2
 
 
 def test_cancel(door):
