@@ -196,6 +196,20 @@ def test_out_of_memory_is_named(door):
     assert report["outcome"] == "out_of_memory", report
 
 
+def test_a_node_that_fails_is_named(door):
+    run = door.submit("--flavor", "Small", "--sbatch", "no-requeue", door.script("import time; time.sleep(300)"))
+    door.until(run["job_id"], "RUNNING")
+    node = door.cluster.run("squeue", "-h", "-j", run["job_id"], "-o", "%N").stdout.strip()
+    door.cluster.run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=tested")
+    try:
+        assert door.until(run["job_id"], "NODE_FAIL", seconds=90) == "NODE_FAIL"
+    finally:
+        door.cluster.run(
+            "scontrol", "update", f"NodeName={node}", "State=RESUME", check=False
+        )  # it may be back by itself
+    assert door.json("collect", run["job_id"])["outcome"] == "node_failure"
+
+
 def test_a_thousand_runs_are_one_sbatch(door):
     name = door.script("print(1)")
     run = door.submit("--flavor", "Small", "--array", "0-999%1", "--sbatch", "hold", name)
