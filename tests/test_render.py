@@ -226,3 +226,24 @@ def test_a_broken_template_is_a_sentence(tmp_path, body, words):
 def test_a_missing_template_is_a_sentence(tmp_path):
     with pytest.raises(ConfigError, match=r"no template .*nowhere.j2"):
         render(job_on("lumi", "Small"), [str(tmp_path)], "nowhere.j2")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: giving a folder to somebody else needs root")
+def test_a_cache_folder_that_somebody_else_made_is_refused(tmp_path):
+    words = re.search(r"bash -c '([^']*LUMI_MOAI_CACHE[^']*)'", script_for("lumi", "xLarge").text)[1]
+
+    def made_in(folder):
+        env = {"LUMI_MOAI_CACHE": str(folder), "PATH": "/usr/bin:/bin"}
+        return subprocess.run(["bash", "-c", words, "caches", "miopen", "a b"], env=env).returncode == 0
+
+    assert made_in(tmp_path / "mine")
+    assert {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "mine").iterdir()} == {
+        "miopen": 0o700,
+        "a b": 0o700,
+    }
+    assert (tmp_path / "mine").stat().st_mode & 0o777 == 0o700
+    assert made_in(tmp_path / "mine"), "a requeued job finds its own"
+    (tmp_path / "theirs").mkdir(mode=0o777)
+    os.chown(tmp_path / "theirs", 65534, 65534)
+    assert not made_in(tmp_path / "theirs")
+    assert not list((tmp_path / "theirs").iterdir())

@@ -27,7 +27,8 @@ export TRITON_CACHE_DIR="$LUMI_MOAI_CACHE"/triton
 export TORCHINDUCTOR_CACHE_DIR="$LUMI_MOAI_CACHE"/inductor
 export TORCH_EXTENSIONS_DIR="$LUMI_MOAI_CACHE"/extensions
 srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --cpus-per-task=1 \
-    mkdir -p -m 700 -- "$LUMI_MOAI_CACHE"/triton "$LUMI_MOAI_CACHE"/inductor "$LUMI_MOAI_CACHE"/extensions || exit 1
+    bash -c 'umask 077; mkdir -p -- "$LUMI_MOAI_CACHE"; [ -O "$LUMI_MOAI_CACHE" ] && cd -- "$LUMI_MOAI_CACHE" && mkdir -p -- "$@"' \
+    caches triton inductor extensions || exit 1
 
 srun \
     --cpus-per-task=64 \
