@@ -195,3 +195,23 @@ def test_a_word_that_the_script_does_not_know_is_told_by_rank_0_and_by_collect(w
     assert end(run) == "FAILED"
     assert "unrecognized arguments: --nope" in run.logs(0)
     assert "unrecognized arguments: --nope" in run.report().evidence.line
+
+
+def test_real_devices_of_this_machine_are_counted_and_shown_to_the_ranks(work, own_world, monkeypatch):
+    """Two files stand for two devices of this machine, which has none."""
+    from lumi_moai import catalog
+
+    for name in ("dev0", "dev1"):
+        (work / name).touch()
+    folder = own_world / ".config/lumi-moai/sites"
+    folder.mkdir(parents=True)
+    local = (catalog.folders("sites")[-1] / "local.yaml").read_text().splitlines()
+    mine = [f'device_files: ["{work}/dev[0-9]"]' if line.startswith("device_files") else line for line in local]
+    (folder / "desk.yaml").write_text("\n".join(mine))
+    monkeypatch.setenv("LUMI_MOAI_SITE", "desk")
+    name = script(work, "import os; print('sees', os.environ['CUDA_VISIBLE_DEVICES'])")
+    with pytest.raises(RequestError, match="Large is 4 devices and this machine has 2"):
+        lumi_moai.submit(name, flavor="Large")
+    run = lumi_moai.submit(name, flavor="Medium")
+    assert end(run) == "COMPLETED"
+    assert "sees 0,1" in run.logs(1)
