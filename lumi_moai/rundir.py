@@ -74,22 +74,6 @@ class RunFolder:
         """
         return read_json(self.job_file)
 
-    def log_files(self, job_id: str) -> list[Path]:
-        """The logs of *job_id*, the batch step's first, then by rank."""
-        found = [*self.logs.glob(f"*-{job_id}.log"), *self.logs.glob(f"*-{job_id}-rank*.log")]
-        return sorted(found, key=_log_order)
-
-
-def _log_order(path: Path) -> tuple[int, str]:
-    rank = rank_of(path)
-    return (-1 if rank is None else rank, path.name)
-
-
-def rank_of(log: Path) -> int | None:
-    """The rank whose log this is, None for the batch step's."""
-    _, found, rank = log.stem.rpartition("-rank")
-    return int(rank) if found and rank.isdecimal() else None
-
 
 def make(path: Path) -> RunFolder:
     """A new run folder at *path*, only for its owner.

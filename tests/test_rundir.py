@@ -109,10 +109,3 @@ def test_finding_runs(work):
     assert rundir.find("123_2") == (RunFolder(work), "123_2")
     with pytest.raises(RunError, match="no run '5' among yours"):
         rundir.find("5")
-
-
-def test_logs_in_order_of_ranks(work):
-    folder = rundir.make(work / "run")
-    for name in ["t-1-rank10.log", "t-1-rank2.log", "t-1.log", "t-12-rank0.log"]:
-        (folder.logs / name).touch()
-    assert [path.name for path in folder.log_files("1")] == ["t-1.log", "t-1-rank2.log", "t-1-rank10.log"]
