@@ -9,6 +9,7 @@ from typing import Literal
 from .binding import Launch, cpu_masks, topology
 from .errors import RequestError, did_you_mean
 from .flavor import Placement
+from .plan import Wishes
 from .site import Cache, Container, JobPolicy, Node, Site, Variable
 
 # Options that a job's correctness rests on, and how to ask for them instead.
@@ -61,6 +62,7 @@ class Request:
     container: str | None = None
     """Name of a container of the site, `none`, or None for the site's default."""
     array: str | None = None
+    wishes: Wishes = field(default_factory=Wishes)
     env: Mapping[str, str] = field(default_factory=dict)
     sbatch: Mapping[str, str] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict)
@@ -145,6 +147,8 @@ class JobSpec:
     masks: tuple[str, ...]
     """CPU masks by local rank; empty where Slurm chooses the cores."""
     launch: Launch
+    wishes: Wishes
+    """How the runtime is to parallelise the script."""
     command: tuple[str, ...]
     module: bool
     """The first word of `command` is a module (`python -m`), not a script."""
@@ -177,7 +181,7 @@ class JobSpec:
     def as_json(self) -> dict[str, object]:
         """The `job` part of `job.json`."""
         plain = asdict(self)
-        del plain["launch"]  # stands beside it, for the ranks
+        del plain["launch"], plain["wishes"]  # stand beside it, for the ranks
         return plain
 
 
@@ -216,6 +220,7 @@ def make_job(
         memory_gib=placement.memory_gib,
         masks=_masks(node, launch),
         launch=launch,
+        wishes=request.wishes,
         command=command,
         module=request.module,
         python=container.python if container else python,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lumi_moai.binding import Launch, Topology
+from lumi_moai.plan import Wishes
 
 MINE = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
 FEW_SECONDS = 240
@@ -51,10 +52,11 @@ def launch(ranks, **words):
 class Run:
     """A run folder, and ways to start its ranks."""
 
-    def __init__(self, folder, description):
+    def __init__(self, folder, description, wishes=None):
         self.folder = Path(folder)
         (self.folder / "code").mkdir(parents=True, exist_ok=True)
-        (self.folder / "job.json").write_text(json.dumps({"launch": description.as_json()}))
+        job = {"launch": description.as_json(), "parallel": (wishes or Wishes()).as_json()}
+        (self.folder / "job.json").write_text(json.dumps(job))
 
     def script(self, text, name="script.py"):
         path = self.folder / "code" / name

@@ -45,6 +45,26 @@ KEYS = (
     Key(name="launcher", help="How ranks start.", default="srun", choices=("srun", "torchrun")),
     Key(name="binding", help="What happens when a rank sits wrong.", default="strict", choices=("strict", "warn")),
     Key(name="runs", help="Folder in which run folders are made.", default="lumi-moai-runs"),
+    Key(
+        name="parallel",
+        help="Which scripts are parallelised: those with the one `line`, every script (`auto`), or none "
+        "(`script`: it is distributed already).",
+        default="line",
+        choices=("line", "auto", "script"),
+    ),
+    Key(
+        name="layout",
+        help="How the model is laid out over the devices: fsdp, tp=2, recompute=full and their kind.",
+        default="auto",
+    ),
+    Key(
+        name="self_check",
+        help="Compare the first step on all devices with one device.",
+        default="on",
+        choices=("on", "off"),
+    ),
+    Key(name="checkpoint", help="Seconds between checkpoints, `auto` or `off`.", default="auto"),
+    Key(name="keep", help="How many checkpoints stay.", default="2"),
     Key(name="env", help="Environment variables of the job.", mapping=True),
     Key(name="sbatch", help="Further sbatch options.", mapping=True),
 )

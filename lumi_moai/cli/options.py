@@ -34,6 +34,13 @@ _OPTIONS = (
     click.option("--container", metavar="NAME|none", help="Image to run in, or this machine's own Python."),
     click.option("--launcher", metavar="srun|torchrun", help="One task per device, or one per node."),
     click.option("--binding", metavar="strict|warn", help="Stop, or only warn, when a rank sits away from its device."),
+    click.option("--parallel", metavar="line|auto|script", help="Parallelise scripts with the one line, every"
+                 " script, or none, because it is distributed already."),
+    click.option("--layout", metavar="WORDS", help="How the model lies on the devices: auto, replicate, fsdp,"
+                 " zero2, hsdp, tp=2, pp=4, recompute=full, micro_batches=4, bf16, offload, compile; with commas."),
+    click.option("--self-check", metavar="on|off", help="Compare the first step on all devices with one device."),
+    click.option("--checkpoint", metavar="auto|off|SECONDS", help="How often the training is saved for a requeue."),
+    click.option("--keep", metavar="N", help="How many of these checkpoints stay; 2 by default."),
     click.option("--array", metavar="INDICES", help="Run the script once per index: 0-9, 1,3,5 or 0-99%10."),
     click.option("--sbatch", callback=_pairs, help="Any further sbatch option, as qos=NAME.", multiple=True,
                  metavar="OPTION[=VALUE]"),

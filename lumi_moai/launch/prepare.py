@@ -13,6 +13,7 @@ from ..catalog.settings import Setting, resolve_site, settings
 from ..errors import RequestError
 from ..flavor import Placement
 from ..job import JobSpec, Request, make_job, script_name
+from ..plan import Wishes
 from ..render import Script, render
 from ..resources import root
 from ..site import Site
@@ -82,6 +83,7 @@ def prepare(
         binding=_value(layers, "binding"),
         container=_value(layers, "container"),
         array=array,
+        wishes=_wishes(layers),
         env=_texts(layers, "env"),
         sbatch=_texts(layers, "sbatch"),
         origins=_origins(layers, flavor_origin, name=name, array=array),
@@ -98,6 +100,12 @@ def _value(layers: Mapping[str, Setting], name: str) -> Any:
 
 def _texts(layers: Mapping[str, Setting], name: str) -> dict[str, str]:
     return {key: text for key, (text, _) in (_value(layers, name) or {}).items()}
+
+
+def _wishes(layers: Mapping[str, Setting]) -> Wishes:
+    return Wishes.parse(
+        **{name: _value(layers, name) for name in ("parallel", "layout", "self_check", "checkpoint", "keep")}
+    )
 
 
 def _flavor(site: Site, layers: Mapping[str, Setting]) -> tuple[str, str]:

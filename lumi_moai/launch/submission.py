@@ -120,6 +120,7 @@ def _fill(folder: RunFolder, prepared: Prepared, job: JobSpec) -> None:
             "schema": rundir.SCHEMA,
             "job": job.as_json(),
             "launch": job.launch.as_json(),
+            "parallel": job.wishes.as_json(),
             "estimate": {
                 "billing_units": bill.billing_units,
                 "unit": bill.unit,

@@ -44,6 +44,13 @@ def device() -> "torch.device":
     return torch.device("cuda", torch.cuda.current_device()) if is_gpu() else torch.device("cpu")
 
 
+def memory_bytes() -> int:
+    """Memory of this rank's device; where the CPU stands in, that of the machine."""
+    import torch
+
+    return torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+
+
 def seed(number: int) -> None:
     """Start the random numbers of this rank's device from *number*; those of the CPU, which the ranks share, stay."""
     import torch

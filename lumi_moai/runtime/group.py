@@ -9,6 +9,8 @@ import torch.distributed as dist
 from . import accelerator
 
 _JOINED: list[bool] = []
+_DATA: list[Any] = [None]
+"""The group of the ranks that share out a batch; None for all ranks."""
 
 
 def join() -> None:
@@ -17,7 +19,8 @@ def join() -> None:
         return
     if accelerator.is_gpu():
         # Naming the device lets the library connect at once, and keeps a rank from opening a context on device 0.
-        dist.init_process_group("nccl", device_id=accelerator.device())
+        # The CPU's library beside it, for checkpoints that are written while training goes on.
+        dist.init_process_group("cpu:gloo,cuda:nccl", device_id=accelerator.device())
     else:
         dist.init_process_group("gloo")
 
@@ -52,21 +55,31 @@ def leave(*, together: bool) -> None:
         dist.destroy_process_group()
 
 
+def share_among(data_group: Any) -> None:
+    """From now on *data_group* shares out batches, None for all ranks."""
+    _DATA[0] = data_group
+
+
 def total(values: torch.Tensor) -> torch.Tensor:
-    """The sum of *values* over all ranks."""
+    """The sum of *values* over the ranks that share out a batch."""
     travelling = values.to(accelerator.device(), copy=True)
-    dist.all_reduce(travelling)
+    dist.all_reduce(travelling, group=_DATA[0])
     return travelling.to(values.device)
 
 
+def start_total(values: torch.Tensor) -> dist.Work:
+    """Start to add up *values*, in place, over the ranks that share out a batch."""
+    return dist.all_reduce(values, group=_DATA[0], async_op=True)
+
+
 def start_average(values: torch.Tensor) -> tuple[dist.Work, int]:
-    """Start to average *values* over all ranks, in place.
+    """Start to average *values* over the ranks that share out a batch, in place.
 
     Wait for the work that is returned, and divide by the number: gloo cannot average, so it leaves the sum.
     """
     if accelerator.is_gpu():
-        return dist.all_reduce(values, dist.ReduceOp.AVG, async_op=True), 1
-    return dist.all_reduce(values, async_op=True), dist.get_world_size()
+        return dist.all_reduce(values, dist.ReduceOp.AVG, group=_DATA[0], async_op=True), 1
+    return start_total(values), dist.get_world_size(_DATA[0])
 
 
 def agree(value: object) -> Any:

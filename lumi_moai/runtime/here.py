@@ -1,10 +1,11 @@
 """What this process knows about itself once it has been started as a rank; nothing when a script runs by itself."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from socket import socket
 
 from ..binding import Launch
+from ..plan import Wishes
 from .output import Muted
 from .ranks import Ranks
 
@@ -16,10 +17,17 @@ class Here:
     ranks: Ranks
     launch: Launch
     run: Path
+    wishes: Wishes = field(default_factory=Wishes)
+    """What the user asked of the runtime."""
     streams: tuple[Muted, ...] = ()
     """The script's stdout and stderr on ranks other than 0, which can be silenced."""
     port_holder: socket | None = None
     """On rank 0, keeps the port that the ranks agreed on from being given to anybody else."""
+
+    @property
+    def devices_shared_by(self) -> int:
+        """How many ranks share one device's memory: 1, or all ranks of the node where the CPU stands in."""
+        return 1 if self.launch.bind else self.ranks.local_world_size
 
 
 _KNOWN: list[Here] = []

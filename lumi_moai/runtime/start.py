@@ -14,8 +14,9 @@ from pathlib import Path
 
 from ..binding import Launch
 from ..errors import LumiMoaiError, RunError
+from ..plan import Wishes
 from . import alarm, certificate, cores, late, script, watch
-from .here import Here, remember
+from .here import Here, here, remember
 from .meeting import Meeting, meet, settle
 from .output import mutable_streams
 from .ranks import Ranks, read
@@ -57,14 +58,15 @@ def parse(words: list[str]) -> Command | None:
     return Command(run=run.absolute(), target=rest[0], is_module=is_module, arguments=tuple(rest[1:]))
 
 
-def read_launch(run: Path) -> Launch:
-    """What the run folder says about the launch.
+def read_job(run: Path) -> tuple[Launch, Wishes]:
+    """What the run folder says about the launch, and what the user asked of the runtime.
 
     Raises RunError when job.json is missing or is no job.
     """
     path = run / "job.json"
     try:
-        return Launch.from_json(json.loads(path.read_text(encoding="utf-8"))["launch"])
+        data = json.loads(path.read_text(encoding="utf-8"))
+        return Launch.from_json(data["launch"]), Wishes.from_json(data.get("parallel", {}))
     except OSError as error:
         raise RunError(f"cannot read {path} ({error.strerror}); --run must name the folder of a run") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -78,21 +80,21 @@ def main(words: list[str]) -> None:
         print(_USAGE, file=sys.stderr)
         sys.exit(2)
     try:
-        here = _prepare(command)
+        me = _prepare(command)
     except LumiMoaiError as error:
         print(f"lumi-moai: {error}", file=sys.stderr)
         sys.exit(1)
-    if here is None:
+    if me is None:
         sys.exit(certificate.WRONG_BINDING)
-    meeting = meet(here.run, here.ranks)
-    code = script.guarded(partial(_run, command), here.ranks, meeting)
-    _farewell(here, meeting, code)
-    script.end(code, connected=here.ranks.world_size > 1 and "torch" in sys.modules)
+    meeting = meet(me.run, me.ranks)
+    code = script.guarded(partial(_run, command), me.ranks, meeting)
+    _farewell(me, meeting, code)
+    script.end(code, connected=me.ranks.world_size > 1 and "torch" in sys.modules)
 
 
 def _prepare(command: Command) -> Here | None:
     """Everything before the script: who am I, where do I sit, may the job go on; None when it may not."""
-    launch = read_launch(command.run)
+    launch, wishes = read_job(command.run)
     ranks = read(os.environ)
     alarm.listen(launch.signal, announce=ranks.rank == 0)
     meeting = meet(command.run, ranks)
@@ -108,9 +110,9 @@ def _prepare(command: Command) -> Here | None:
         watch.keep_watch(ranks, meeting, pids)
     set_environment(os.environ, ranks, launch, len(row.cores))
     streams = mutable_streams() if ranks.rank != 0 else ()
-    here = Here(ranks=ranks, launch=launch, run=command.run, streams=streams, port_holder=holder)
-    remember(here)
-    return here
+    me = Here(ranks=ranks, launch=launch, run=command.run, wishes=wishes, streams=streams, port_holder=holder)
+    remember(me)
+    return me
 
 
 def set_environment(environ: MutableMapping[str, str], ranks: Ranks, launch: Launch, cores_here: int) -> None:
@@ -150,16 +152,21 @@ def _meet_torch() -> None:
 
     accelerator.install()
     group.remember_joining()
+    me = here()
+    if me is None or me.wishes.mode == "script":
+        return
     parallel.install()
+    if me.wishes.mode == "auto":
+        parallel.enable()
 
 
-def _farewell(here: Here, meeting: Meeting, code: int) -> None:
+def _farewell(me: Here, meeting: Meeting, code: int) -> None:
     """Part from the other ranks; those of a job that went well wait for each other and leave their network in order."""
     if code == 0 and "torch" in sys.modules:
         from . import group, parallel
 
-        if here.ranks.world_size > 1 and here.ranks.rank == 0 and not group.was_joined():
-            print(_ALONE.format(count=here.ranks.world_size), file=sys.stderr)
+        if me.ranks.world_size > 1 and me.ranks.rank == 0 and not group.was_joined():
+            print(_ALONE.format(count=me.ranks.world_size), file=sys.stderr)
         group.leave(together=parallel.is_on())
-    if here.launch.launcher == "local":
-        watch.leave(here.ranks, meeting, code)
+    if me.launch.launcher == "local":
+        watch.leave(me.ranks, meeting, code)

@@ -2,7 +2,10 @@
 
 Every rank runs the whole script. What makes them one device:
 
-    options    which of MoAI's options this storey keeps; the others are refused
+    options    MoAI's options, as wishes for the layout
+    roots      the models of the script, and what takes part when it calls one
+    place      where this rank stands in the plan's mesh
+    layout/    the model spread over the ranks, in place
     share      which rows of a global batch belong to a rank, and what they weigh
     loader     every DataLoader hands each rank its share of the global batch
     training   whether the script trains or evaluates, where every rank sees everything
@@ -18,6 +21,7 @@ The functions of torch are replaced right after torch is imported, so that a scr
 
 from typing import TYPE_CHECKING, Any
 
+from ...plan import Layout
 from ..here import here
 from . import options
 
@@ -25,17 +29,20 @@ if TYPE_CHECKING:
     from .seen import Seen
 
 _SEEN: list["Seen"] = []
+_WAITING: list[Layout] = []
+"""What the one line asked for in a script that has not imported torch yet, and perhaps never will."""
 
 
 def install() -> None:
-    """Make torch ready for `enable()`, where the job has several ranks; called once, right after torch was imported."""
-    me = here()
-    if me is not None and me.ranks.world_size > 1:
+    """Make torch ready for `enable()`; called once in a rank, right after torch was imported."""
+    if here() is not None:
         from . import replace
         from .seen import Seen
 
         _SEEN.append(Seen())
         replace.install(_SEEN[0])
+        for layout in _WAITING:
+            _start(layout)
 
 
 def is_on() -> bool:
@@ -47,26 +54,29 @@ def enable(**choices: Any) -> None:
     """Train on all ranks of this job as if they were one device.
 
     The batch of the script is the global batch: each rank gets its rows, losses and gradients are those of the whole
-    batch, rank 0 prints and saves. Outside the runtime, and with one rank, nothing changes. *choices* are MoAI's
-    options (`options.KNOWN`), each `"auto"` or off. Raises RequestError for an option that cannot be kept.
+    batch, rank 0 prints and saves. Outside the runtime nothing changes. *choices* are MoAI's options (`options.KNOWN`),
+    each `"auto"` or a value. Raises RequestError for an option that cannot be.
     """
     me = here()
+    layout = options.wishes(choices)
     if me is None:
-        return
-    options.check(choices)
-    if me.ranks.world_size == 1:
-        return
-    import torch  # noqa: F401  (its import is what calls `install`)
-
-    from .. import group
-    from .engine import Engine, agree_on_chance
-
-    seen = _SEEN[0]
-    if seen.engine is not None:
         return
     for stream in me.streams:
         stream.silence()
+    if _SEEN:
+        _start(layout)
+    else:
+        _WAITING.append(layout)
+
+
+def _start(layout: Layout) -> None:
+    from .. import group
+    from .engine import Engine, agree_on_chance
+
+    me, seen = here(), _SEEN[0]
+    if me is None or seen.engine is not None:
+        return
     group.join()
     agree_on_chance()
-    seen.engine = Engine(me.ranks.rank, me.ranks.world_size, seen)
+    seen.engine = Engine(me, seen, layout)
     seen.engine.gradients.refresh()

@@ -9,11 +9,15 @@ import torch
 import torch.distributed as dist
 from torch.utils.data import DataLoader
 
+from ... import planner
 from ...errors import RequestError
+from ...plan import Layout
 from .. import accelerator, group
-from . import losses
+from ..here import Here
+from . import layout, losses, place, roots
 from .gradients import Gradients
 from .loader import Cutter, generators
+from .place import Place
 from .share import Share
 
 if TYPE_CHECKING:
@@ -28,10 +32,16 @@ _NO_BACKWARD = (
 class Engine:
     """The state of this rank while the script trains."""
 
-    def __init__(self, rank: int, ranks: int, seen: "Seen") -> None:
+    def __init__(self, me: Here, seen: "Seen", options: Layout) -> None:
+        self.me = me
+        self.rank = me.ranks.rank
         self.seen = seen
-        self.rank = rank
-        self.ranks = ranks
+        self.layout = me.wishes.layout.over(options)
+        """What the command line and the script's one line ask for; the command line wins."""
+        self.place: Place | None = None
+        """Set by `settle`, when training begins."""
+        self.callers: list[roots.Caller] = []
+        """Who takes part in a call of the script's models, the outermost first."""
         self.share: Share | None = None
         """Of the batch at hand; None while every rank has the whole batch."""
         self.loss_share: Share | None = None
@@ -41,10 +51,36 @@ class Engine:
         self.went_back = True
         """Whether a backward followed the last batches."""
         self.gradients = Gradients(seen)
-        self.cutter = Cutter(rank, ranks, self.begin_batch)
         self.in_backward = False
         self.has_own_chance = False
         self._said: set[str] = set()
+
+    def settle(self) -> Place:
+        """Choose the plan, once, and lay out the script's models that are not yet; all ranks come here together."""
+        if self.place is None:
+            self.place = place.find(planner.choose(self.layout, self._scale()), self.rank)
+            group.share_among(self.place.data_group)
+            self.cutter = Cutter(self.place.data_rank, self.place.data_ranks, self.begin_batch)
+        for root in roots.find(self.seen.modules()):
+            if not isinstance(root, roots.Adopted):
+                layout.apply(root, self.place)
+                roots.adopt(root, self.call)
+        return self.place
+
+    def _scale(self) -> planner.Scale:
+        trained = {id(parameter): parameter.numel() for parameter in self.seen.trained()}
+        every = {id(parameter): parameter.numel() for parameter in self.seen.registered()}
+        return planner.Scale(
+            world_size=self.me.ranks.world_size,
+            local_world_size=self.me.ranks.local_world_size,
+            trained=sum(trained.values()),
+            frozen=sum(size for key, size in every.items() if key not in trained),
+            device_bytes=accelerator.memory_bytes() // self.me.devices_shared_by,
+        )
+
+    def call(self, root: torch.nn.Module, own: roots.Call, args: tuple, kwargs: dict[str, Any]) -> Any:
+        """One call of a model of the script."""
+        return roots.through(self.callers, root, own, args, kwargs)
 
     def say_once(self, topic: str, sentence: str) -> None:
         """Say *sentence* in the log, on rank 0, once for each *topic*."""
@@ -70,15 +106,17 @@ class Engine:
         self.pending.clear()
         self.went_back = True
         self.gradients.refresh()
-        if torch.is_grad_enabled() and self.seen.modes.trains(self.gradients.parameters):
+        ranks = self.settle().data_ranks
+        if ranks > 1 and torch.is_grad_enabled() and self.seen.modes.trains(self.gradients.parameters):
             self._take_own_chance()
             return self.cutter.shares(loader, own)
         return self.cutter.whole(loader, own)
 
     def _take_own_chance(self) -> None:
         """Once training begins, rows on different ranks must not get the same dropout; rank 0 keeps the script's."""
-        if not self.has_own_chance and self.rank != 0:
-            accelerator.seed(torch.initial_seed() + self.rank)
+        mine = self.settle().data_rank
+        if not self.has_own_chance and mine != 0:
+            accelerator.seed(torch.initial_seed() + mine)
         self.has_own_chance = True
 
     def backward(self, own: Callable[..., None], tensors: Any, seeds: Any, *args: Any, **kwargs: Any) -> None:
@@ -87,8 +125,9 @@ class Engine:
             self.gradients.overlaps = False
             own(tensors, seeds, *args, **kwargs)
             return
+        ranks = self.settle().data_ranks
         share = self._share_of_backward()
-        if share is None:
+        if share is None and ranks > 1:
             self.say_once("whole", "no DataLoader gave this batch, every rank computes all of it: right, but no faster")
         roots = (tensors,) if torch.is_tensor(tensors) else tuple(tensors)
         values = [_start_value(root, share) for root in roots]
@@ -110,11 +149,12 @@ class Engine:
         """
         share, exact = self.loss_share or self.share, self.loss_share is not None
         unlike = len({pending.uneven for pending in self.pending}) > 1
-        if unlike and not (exact and all(pending.total >= self.ranks for pending in self.pending)):
+        if unlike and not (exact and all(pending.total >= pending.ranks for pending in self.pending)):
+            ranks = self.settle().data_ranks
             totals = ", ".join(str(pending.total) for pending in sorted(self.pending, key=lambda share: share.total))
             raise RequestError(
                 f"the script fetched batches of {totals} rows before one backward, and they cannot all be shared out"
-                f" equally over {self.ranks} ranks; give DataLoader(drop_last=True), or fetch a batch after backward"
+                f" equally over {ranks} ranks; give DataLoader(drop_last=True), or fetch a batch after backward"
             )
         self.pending.clear()
         self.went_back, self.loss_share = True, None
@@ -156,7 +196,7 @@ def _start_value(root: torch.Tensor, share: Share | None) -> tuple[torch.Tensor,
     if share is None or root.dim() != 0 or losses.is_marked(root):
         return None
     value = _weighted(root, share)
-    return value, dist.all_reduce(value, async_op=True)
+    return value, group.start_total(value)
 
 
 def _settle_value(root: torch.Tensor, value: tuple[torch.Tensor, dist.Work] | None) -> None:

@@ -8,7 +8,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F  # noqa: N812
-from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.nn.modules.module import (
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
@@ -26,7 +29,8 @@ def install(seen: Seen) -> None:
     torch.save = _saving(torch.save, seen)
     Optimizer.add_param_group = _adopting(Optimizer.add_param_group, seen)
     torch.nn.Module.train = _switching(torch.nn.Module.train, seen)
-    register_module_parameter_registration_hook(lambda _module, _name, parameter: seen.note_parameter(parameter))
+    register_module_parameter_registration_hook(lambda module, _, parameter: seen.note_parameter(module, parameter))
+    register_module_module_registration_hook(lambda module, _name, _child: seen.note_module(module))
     losses.install(lambda: seen.engine.loss_at_hand() if seen.engine else None)
     F.batch_norm = _batch_norm(F.batch_norm, seen)
 

@@ -21,6 +21,7 @@ class Seen:
         self.modes = TrainingModes()
         self._optimizers: list[ReferenceType[Optimizer]] = []
         self._parameters: list[ReferenceType[torch.Tensor]] = []
+        self._modules: dict[int, ReferenceType[torch.nn.Module]] = {}
         self._returned = 0
 
     @property
@@ -32,10 +33,23 @@ class Seen:
         """*optimizer* got another group of parameters."""
         self._optimizers.append(ref(optimizer))
 
-    def note_parameter(self, parameter: torch.Tensor | None) -> None:
-        """A module got *parameter*."""
+    def note_parameter(self, module: torch.nn.Module, parameter: torch.Tensor | None) -> None:
+        """*module* got *parameter*."""
+        self.note_module(module)
         if parameter is not None:
             self._parameters.append(ref(parameter))
+
+    def note_module(self, module: torch.nn.Module) -> None:
+        """*module* got a part."""
+        known = self._modules.get(id(module))
+        if known is None or known() is not module:
+            self._modules.pop(id(module), None)
+            self._modules[id(module)] = ref(module)
+
+    def modules(self) -> list[torch.nn.Module]:
+        """The modules that have a parameter or a part of their own, in the order of their birth."""
+        found = (reference() for reference in list(self._modules.values()))
+        return [module for module in found if module is not None]
 
     def trained(self) -> list[torch.Tensor]:
         """The parameters of the script's optimizers; some may come twice."""

@@ -1,0 +1,65 @@
+"""The models of the script: modules that belong to no other module, and what happens when the script calls one.
+
+A root gets a class of its own, of the same name, made from the script's; an instance attribute would travel with
+`copy.deepcopy` and `torch.save`, and a hook cannot take the place of a forward.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+Call = Callable[..., Any]
+Caller = Callable[[nn.Module, Call, tuple, dict[str, Any]], Any]
+"""Takes part in a call of a root: given the root, what to call, and its arguments."""
+_CLASSES: dict[type, type] = {}
+
+
+def adopt(root: nn.Module, caller: Caller) -> None:
+    """From now on a call of *root* goes through *caller*; a second time changes nothing."""
+    if isinstance(root, Adopted):
+        return
+    own = type(root)
+    if own not in _CLASSES:
+        body = {"__call__": _called(caller), "__module__": own.__module__, "__qualname__": own.__qualname__}
+        _CLASSES[own] = type(own.__name__, (Adopted, own), body)
+    root.__class__ = _CLASSES[own]
+
+
+class Adopted(nn.Module):
+    """A root; it is stored, and made again, as what it was."""
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        make, made_of, *rest = super().__reduce_ex__(protocol)
+        own = _own_class(type(self))
+        return (make, tuple(own if part is type(self) else part for part in made_of), *rest)
+
+
+def _own_class(adopted: type) -> type:
+    return next(own for own, made in _CLASSES.items() if made is adopted)
+
+
+def _called(caller: Caller) -> Call:
+    def call(root: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        return caller(root, partial(nn.Module.__call__, root), args, kwargs)
+
+    return call
+
+
+def through(callers: list[Caller], root: nn.Module, call: Call, args: tuple, kwargs: dict[str, Any]) -> Any:
+    """Call *root* through all *callers*, the first one outermost."""
+    for caller in reversed(callers):
+        call = _step(caller, root, call)
+    return call(*args, **kwargs)
+
+
+def _step(caller: Caller, root: nn.Module, inner: Call) -> Call:
+    return lambda *args, **kwargs: caller(root, inner, args, kwargs)
+
+
+def find(modules: Iterable[nn.Module]) -> list[nn.Module]:
+    """Those of *modules* that no other of them holds, and that have parameters; in the same order."""
+    alive = list(modules)
+    held = {id(child) for module in alive for child in module.children()}
+    return [module for module in alive if id(module) not in held and any(True for _ in module.parameters())]
