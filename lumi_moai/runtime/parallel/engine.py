@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from ... import planner
@@ -23,6 +24,8 @@ from .share import Share
 if TYPE_CHECKING:
     from .seen import Seen
 
+Stepper = Callable[[Optimizer, roots.Call, tuple, dict[str, Any]], Any]
+"""Takes part in `optimizer.step()`: given the optimizer, what to call, and its arguments."""
 _NO_BACKWARD = (
     "a loop over a DataLoader ran no backward, and each rank saw its part of the data only; if it evaluates, call"
     " model.eval() or torch.no_grad() before the loop, and every rank sees all of it"
@@ -42,6 +45,8 @@ class Engine:
         """Set by `settle`, when training begins."""
         self.callers: list[roots.Caller] = []
         """Who takes part in a call of the script's models, the outermost first."""
+        self.steppers: list[Stepper] = []
+        """Who takes part in a step of the script's optimizers, the outermost first."""
         self.share: Share | None = None
         """Of the batch at hand; None while every rank has the whole batch."""
         self.loss_share: Share | None = None
@@ -66,6 +71,10 @@ class Engine:
                 layout.apply(root, self.place)
                 roots.adopt(root, self.call)
         return self.place
+
+    def step(self, optimizer: Optimizer, own: roots.Call, args: tuple, kwargs: dict[str, Any]) -> Any:
+        """One step of an optimizer of the script."""
+        return roots.through(self.steppers, optimizer, own, args, kwargs)
 
     def _scale(self) -> planner.Scale:
         trained = {id(parameter): parameter.numel() for parameter in self.seen.trained()}

@@ -3,6 +3,7 @@
 import functools
 import os
 from collections.abc import Callable, Iterator
+from types import MethodType
 from typing import Any
 
 import torch
@@ -85,10 +86,23 @@ def _adopting(own: Callable[..., None], seen: Seen) -> Callable[..., None]:
     def add_param_group(optimizer: Optimizer, entry: dict[str, Any]) -> None:
         own(optimizer, entry)
         seen.note_optimizer(optimizer)
+        if "step" not in vars(optimizer):
+            # On the object, as schedulers do: each class has a step of its own. Optimizers do not store it.
+            optimizer.step = MethodType(_stepping(type(optimizer).step, seen), optimizer)
         if seen.engine:
             seen.engine.gradients.adopt(optimizer.param_groups[-1]["params"])
 
     return add_param_group
+
+
+def _stepping(own: Callable[..., Any], seen: Seen) -> Callable[..., Any]:
+    @functools.wraps(own)
+    def step(optimizer: Optimizer, *args: Any, **kwargs: Any) -> Any:
+        if seen.engine:
+            return seen.engine.step(optimizer, functools.partial(own, optimizer), args, kwargs)
+        return own(optimizer, *args, **kwargs)
+
+    return step
 
 
 def _switching(own: Callable[..., Any], seen: Seen) -> Callable[..., Any]:

@@ -4,7 +4,7 @@ A root gets a class of its own, of the same name, made from the script's; an ins
 `copy.deepcopy` and `torch.save`, and a hook cannot take the place of a forward.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -47,15 +47,15 @@ def _called(caller: Caller) -> Call:
     return call
 
 
-def through(callers: list[Caller], root: nn.Module, call: Call, args: tuple, kwargs: dict[str, Any]) -> Any:
-    """Call *root* through all *callers*, the first one outermost."""
+def through(callers: Sequence[Callable], thing: Any, call: Call, args: tuple, kwargs: dict[str, Any]) -> Any:
+    """Call *call*, which belongs to *thing*, through all *callers*, the first one outermost."""
     for caller in reversed(callers):
-        call = _step(caller, root, call)
+        call = _around(caller, thing, call)
     return call(*args, **kwargs)
 
 
-def _step(caller: Caller, root: nn.Module, inner: Call) -> Call:
-    return lambda *args, **kwargs: caller(root, inner, args, kwargs)
+def _around(caller: Callable, thing: Any, inner: Call) -> Call:
+    return lambda *args, **kwargs: caller(thing, inner, args, kwargs)
 
 
 def find(modules: Iterable[nn.Module]) -> list[nn.Module]:
