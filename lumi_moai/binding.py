@@ -5,7 +5,7 @@ ranks share out the cores that arrived. Either way every rank writes down what i
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 from .site import Node
@@ -57,6 +57,8 @@ class Launch:
     signal: str
     """Name of the signal that comes ahead of the time limit, such as `USR2`."""
     topology: Topology
+    peak_tflops: Mapping[str, float] = field(default_factory=dict)
+    """Dense peak of one device by data type, 10^12 operations a second; empty where none is known."""
 
     def as_json(self) -> dict[str, object]:
         """The JSON form that `from_json` reads."""

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Literal
 
@@ -194,17 +194,18 @@ def make_job(
     python: str,
     run_folder: str,
     work_folder: str,
+    peak_tflops: Mapping[str, float] | None = None,
 ) -> JobSpec:
     """Decide everything about a job.
 
-    *command* is the request's, with the script as the nodes see it; *python* runs the job where no container does;
-    *run_folder* is where everything of it lies; *work_folder* is where the script starts. Raises RequestError when the
-    site does not allow what was asked for.
+    *peak_tflops* is that of one device by data type, where it is known. *command* is the request's, with the script as
+    the nodes see it; *python* runs the job where no container does; *run_folder* is where everything of it lies;
+    *work_folder* is where the script starts. Raises RequestError when the site does not allow what was asked for.
     """
     node = site.node(placement.partition)
     _check_account(site, request.account)
     per_node = placement.devices_per_node if request.launcher == "srun" else 1
-    launch = _launch(site, node, placement, request)
+    launch = replace(_launch(site, node, placement, request), peak_tflops=peak_tflops or {})
     container = _container(site, request.container)
     return JobSpec(
         name=request.name or script_name(request.command[0]),

@@ -30,6 +30,9 @@ class RunFolder:
         lib/           lumi_moai.zip: the package as it was, for the nodes
         logs/          NAME-JOBID.log of the batch step, NAME-JOBID-rankN.log of each rank
         certificate/   JOBID-rRESTART.json: what every rank saw, and the verdict
+        plan.json      the layout at work, and why (written by the runtime, as the next two)
+        measured.json  the last measured speed
+        checkpoints/   step-N: where a requeued job goes on
         accounting.json  local runs only: what sacct would say
     """
 

@@ -47,7 +47,12 @@ class Prepared:
             python=sys.executable,
             run_folder=str(run_folder),
             work_folder=str(self.work_folder),
+            peak_tflops=self._peaks(),
         )
+
+    def _peaks(self) -> Mapping[str, float]:
+        device = self.site.node(self.placement.partition).device
+        return catalog.sites.device(device).peak_tflops if device else {}
 
 
 def prepare(

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from ..step import Step
 from ..usage import Throughput
-from . import moai, moai_trainer
+from . import moai, moai_trainer, runtime
 from .blocks import blocks
 from .format import Format, Row
 from .notes import Notes
@@ -18,7 +18,7 @@ from .steps import Steps
 
 __all__ = ["FORMATS", "Evidence", "Format", "Log", "Outcome", "Row", "read", "records"]
 
-FORMATS: tuple[Format, ...] = (moai.FORMAT, moai_trainer.FORMAT)
+FORMATS: tuple[Format, ...] = (moai.FORMAT, moai_trainer.FORMAT, runtime.FORMAT)
 """Tried in this order; the first that finds a step line in a log is that log's format."""
 
 
@@ -59,8 +59,10 @@ def read(file: BinaryIO, name: str) -> Log:
     steps, notes, signs = Steps(), Notes(), Signs(name)
     format_: Format | None = None
     for block in blocks(file):
-        before = steps.records
-        format_, rows = _rows(block.text, format_)
+        found, rows = _rows(block.text, format_)
+        if format_ and found is not format_:  # the weak one has met a better one
+            steps = Steps()
+        format_, before = found, steps.records
         beside = block.beside(format_.mark) if format_ and rows else block.text
         notes.add(block, beside)
         if rows:
@@ -70,7 +72,7 @@ def read(file: BinaryIO, name: str) -> Log:
 
 
 def _rows(text: bytes, known: Format | None) -> tuple[Format | None, list[tuple[bytes, ...]]]:
-    for candidate in (known,) if known else FORMATS:
+    for candidate in (known,) if known and not known.weak else FORMATS:
         if candidate.mark in text and (rows := list(candidate.rows(text))):
             return candidate, rows
     return known, []

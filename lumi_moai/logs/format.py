@@ -34,5 +34,7 @@ class Format:
     name: str
     mark: bytes
     rows: Callable[[bytes], Sequence[tuple[bytes, ...]]]
+    weak: bool = False
+    """It counts only in a log that has no other format: the runtime measures beside whatever the script logs."""
     scope: str = "total"
     """Whether rates are those of the whole job or `per_device`."""

@@ -23,7 +23,7 @@ _NUMBER = rb"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d{1,3})?|nan|inf)"
 # The commonest shape is read whole; of the others only the step, and `parse_step`, which knows them all, does the rest.
 # A step line also ends where another one is glued to it, as two ranks do.
 _LINE = re.compile(
-    rb"\[Step (\d{1,18})(?:/(\d{1,18}))?\]"
+    rb"(?<!lumi-moai: )\[Step (\d{1,18})(?:/(\d{1,18}))?\]"
     rb"(?: \| Loss: (" + _NUMBER + rb") \| Duration: (" + _NUMBER + rb") \| Throughput: (" + _NUMBER + rb")"
     rb" (tokens|samples)/sec(?=[\r\n\[]|\Z)|([^\r\n\[]*(?:\[(?!Step )[^\r\n\[]*)*))"
 )

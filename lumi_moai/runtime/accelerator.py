@@ -44,6 +44,14 @@ def device() -> "torch.device":
     return torch.device("cuda", torch.cuda.current_device()) if is_gpu() else torch.device("cpu")
 
 
+def wait() -> None:
+    """Until the device has done what it was given; measured times are true then."""
+    import torch
+
+    if is_gpu():
+        torch.cuda.synchronize()
+
+
 def memory_bytes() -> int:
     """Memory of this rank's device; where the CPU stands in, that of the machine."""
     import torch

@@ -16,8 +16,10 @@ from ...plan import Layout
 from .. import accelerator, group
 from ..here import Here
 from . import layout, losses, place, roots
+from .announce import announce
 from .gradients import Gradients
 from .loader import Cutter, generators
+from .meter import Meter
 from .place import Place
 from .share import Share
 
@@ -43,9 +45,10 @@ class Engine:
         """What the command line and the script's one line ask for; the command line wins."""
         self.place: Place | None = None
         """Set by `settle`, when training begins."""
-        self.callers: list[roots.Caller] = []
+        self.meter = Meter(me.run, self.rank, me.launch.peak_tflops)
+        self.callers: list[roots.Caller] = [self.meter.caller]
         """Who takes part in a call of the script's models, the outermost first."""
-        self.steppers: list[Stepper] = []
+        self.steppers: list[Stepper] = [self.meter.stepper]
         """Who takes part in a step of the script's optimizers, the outermost first."""
         self.share: Share | None = None
         """Of the batch at hand; None while every rank has the whole batch."""
@@ -57,6 +60,9 @@ class Engine:
         """Whether a backward followed the last batches."""
         self.gradients = Gradients(seen)
         self.in_backward = False
+        self.in_training = False
+        """Whether the script's last loop over a DataLoader was begun to train."""
+        self._is_announced = False
         self.has_own_chance = False
         self._said: set[str] = set()
 
@@ -65,6 +71,7 @@ class Engine:
         if self.place is None:
             self.place = place.find(planner.choose(self.layout, self._scale()), self.rank)
             group.share_among(self.place.data_group)
+            self.meter.plan = self.place.plan
             self.cutter = Cutter(self.place.data_rank, self.place.data_ranks, self.begin_batch)
         for root in roots.find(self.seen.modules()):
             if not isinstance(root, roots.Adopted):
@@ -97,15 +104,16 @@ class Engine:
             print(f"lumi-moai: {sentence}", file=sys.stderr)
         self._said.add(topic)
 
-    def begin_batch(self, share: Share | None) -> None:
-        """The script gets a batch of which this rank has *share*."""
+    def begin_batch(self, share: Share | None, batch: Any) -> None:
+        """The script gets *batch*, of which this rank has *share*."""
         self.share = share
+        if self.in_training:
+            self.meter.count(batch, share)
         if share is None:
             self.pending.clear()
         else:
             self.pending.add(share)
             self.went_back = False
-            self.say_once("batch", _introduction(share))
 
     def batches(self, loader: DataLoader, own: Callable[[DataLoader], Iterator]) -> Iterator:
         """The iterator over *loader* for this rank; *own* is DataLoader's own."""
@@ -116,7 +124,8 @@ class Engine:
         self.went_back = True
         self.gradients.refresh()
         ranks = self.settle().data_ranks
-        if ranks > 1 and torch.is_grad_enabled() and self.seen.modes.trains(self.gradients.parameters):
+        self.in_training = torch.is_grad_enabled() and self.seen.modes.trains(self.gradients.parameters)
+        if ranks > 1 and self.in_training:
             self._take_own_chance()
             return self.cutter.shares(loader, own)
         return self.cutter.whole(loader, own)
@@ -136,6 +145,7 @@ class Engine:
             return
         ranks = self.settle().data_ranks
         share = self._share_of_backward()
+        self._announce(share)
         if share is None and ranks > 1:
             self.say_once("whole", "no DataLoader gave this batch, every rank computes all of it: right, but no faster")
         roots = (tensors,) if torch.is_tensor(tensors) else tuple(tensors)
@@ -149,6 +159,13 @@ class Engine:
         self.gradients.finish()
         for root, value in zip(roots, values, strict=True):
             _settle_value(root, value)
+
+    def _announce(self, share: Share | None) -> None:
+        if self.rank == 0 and self.place is not None and not self._is_announced:
+            if share is not None:
+                self.say_once("batch", _introduction(share))
+            announce(self.me.run, self.place.plan, share)
+        self._is_announced = True
 
     def _share_of_backward(self) -> Share | None:
         """How the batch was cut that this backward is for.

@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader, IterableDataset
 from ...errors import RequestError
 from .share import Share, bounds, cut
 
-Begin = Callable[[Share | None], None]
-"""Told at each batch how it was cut; None for a batch that every rank has whole."""
+Begin = Callable[[Share | None, Any], None]
+"""Told at each batch how it was cut, None for a batch that every rank has whole, and the batch."""
 
 
 class CutBatches:
@@ -81,7 +81,7 @@ class Batches:
 
     def __next__(self) -> Any:
         batch, share = self.weigh(next(self.batches))
-        self.begin(share)
+        self.begin(share, batch)
         return batch
 
     def __len__(self) -> int:

@@ -1,0 +1,34 @@
+"""The plan that is at work, said in the log as MoAI says it and in plain words, and kept in the run folder."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from ...plan import Plan
+from ..meeting import write_json
+from .share import Share
+
+_FILE = "plan.json"
+
+
+def announce(run: Path, plan: Plan, share: Share | None) -> None:
+    """Say and keep *plan*; *share* is this rank's of the first batch, None where every rank has the whole batch.
+
+    Raises RunError when the run folder cannot be written.
+    """
+    rows = 0 if share is None else -(-share.total // share.ranks)
+    line = plan.moai_line(max(1, -(-rows // plan.micro_batches)))
+    for sentence in (f"[info] {line}", *plan.sentences(), *plan.reasons):
+        print(f"lumi-moai: {sentence}", file=sys.stderr)
+    write_json(run / _FILE, _described(plan, share, line))
+
+
+def _described(plan: Plan, share: Share | None, line: str) -> dict[str, Any]:
+    return {
+        "schema": 1,
+        "plan": plan.as_json(),
+        "moai": line,
+        "words": list(plan.sentences()),
+        "global_batch_rows": share.total if share else None,
+        "ranks": plan.world_size,
+    }
