@@ -22,7 +22,7 @@ _STEP = re.compile(
 class Step:
     """One step as logged; what the line does not say is None. `rate` is in `unit`s per second."""
 
-    step: int
+    step: int | None
     total: int | None = None
     loss: float | None = None
     seconds: float | None = None

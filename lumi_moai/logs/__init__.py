@@ -9,7 +9,36 @@ from typing import BinaryIO
 
 from ..step import Step
 from ..usage import Throughput
-from . import moai, moai_trainer, runtime
+from . import (
+    composer,
+    deepspeed,
+    deepspeed_chat,
+    detectron2,
+    fairseq,
+    hf_trainer,
+    keras,
+    keyvalue,
+    lightning,
+    litgpt,
+    llm_foundry,
+    maxtext,
+    megatron,
+    metriclogger,
+    mmengine,
+    moai,
+    moai_trainer,
+    modded_nanogpt,
+    nanogpt,
+    nanotron,
+    neox,
+    olmo,
+    runtime,
+    swin,
+    timm,
+    torchtitan,
+    tqdm,
+    train_output,
+)
 from .blocks import blocks
 from .format import Format, Row
 from .notes import Notes
@@ -18,7 +47,36 @@ from .steps import Steps
 
 __all__ = ["FORMATS", "Evidence", "Format", "Log", "Outcome", "Row", "read", "records"]
 
-FORMATS: tuple[Format, ...] = (moai.FORMAT, moai_trainer.FORMAT, runtime.FORMAT)
+FORMATS: tuple[Format, ...] = (
+    moai.FORMAT,
+    moai_trainer.FORMAT,
+    torchtitan.FORMAT,
+    neox.FORMAT,
+    megatron.FORMAT,
+    nanotron.FORMAT,
+    deepspeed_chat.FORMAT,
+    deepspeed.FORMAT,
+    nanogpt.FORMAT,
+    modded_nanogpt.FORMAT,
+    maxtext.FORMAT,
+    litgpt.FORMAT,
+    lightning.FORMAT,
+    metriclogger.FORMAT,
+    timm.FORMAT,
+    swin.FORMAT,
+    mmengine.FORMAT,
+    detectron2.FORMAT,
+    fairseq.FORMAT,
+    keras.FORMAT,
+    olmo.FORMAT,
+    train_output.FORMAT,
+    hf_trainer.FORMAT,
+    composer.FORMAT,
+    llm_foundry.FORMAT,
+    keyvalue.FORMAT,
+    tqdm.FORMAT,
+    runtime.FORMAT,
+)
 """Tried in this order; the first that finds a step line in a log is that log's format."""
 
 
@@ -114,7 +172,7 @@ def records(file: BinaryIO) -> Iterator[Step]:
 
 def _step(row: Row) -> Step:
     return Step(
-        step=int(row.step),
+        step=int(row.step) if row.step else None,
         total=int(row.total) if row.total else None,
         loss=float(row.loss) if row.loss else None,
         seconds=float(row.seconds) if row.seconds else None,

@@ -33,8 +33,8 @@ class Steps:
     def add(self, rows: Sequence[tuple[bytes, ...]], *, warm: bool = False) -> None:
         """Fold *rows* in; *warm* says that the log told the warm-up apart, so no record holds it."""
         steps, totals, losses, seconds, rates, units, *_ = zip(*rows, strict=True)
-        numbers = list(map(int, steps))
-        begins = self._begins(numbers)
+        numbers = list(map(int, filter(None, steps)))
+        begins = self._begins(numbers) if len(numbers) == len(steps) else []
         self._steps(numbers, len(begins), totals)
         self._losses(list(map(float, filter(None, losses))))
         rates = self._of_one_unit(rates, units)
@@ -59,11 +59,12 @@ class Steps:
         return [place + at for at, (step, previous) in enumerate(zip(steps, before, strict=True)) if step < previous]
 
     def _steps(self, steps: list[int], begins: int, totals: Sequence[bytes]) -> None:
-        self.restarts += begins - (self.first_step is None)
-        self.first_step = steps[0] if self.first_step is None else self.first_step
-        self.last_step = steps[-1]
-        self.max_step = max(steps if self.max_step is None else [self.max_step, *steps])
-        self.records += len(steps)
+        self.records += len(totals)
+        if steps:
+            self.restarts += max(0, begins - (self.first_step is None))
+            self.first_step = steps[0] if self.first_step is None else self.first_step
+            self.last_step = steps[-1]
+            self.max_step = max(steps if self.max_step is None else [self.max_step, *steps])
         if totals[-1]:
             self.total_steps = int(totals[-1])
 

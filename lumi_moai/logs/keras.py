@@ -1,0 +1,14 @@
+"""Keras' progress bar as an epoch leaves it; the step is that within the epoch.
+
+::
+
+    206/206 [==============================] - 2s 12ms/step - loss: 0.0031 - accuracy: 0.9990
+"""
+
+from .lines import lines
+
+FORMAT = lines(
+    "keras",
+    "[====",
+    r"\b(?P<step>\d+)/(?P<total>\d+) \[=+\] - [\dhms]+ (?:(?P<ms>\d+)ms|(?P<seconds>\d+)s)/step - loss: (?P<loss>{n})",
+)

@@ -1,0 +1,82 @@
+"""Formats that are one pattern: a regular expression with named groups makes a `Format`.
+
+Groups are named after what they hold: `step`, `total`, `loss`; the time of a step as `seconds`, `ms`, or as its inverse
+`per_second`; the rate as `tokens`, `samples` or `images` a second, `mtokens` in millions. Numbers may have
+separators of thousands and the suffixes K, M, G.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+
+from .format import Format, Row
+
+# What a pattern writes for a number; a number ends where it ends, so that a line that was cut has none.
+NUMBER = r"[-+]?(?:\d[\d,]*\.?\d*(?:[eE][-+]?\d{1,3})?|nan|inf|NaN)[KMG]?(?![\w.])"
+_SUFFIX: Mapping[bytes, float] = {b"K": 1e3, b"M": 1e6, b"G": 1e9}
+_SECONDS: Mapping[str, Callable[[float], float]] = {
+    "seconds": lambda value: value,
+    "ms": lambda value: value / 1e3,
+    "per_second": lambda value: 1 / value if value else 0.0,
+}
+_RATES: Mapping[str, tuple[bytes, float]] = {
+    "tokens": (b"tokens", 1.0),
+    "mtokens": (b"tokens", 1e6),
+    "samples": (b"samples", 1.0),
+    "images": (b"samples", 1.0),
+}
+
+
+def lines(name: str, mark: str, pattern: str, *, scope: str = "total", weak: bool = False) -> Format:
+    """The format called *name* whose step lines match *pattern*.
+
+    In it `{n}` stands for a number that must end there, `{d}` for plain digits that a unit may follow.
+    """
+    compiled = re.compile(pattern.replace("{n}", NUMBER).replace("{d}", r"\d+(?:\.\d*)?").encode(), re.MULTILINE)
+
+    def rows(block: bytes) -> list[tuple[bytes, ...]]:
+        return [_row(match.groupdict()) for match in compiled.finditer(block)]
+
+    return Format(name=name, mark=mark.encode(), rows=rows, scope=scope, weak=weak)
+
+
+def _row(found: Mapping[str, bytes | None]) -> Row:
+    rate, unit = _rate(found)
+    return Row(
+        step=_whole(found.get("step")),
+        total=_whole(found.get("total")),
+        loss=_number(found.get("loss")),
+        seconds=_seconds(found),
+        rate=rate,
+        unit=unit,
+    )
+
+
+def number(text: bytes) -> float:
+    """The number that *text* writes, with separators and suffix."""
+    factor = _SUFFIX.get(text[-1:])
+    plain = (text[:-1] if factor else text).replace(b",", b"")
+    return float(plain) * (factor or 1.0)
+
+
+def _number(text: bytes | None) -> bytes:
+    return repr(number(text)).encode() if text else b""
+
+
+def _whole(text: bytes | None) -> bytes:
+    """A step as digits; one in the form 3.1e+4 is rounded and so is none."""
+    plain = (text or b"").replace(b",", b"").strip()
+    return plain if plain.isdigit() and len(plain) <= 18 else b""
+
+
+def _seconds(found: Mapping[str, bytes | None]) -> bytes:
+    for name, seconds in _SECONDS.items():
+        if text := found.get(name):
+            return repr(seconds(number(text))).encode()
+    return b""
+
+
+def _rate(found: Mapping[str, bytes | None]) -> tuple[bytes, bytes]:
+    for name, (unit, factor) in _RATES.items():
+        if text := found.get(name):
+            return repr(number(text) * factor).encode(), unit
+    return b"", b""

@@ -1,0 +1,15 @@
+"""Megatron-LM and Megatron-DeepSpeed; a step that the loss scaler skipped has no loss.
+
+::
+
+    iteration  1/  20 | consumed samples:  512 | elapsed time per iteration (ms): 450846.5 | lm loss: 1.099230E+01 |
+"""
+
+from .lines import lines
+
+FORMAT = lines(
+    "megatron",
+    "elapsed time per iteration (ms): ",
+    r"^(?![^\r\n]*samples/sec: )[^\r\n]*?\biteration +(?P<step>\d+)/ *(?P<total>\d+) \|[^\r\n]*?"
+    r"elapsed time per iteration \(ms\): (?P<ms>{n})(?:[^\r\n]*?\| lm loss: (?P<loss>{n}))?",
+)

@@ -1,0 +1,15 @@
+"""torchvision's MetricLogger and what was copied from it; loss and time are medians of a window.
+
+::
+
+    Epoch: [0]  [ 10/128]  eta: 0:02:08  lr: 0.000100  loss: 55.7937 (56.1581)  time: 0.5601  data: 0.0091
+"""
+
+from .lines import lines
+
+FORMAT = lines(
+    "metriclogger",
+    "  eta: ",
+    r"Epoch: \[\d+\] +\[ *(?P<step>\d+)/(?P<total>\d+)\]  eta: [^\r\n]*?(?:\bimg/s: (?P<images>{d})(?:  [^\r\n]*?|$))?"
+    r"(?:\bloss: (?P<loss>{n}) \([^\r\n]*?)?(?:\btime: (?P<seconds>{n})|$)",
+)

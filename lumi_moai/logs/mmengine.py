@@ -1,0 +1,15 @@
+"""mmengine and the older mmcv runners; a line of validation (`Epoch(val)`) is no step.
+
+::
+
+    Epoch(train)  [1][ 500/2931]  lr: 2.0000e-02  eta: 0:39:15  time: 0.0578  data_time: 0.0017  loss: 2.1
+"""
+
+from .lines import lines
+
+FORMAT = lines(
+    "mmengine",
+    "Epoch",
+    r"\bEpoch(?:\(train\))?\s+\[\d+\]\[ *(?P<step>\d+)/(?P<total>\d+)\]\s+lr: [^\r\n]*?(?<!_)\btime: (?P<seconds>{n})"
+    r"(?:[^\r\n]*?[\s,]loss: (?P<loss>{n}))?",
+)

@@ -1,0 +1,15 @@
+"""nanotron, whose numbers have suffixes: 22.8K is 22,800.
+
+::
+
+    iteration: 327281 / 378950 | elapsed_time_per_iteration_ms: 11.5K | tokens_per_sec: 22.8K | lm_loss: 2.38 |
+"""
+
+from .lines import lines
+
+FORMAT = lines(
+    "nanotron",
+    "elapsed_time_per_iteration_ms: ",
+    r"\biteration: (?P<step>\d+) / (?P<total>\d+) \|[^\r\n]*?elapsed_time_per_iteration_ms: (?P<ms>{n}) \|"
+    r" tokens_per_sec: (?P<tokens>{n}) \|(?:[^\r\n]*?\| lm_loss: (?P<loss>{n}))?",
+)

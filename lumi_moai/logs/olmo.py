@@ -1,0 +1,23 @@
+"""OLMo and OLMo-core: a header for each step, its values on the lines below; rates are those of one device.
+
+::
+
+    INFO     [olmo.train:816, rank=0] [step=2/739328]
+        train/CrossEntropyLoss=10.73
+        throughput/device/tokens_per_second=45,538
+"""
+
+from .lines import lines
+
+_VALUE = r"(?:[^\S\r\n]++(?!%s)[^\r\n=]+=[^\r\n]*\r?\n)*"
+
+FORMAT = lines(
+    "olmo",
+    "[step=",
+    r"\[step=(?P<step>\d+)/(?P<total>\d+)[^\]\r\n]*\][^\r\n]*\r?\n"
+    + _VALUE % "train/(?:CrossEntropy|CE )[Ll]oss"
+    + r"(?:[^\S\r\n]+train/(?:CrossEntropy|CE )[Ll]oss=(?P<loss>{n})\r?\n)?"
+    + _VALUE % "throughput/device/(?:tokens_per_second|TPS)="
+    + r"(?:[^\S\r\n]+throughput/device/(?:tokens_per_second|TPS)=(?P<tokens>{n}))?",
+    scope="per_device",
+)

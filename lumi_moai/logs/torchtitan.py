@@ -1,0 +1,15 @@
+"""torchtitan; its rates are those of one device.
+
+::
+
+    step: 10  loss:  1.23890  grad_norm:  0.0498  memory: 21.78GiB(69.44%)  tps: 3,322  tflops: 24.96  mfu: N/A
+"""
+
+from .lines import lines
+
+FORMAT = lines(
+    "torchtitan",
+    "tps: ",
+    r"\bstep: +(?P<step>\d+) +loss: +(?P<loss>{n})[^\r\n]*?\btps: (?P<tokens>{n})",
+    scope="per_device",
+)
