@@ -1,5 +1,6 @@
 """sacct's text: recorded from several sites, odd by hand, and arbitrary."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -107,8 +108,51 @@ def test_recorded_odds_and_ends():
     assert list(recorded("submitit-01-array-parsable2.txt")) == ["5610980", "20956421_0", "20956421_[2-4%25]"]
     assert recorded("alpine-04-failed-long-jobname.txt")["2355542"].state == "FAILED"
     assert recorded("kabre-01-history-no-jobid.csv") == {}  # no JobID column at all
-    assert recorded("lumi-01-default-table.txt") == {}  # a table for people
-    assert recorded("jobstats-01-parsable2-alloctres-start-end-epoch.txt") == {}  # JobIDRaw only
+
+
+def test_recorded_tables_for_people():
+    (job,) = recorded("lumi-01-default-table.txt").values()
+    assert (job.job_id, job.state, job.partition, job.usage.cores) == ("1234567", "COMPLETED", "standard", 256)
+    (job,) = recorded("lumi-02-format-table.txt").values()
+    assert job.max_rss_gib == pytest.approx(173.08 / 1024)
+    (job,) = recorded("puhti-01-memory-table.txt").values()
+    assert (job.elapsed_seconds, job.max_rss_gib) == (377, pytest.approx(145493 / 1024**2, rel=1e-4))
+
+
+def test_recorded_raw_ids_and_times_in_seconds():
+    jobs = recorded("jobstats-01-parsable2-alloctres-start-end-epoch.txt")
+    assert jobs["60155093"].usage.devices == 1
+    assert jobs["60155093"].elapsed_seconds == 1730774311 - 1730723367
+    assert jobs["10920562"].elapsed_seconds == 0  # runs: its end is unknown
+
+
+def test_recorded_json_of_two_versions():
+    job = recorded("alpine-03-json-array-task.json")["12078642_6"]
+    assert (job.state, job.exit_code, job.elapsed_seconds) == ("COMPLETED", "0:0", 326)
+    assert (job.usage.cores, job.usage.memory_gib, job.usage.nodes) == (10, 37.5, 1)
+    assert job.max_rss_gib == pytest.approx(3462881280 / 2**30)
+    jobs = recorded("oz-01-json-subset.json")
+    assert len(jobs) == 8
+    assert jobs["9652708"].state == "OUT_OF_MEMORY"
+    assert {"CANCELLED", "COMPLETED", "FAILED", "RUNNING", "TIMEOUT"} <= {job.state for job in jobs.values()}
+    assert all(job.usage.devices == 0 for job in jobs.values())  # gres/tmp is no device
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(
+        st.sampled_from(["jobs", "job_id", "array", "task_id", "set", "number", "state", "current", "tres", "steps",
+                         "allocated", "count", "type", "name", "exit_code", "signal", "time", "elapsed", "step"]),
+        inner, max_size=6),
+    max_leaves=30,
+)  # fmt: skip
+
+
+@given(st.lists(st.dictionaries(st.just("job_id"), st.integers()), max_size=2), st.lists(JSON, max_size=3))
+def test_any_json_is_read(jobs, others):
+    for job in sacct.parse(json.dumps({"jobs": [*jobs, *others]}), LUMI):
+        assert job.job_id
 
 
 cells = st.lists(st.text(max_size=12) | st.sampled_from(["1", "1_2", "gres/gpu=²", "9" * 30, "1:0", "CANCELLED by 0"]))

@@ -4,13 +4,17 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from .. import logs, rundir
+from .. import logs, rundir, sacct
 from ..errors import RunError
 from ..logs import Evidence, Log
 from ..report import Certificate, first_cause
 from ..rundir import RunFolder
+from ..site import Site
+from ..usage import Accounting
+from .opened import opened
 
 
 def read_log(path: Path) -> Log:
@@ -18,11 +22,26 @@ def read_log(path: Path) -> Log:
 
     Raises RunError when it cannot be read.
     """
-    try:
-        with open(path, "rb", buffering=0) as file:
-            return logs.read(file, path.name)
-    except OSError as error:
-        raise RunError(f"the log {path} cannot be read: {error.strerror}") from error
+    with opened(path) as file:
+        return logs.read(file, path.name)
+
+
+_TABLE_BYTES = 64 << 20
+"""More than this is no accounting that anybody asked sacct for."""
+
+
+def read_accounts(path: Path, site: Site) -> tuple[Accounting, ...]:
+    """The jobs of the file at *path*, if it is what sacct printed; none if it is anything else, such as a log.
+
+    Raises RunError when it cannot be read.
+    """
+    with opened(path) as file:
+        head = file.read(1 << 16)
+        if b"JobID" not in head and not (head.lstrip()[:1] == b"{" and b'"jobs"' in head + file.read(1 << 16)):
+            return ()
+    with opened(path) as file:
+        text = b"".join(iter(partial(file.read, 1 << 20), b"")) if path.stat().st_size <= _TABLE_BYTES else b""
+    return sacct.parse(text.decode(errors="replace"), site)
 
 
 def logs_of(folder: RunFolder, job_id: str) -> tuple[Log | None, Evidence | None]:

@@ -14,7 +14,7 @@ from ..rundir import RunFolder
 from ..site import Site
 from ..usage import Accounting, Bill, Usage
 from .accounts import accounts, local_books, part
-from .files import certificate_of, logs_of, read_log
+from .files import certificate_of, logs_of, read_accounts, read_log
 
 JOB_ID = re.compile(r"\d+(_\d+|_\[[\d,:%-]+\]|\+\d+)?", re.ASCII)
 """What Slurm calls a job: `123`, `123_4`, `123+1`."""
@@ -33,6 +33,9 @@ def collect(words: Sequence[str], site: Site | None = None) -> Report:
 
 def _collect(word: str, site: Site | None) -> Report:
     if Path(word).is_file():
+        known = site or catalog.site("local")
+        if jobs := read_accounts(Path(word), known):
+            return together(word, [_taken(job, known) for job in jobs]) if len(jobs) > 1 else _taken(jobs[0], known)
         log = read_log(Path(word))
         outcome, evidence = judge(None, "", log.evidence)
         return Report(name=word, outcome=outcome, evidence=evidence, log=log)
@@ -43,6 +46,22 @@ def _collect(word: str, site: Site | None) -> Report:
             raise
         return _foreign(word, site)
     return collect_run(folder, job_id)
+
+
+def _taken(took: Accounting, site: Site) -> Report:
+    """The report on a job of which only the accounting is known."""
+    outcome, evidence = judge(took.state, took.reason, None)
+    bill, warnings = _bill(site, took.usage) if site.scheduler == "slurm" else (None, ())
+    return Report(
+        name=took.name or took.job_id,
+        job_id=took.job_id,
+        site=site.name,
+        outcome=outcome,
+        evidence=evidence,
+        accounting=took,
+        bill=bill,
+        warnings=warnings,
+    )
 
 
 def collect_run(folder: RunFolder, job_id: str) -> Report:

@@ -1,4 +1,4 @@
-"""sacct's text (`--parsable2` or `--parsable`, with its header line) -> what each job took.
+"""sacct's text, in any of its forms (`rows`) or as JSON (`objects`) -> what each job took.
 
 sacct prints an allocation row per job (`123`, `123_4` of an array, `123+1` of a heterogeneous job, `123_[5-9]` not yet
 started) and below it one row per step (`123.batch`, `123.0`). The allocation row says what was blocked and for how
@@ -6,52 +6,36 @@ long; peak memory and, after some crashes, the true state stand in the step rows
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
 
-from .errors import RequestError
-from .site import Site
-from .units import parse_gib
-from .usage import Accounting, Usage
+from ..errors import RequestError
+from ..site import Site
+from ..units import parse_gib
+from ..usage import Accounting, Usage
+from . import objects, rows
+from .rows import Row
 
-_Row = Mapping[str, str]
 _NOTHING = ("", "Unknown", "None", "none")
 
 
 def parse(text: str, site: Site) -> tuple[Accounting, ...]:
-    """Every job in *text*, in the order of sacct; nothing where there is no header line with a JobID.
+    """Every job in *text*, in the order of sacct; nothing where it is none.
 
     *site* says how many hardware threads its nodes count per core, which is how sacct counts CPUs. Text that is no
     accounting gives fewer jobs, never an error.
     """
-    jobs: dict[str, list[_Row]] = {}
-    for row in _rows(text):
+    jobs: dict[str, list[Row]] = {}
+    found = objects.rows(text) if text.lstrip().startswith("{") else rows.rows(text)
+    for row in found:
         jobs.setdefault(row["JobID"].partition(".")[0], []).append(row)
     return tuple(_accounting(job_id, rows, site) for job_id, rows in jobs.items() if job_id)
 
 
-def _rows(text: str) -> Iterator[_Row]:
-    lines = iter(text.splitlines())
-    header = next((names for line in lines if "JobID" in (names := line.strip().split("|"))), None)
-    for line in lines:
-        if header is not None and "|" in line:
-            yield dict(zip(header, _fields(line, header), strict=False))
-
-
-def _fields(line: str, header: Sequence[str]) -> list[str]:
-    """The cells of *line*; a job name may hold the separator, so surplus cells belong to it."""
-    cells = line.rstrip("\r\n").split("|")
-    surplus = len(cells) - len(header)
-    if surplus > 0 and "JobName" in header:
-        at = header.index("JobName")
-        cells[at : at + surplus + 1] = ["|".join(cells[at : at + surplus + 1])]
-    return cells + [""] * -surplus
-
-
-def _accounting(job_id: str, rows: Sequence[_Row], site: Site) -> Accounting:
+def _accounting(job_id: str, rows: Sequence[Row], site: Site) -> Accounting:
     whole = [row for row in rows if "." not in row["JobID"]]
     steps = [row for row in rows if "." in row["JobID"]]
-    row: _Row = whole[-1] if whole else {}
+    row: Row = whole[-1] if whole else {}
     state, _, by = row.get("State", "").partition(" ")
     state = state.rstrip("+")
     starts = {each.get("Start", ""): each for each in whole}  # with --duplicates one row per start of a requeued job
@@ -73,12 +57,12 @@ def _accounting(job_id: str, rows: Sequence[_Row], site: Site) -> Accounting:
     )
 
 
-def _out_of_memory(step: _Row) -> bool:
+def _out_of_memory(step: Row) -> bool:
     """Slurm notes the kill of a step as 0:125 while the job, whose script went on to fail, is only FAILED."""
     return step.get("State", "").startswith("OUT_OF_ME") or step.get("ExitCode", "") == "0:125"
 
 
-def _exit_code(row: _Row, steps: Sequence[_Row]) -> str:
+def _exit_code(row: Row, steps: Sequence[Row]) -> str:
     """The job's `code:signal`; that of the first bad step where a job that did not complete says 0:0 itself."""
     own = row.get("ExitCode", "")
     if row.get("State") == "COMPLETED" or own not in ("", "0:0"):
@@ -86,12 +70,12 @@ def _exit_code(row: _Row, steps: Sequence[_Row]) -> str:
     return next((code for step in steps if (code := step.get("ExitCode", "")) not in ("", "0:0")), own)
 
 
-def _known(row: _Row, name: str) -> str | None:
+def _known(row: Row, name: str) -> str | None:
     value = row.get(name, "")
     return None if value in _NOTHING else value
 
 
-def _usage(row: _Row, site: Site, seconds: int) -> Usage:
+def _usage(row: Row, site: Site, seconds: int) -> Usage:
     tres = dict(part.partition("=")[::2] for part in row.get("AllocTRES", "").split(","))
     partition = row.get("Partition", "")
     known = site.partitions.get(partition)
@@ -114,13 +98,13 @@ def _devices(tres: Mapping[str, str]) -> int:
     return sum(_count(value) for name, value in tres.items() if name.startswith("gres/gpu:"))
 
 
-def _elapsed(row: _Row) -> int:
-    """Seconds, from ElapsedRaw or else from Elapsed (`D-HH:MM:SS`)."""
+def _elapsed(row: Row) -> int:
+    """Seconds, from ElapsedRaw, else from Elapsed (`D-HH:MM:SS`), else from Start and End in seconds."""
     if raw := row.get("ElapsedRaw", ""):
         return _count(raw)
     match = re.fullmatch(r"(?:(\d{1,6})-)?(\d{1,4}):(\d{1,2}):(\d{1,2})", row.get("Elapsed", ""), re.ASCII)
     if not match:
-        return 0
+        return max(0, _count(row.get("End", "")) - begun) if (begun := _count(row.get("Start", ""))) else 0
     days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
     return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
