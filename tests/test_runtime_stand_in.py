@@ -1,14 +1,19 @@
 """Where there is no GPU, what a script says of `cuda` means the CPU; a script of one's own DDP just runs."""
 
+import re
+
 import pytest
 import torch
 from runtime_ranks import Run, launch, submitit
+
+from lumi_moai.runtime import stand_in
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU nothing stands in for it")
 
 IDIOMS = """
 import io, warnings
 warnings.simplefilter("error")
+warnings.filterwarnings("ignore", ".*torch.jit.script.*deprecated.*")
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -66,6 +71,22 @@ for where in ("cuda", "cuda:0", torch.device("cuda"), device, None, lambda stora
 file.seek(0)
 torch.load(file, "cuda")
 
+import copy, pickle
+for kept in (pickle.loads(pickle.dumps(device)), copy.deepcopy(device), torch.device(type="cuda", index=0)):
+    assert kept == device and isinstance(kept, torch.device) and type(kept) == torch.device
+file = io.BytesIO()
+torch.save({"device": torch.device("cuda:0")}, file)
+file.seek(0)
+assert torch.load(file, weights_only=True) == {"device": device}
+def called(x: torch.Tensor, device: torch.device):
+    return torch.zeros(3, device=device) + x.to(device)
+assert torch.compile(called, backend="eager", fullgraph=True)(torch.ones(3), torch.device("cuda")).sum() == 3
+assert torch.jit.script(called)(torch.ones(3), torch.device("cuda")).sum() == 3
+with torch.device("meta"):
+    assert torch.zeros(1).device.type == nn.Linear(1, 1).weight.device.type == "meta"
+assert nn.Linear(2, 2, device="meta").to_empty(device="cuda").weight.device == device
+assert torch._C._len_torch_function_stack() == 0  # nothing slows down every call
+
 from torch.utils.checkpoint import checkpoint
 checkpoint(model, x, use_reentrant=False).sum().backward()
 print("all idioms mean the CPU")
@@ -99,6 +120,20 @@ total = loss.detach().clone()
 dist.all_reduce(total)
 print(f"rank {rank} of {world}: {total.item():.6f} {model.module.weight.sum().item():.6f} {loss.item() != total.item()}")
 """
+
+
+def test_every_function_of_torch_with_a_device_is_in_the_table():
+    owners = {torch: "torch", torch.Tensor: "torch.Tensor", torch.fft: "torch.fft", torch.nested: "torch.nested"}
+    listed = {(owners[owner], name) for owner, names in stand_in._TAKE_DEVICE for name in names.split()}
+    found = {
+        (said, name)
+        for owner, said in owners.items()
+        for name in dir(owner)
+        if re.search(r"\bdevice=None", str(getattr(getattr(owner, name), "__doc__", "")))
+    }
+    # Methods that are replaced one by one, and those of other devices.
+    others = {("torch.Tensor", name) for name in ("cuda", "to", "ipu", "mtia", "xpu")} | {("torch", "Event")}
+    assert found - others - listed == set()
 
 
 def test_the_usual_idioms(work):

@@ -1,26 +1,38 @@
 """Where there is no GPU the CPU stands in for it: `.cuda()`, `"cuda"` and `torch.cuda` in the script mean the CPU.
 
-So one script runs on a laptop and on a cluster. Two means, no more: a `TorchFunctionMode` sees every torch call and
-writes `cpu` where the script wrote `cuda`, and the names of `torch.cuda` are replaced by a table. The mode costs some
-microseconds per torch call, on the CPU only.
+So one script runs on a laptop and on a cluster. Two means, no more: the functions of torch that take a device write
+`cpu` where the script wrote `cuda`, and the names of `torch.cuda` are replaced by a table. All other functions are
+torch's own; a `TorchFunctionMode`, which sees every call, would cost each of them some microseconds.
 """
 
 import functools
 import os
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch.overrides import TorchFunctionMode
+import torch.utils._device
+from torch.jit._builtins import _find_builtin, _register_builtin
 
-_TAKES_DEVICE_FIRST = {torch.device, torch._C._nn._parse_to}
-_STAYS = {torch.Tensor.cuda, torch.Tensor.pin_memory}
-"""Methods that would move a tensor to the GPU or make it ready to go there: it is there already."""
-
+_DEVICE = torch.device
+_TAKE_DEVICE: tuple[tuple[Any, str], ...] = (
+    (
+        torch,
+        "arange as_tensor asarray bartlett_window blackman_window empty empty_like empty_permuted empty_quantized"
+        " empty_strided eye from_file full full_like hamming_window hann_window kaiser_window linspace logspace ones"
+        " ones_like rand rand_like randint randint_like randn randn_like randperm range scalar_tensor sparse_bsc_tensor"
+        " sparse_bsr_tensor sparse_compressed_tensor sparse_coo_tensor sparse_csc_tensor sparse_csr_tensor tensor"
+        " tril_indices triu_indices zeros zeros_like",
+    ),
+    (torch.Tensor, "new_empty new_empty_strided new_full new_ones new_tensor new_zeros"),
+    (torch.fft, "fftfreq rfftfreq"),
+    (torch.nested, "as_nested_tensor nested_tensor nested_tensor_from_jagged"),
+)
+"""The functions with a word `device` or `pin_memory`, by who has them."""
 
 _NOTHING_TO_DO = [
     "synchronize",
@@ -46,25 +58,26 @@ def _means_gpu(value: object) -> bool:
     return isinstance(value, torch.device) and value.type == "cuda"
 
 
-class CpuStandsIn(TorchFunctionMode):
-    """Writes `cpu` where a torch call says `cuda`."""
+class _Device(type):
+    """What `torch.device` is to the script: makes a device of torch's own, the CPU where the script says `cuda`."""
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        """Call *func* on the CPU."""
-        kwargs = dict(kwargs) if kwargs else {}
-        if func in _STAYS:
-            return args[0]
-        if func in _TAKES_DEVICE_FIRST and args and _means_gpu(args[0]):
-            args = ("cpu", *(args[1:] if func is not torch.device else ()))
-        elif func is torch.Tensor.to and len(args) > 1 and _means_gpu(args[1]):
-            args = (args[0], "cpu", *args[2:])
-        if _means_gpu(kwargs.get("device")):
-            kwargs["device"] = "cpu"
-        if kwargs.get("pin_memory"):
-            kwargs["pin_memory"] = False
-        return func(*args, **kwargs)
+    def __call__(cls, *args: Any, **kwargs: Any) -> torch.device:
+        """The device that `torch.device` would make."""
+        if (args and _means_gpu(args[0])) or _means_gpu(kwargs.get("type")):
+            return _DEVICE("cpu")
+        return _DEVICE(*args, **kwargs)
+
+    def __instancecheck__(cls, thing: object) -> bool:
+        return isinstance(thing, _DEVICE)
+
+    def __subclasscheck__(cls, kind: type) -> bool:
+        return kind is cls or issubclass(kind, _DEVICE)
+
+    def __eq__(cls, kind: object) -> bool:
+        return kind is _DEVICE or kind is cls
+
+    def __hash__(cls) -> int:
+        return hash(_DEVICE)
 
 
 class Event:
@@ -185,7 +198,21 @@ def install() -> None:
     warnings.filterwarnings("ignore", message=".*pin_memory.*", category=UserWarning)
     if torch.distributed.is_available():
         _install_distributed()
-    CpuStandsIn().__enter__()
+    _install_devices()
+
+
+def _install_devices() -> None:
+    torch.utils._device._device_constructors()  # torch keeps this list, and must find its own functions in it
+    for owner, names in _TAKE_DEVICE:
+        for name in names.split():
+            if own := getattr(owner, name, None):
+                setattr(owner, name, _with(own, _words_here))
+                _register_builtin(getattr(owner, name), _find_builtin(own))  # for torch.jit.script
+    torch.Tensor.to = _with(torch.Tensor.to, _second_here)
+    # Each of its own identity, as above.
+    torch.Tensor.cuda, torch.Tensor.pin_memory = _itself, lambda tensor, *_, **__: tensor
+    torch._C._nn._parse_to = _with(torch._C._nn._parse_to, _first_here)
+    torch.device = _Device("device", (), {"__module__": "torch", "__doc__": _DEVICE.__doc__})
 
 
 def _install_distributed() -> None:
@@ -211,6 +238,28 @@ def _with(function: Callable[..., Any], change: Change) -> Callable[..., Any]:
         return function(*args, **kwargs)
 
     return changed
+
+
+def _words_here(args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    if _means_gpu(kwargs.get("device")):
+        kwargs["device"] = "cpu"
+    if kwargs.get("pin_memory"):
+        kwargs["pin_memory"] = False
+    return args, kwargs
+
+
+def _first_here(args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    return (("cpu", *args[1:]) if args and _means_gpu(args[0]) else args), _words_here(args, kwargs)[1]
+
+
+def _second_here(args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    rest, kwargs = _first_here(args[1:], kwargs)
+    return (*args[:1], *rest), kwargs
+
+
+def _itself(tensor: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+    """*tensor*, which is already where the script wants it."""
+    return tensor
 
 
 def _without(*names: str) -> Change:

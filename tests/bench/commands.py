@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 PYTHON = sys.executable
 LUMI_MOAI = str(Path(PYTHON).parent / "lumi-moai")
 JOBS = 1000
@@ -102,7 +102,7 @@ def array(folder, env):
 
 
 STEP = "| INFO     | __main__:main:136 - [Step {}/99999999] | Loss: {:.7f} | Duration: {:.2f} | Throughput: {:.2f} tokens/sec\n"
-OTHER = (Path(__file__).parent / "recorded/logs/moai/llama2_32gpu.log").read_text().splitlines(keepends=True)[:-6]
+OTHER = (ROOT / "tests/recorded/logs/moai/llama2_32gpu.log").read_text().splitlines(keepends=True)[:-6]
 
 
 def write_log(path, gigabytes):

@@ -1,0 +1,28 @@
+"""The same by hand with torch's FSDP2: each block and the whole sharded over all ranks."""
+
+import torch
+import torch.distributed as dist
+import turns
+from gpt import BATCH, GPT, rows
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.utils.data import DataLoader
+from torch.utils.data.distributed import DistributedSampler
+
+dist.init_process_group("gloo")
+torch.manual_seed(1)
+model = GPT()
+mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+for block in model.blocks:
+    fully_shard(block, mesh=mesh)
+fully_shard(model, mesh=mesh)
+optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+data = rows()
+loader = DataLoader(data, batch_size=BATCH // dist.get_world_size(), sampler=DistributedSampler(data), drop_last=True)
+while True:
+    for tokens, targets in loader:
+        turns.ready()
+        loss = model(tokens, targets)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
