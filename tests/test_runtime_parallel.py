@@ -326,7 +326,6 @@ rows = TensorDataset(torch.randn(8, 4))
     ("body", "words"),
     [
         ("lumi_moai.enable_advanced_parallelization(num_stages=True)", "num_stages=True is no int"),
-        (BATCHES + "train(nn.BatchNorm1d(4), DataLoader(rows, batch_size=8))", "BatchNorm in training"),
         (BATCHES + "train(nn.Linear(4, 4), DataLoader(rows, batch_size=8, in_order=False))", "in_order=False"),
         (
             BATCHES + "model = nn.Sequential(nn.Embedding(9, 4, sparse=True)); "

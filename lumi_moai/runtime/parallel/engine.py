@@ -11,12 +11,12 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from ... import planner
-from ...errors import RequestError
 from ...plan import Layout
 from .. import accelerator, group
 from ..here import Here
 from . import layout, losses, place, roots
 from .announce import announce
+from .at_hand import AtHand
 from .gradients import Gradients
 from .loader import Cutter, generators
 from .meter import Meter
@@ -50,14 +50,9 @@ class Engine:
         """Who takes part in a call of the script's models, the outermost first."""
         self.steppers: list[Stepper] = [self.meter.stepper]
         """Who takes part in a step of the script's optimizers, the outermost first."""
-        self.share: Share | None = None
-        """Of the batch at hand; None while every rank has the whole batch."""
+        self.at_hand = AtHand(lambda: seen.modes.trains(self.gradients.parameters))
         self.loss_share: Share | None = None
         """Of the batch that the last loss came from: the script may fetch the next batch before backward."""
-        self.pending: set[Share] = set()
-        """Of the batches handed out since the last backward."""
-        self.went_back = True
-        """Whether a backward followed the last batches."""
         self.gradients = Gradients(seen)
         self.in_backward = False
         self.in_training = False
@@ -72,7 +67,7 @@ class Engine:
             self.place = place.find(planner.choose(self.layout, self._scale()), self.rank)
             group.share_among(self.place.data_group)
             self.meter.plan = self.place.plan
-            self.cutter = Cutter(self.place.data_rank, self.place.data_ranks, self.begin_batch)
+            self.cutter = Cutter(self.place.data_rank, self.place.data_ranks, self.begin_batch, self.at_hand.end)
         for root in roots.find(self.seen.modules()):
             if not isinstance(root, roots.Adopted):
                 layout.apply(root, self.place)
@@ -104,29 +99,27 @@ class Engine:
             print(f"lumi-moai: {sentence}", file=sys.stderr)
         self._said.add(topic)
 
+    @property
+    def share(self) -> Share | None:
+        """Of the batch at hand; None while every rank has the whole batch."""
+        return self.at_hand.share
+
     def begin_batch(self, share: Share | None, batch: Any) -> None:
         """The script gets *batch*, of which this rank has *share*."""
-        self.share = share
         if self.in_training:
             self.meter.count(batch, share)
-        if share is None:
-            self.pending.clear()
-        else:
-            self.pending.add(share)
-            self.went_back = False
+        self.at_hand.begin(share)
 
     def batches(self, loader: DataLoader, own: Callable[[DataLoader], Iterator]) -> Iterator:
         """The iterator over *loader* for this rank; *own* is DataLoader's own."""
         agree_on_chance(generators(loader))
-        if not self.went_back:
-            self.say_once("no backward", _NO_BACKWARD)
-        self.pending.clear()
-        self.went_back = True
         self.gradients.refresh()
         ranks = self.settle().data_ranks
         self.in_training = torch.is_grad_enabled() and self.seen.modes.trains(self.gradients.parameters)
         if ranks > 1 and self.in_training:
             self._take_own_chance()
+            if not self.at_hand.begin_loop():
+                self.say_once("no backward", _NO_BACKWARD)
             return self.cutter.shares(loader, own)
         return self.cutter.whole(loader, own)
 
@@ -168,22 +161,10 @@ class Engine:
         self._is_announced = True
 
     def _share_of_backward(self) -> Share | None:
-        """How the batch was cut that this backward is for.
-
-        Raises RequestError when the script has fetched batches that weigh differently since the last backward: a loss
-        written by hand does not tell which of them it came from.
-        """
-        share, exact = self.loss_share or self.share, self.loss_share is not None
-        unlike = len({pending.uneven for pending in self.pending}) > 1
-        if unlike and not (exact and all(pending.total >= pending.ranks for pending in self.pending)):
-            ranks = self.settle().data_ranks
-            totals = ", ".join(str(pending.total) for pending in sorted(self.pending, key=lambda share: share.total))
-            raise RequestError(
-                f"the script fetched batches of {totals} rows before one backward, and they cannot all be shared out"
-                f" equally over {ranks} ranks; give DataLoader(drop_last=True), or fetch a batch after backward"
-            )
-        self.pending.clear()
-        self.went_back, self.loss_share = True, None
+        """How the batch was cut that this backward is for."""
+        share, is_exact = self.loss_share or self.share, self.loss_share is not None
+        self.at_hand.went_back(is_exact=is_exact, ranks=self.settle().data_ranks)
+        self.loss_share = None
         return share
 
     def loss_at_hand(self) -> Share | None:

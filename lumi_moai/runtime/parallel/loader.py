@@ -71,16 +71,28 @@ class CutCollate:
 class Batches:
     """The iterator that the script gets: its batches, each announced before it is handed out."""
 
-    def __init__(self, batches: Iterator, weigh: Callable[[Any], tuple[Any, Share | None]], begin: Begin) -> None:
+    def __init__(
+        self,
+        batches: Iterator,
+        weigh: Callable[[Any], tuple[Any, Share | None]],
+        begin: Begin,
+        end: Callable[[], None] = lambda: None,
+    ) -> None:
         self.batches = batches
         self.weigh = weigh
         self.begin = begin
+        self.end = end
 
     def __iter__(self) -> "Batches":
         return self
 
     def __next__(self) -> Any:
-        batch, share = self.weigh(next(self.batches))
+        try:
+            fetched = next(self.batches)
+        except StopIteration:
+            self.end()
+            raise
+        batch, share = self.weigh(fetched)
         self.begin(share, batch)
         return batch
 
@@ -94,10 +106,11 @@ class Batches:
 class Cutter:
     """Makes the shares of one rank."""
 
-    def __init__(self, rank: int, ranks: int, begin: Begin) -> None:
+    def __init__(self, rank: int, ranks: int, begin: Begin, end: Callable[[], None]) -> None:
         self.rank = rank
         self.ranks = ranks
         self.begin = begin
+        self.end = end
         self._kept: WeakKeyDictionary[DataLoader, DataLoader] = WeakKeyDictionary()
 
     def whole(self, loader: DataLoader, batches: Callable[[DataLoader], Iterator]) -> Batches:
@@ -107,14 +120,14 @@ class Cutter:
     def shares(self, loader: DataLoader, batches: Callable[[DataLoader], Iterator]) -> Batches:
         """This rank's part of the batches of *loader*; *batches* is DataLoader's own `__iter__`."""
         if loader.batch_sampler is None:
-            return Batches(batches(loader), self._cut_tensors, self.begin)
+            return Batches(batches(loader), self._cut_tensors, self.begin, self.end)
         mine = self._kept.get(loader) or self._copy(loader)
         if loader.persistent_workers and loader.num_workers > 0:
             self._kept[loader] = mine  # with its workers
         if isinstance(mine.collate_fn, CutCollate):
-            return Batches(batches(mine), lambda counted: (counted.batch, counted.share), self.begin)
+            return Batches(batches(mine), lambda counted: (counted.batch, counted.share), self.begin, self.end)
         sampler: Any = mine.batch_sampler
-        return Batches(batches(mine), lambda batch: (batch, sampler.shares.popleft()), self.begin)
+        return Batches(batches(mine), lambda batch: (batch, sampler.shares.popleft()), self.begin, self.end)
 
     def _copy(self, loader: DataLoader) -> DataLoader:
         """*loader* with its batches cut; a copy, because the script's own must keep its length and its sampler."""

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F  # noqa: N812
 from torch.nn.modules.module import (
     register_module_module_registration_hook,
     register_module_parameter_registration_hook,
@@ -16,8 +15,7 @@ from torch.nn.modules.module import (
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from ...errors import RequestError
-from . import losses
+from . import batchnorm, losses
 from .seen import Seen
 
 
@@ -33,7 +31,7 @@ def install(seen: Seen) -> None:
     register_module_parameter_registration_hook(lambda module, _, parameter: seen.note_parameter(module, parameter))
     register_module_module_registration_hook(lambda module, _name, _child: seen.note_module(module))
     losses.install(lambda: seen.engine.loss_at_hand() if seen.engine else None)
-    F.batch_norm = _batch_norm(F.batch_norm, seen)
+    batchnorm.install(lambda: seen.engine.share if seen.engine else None, lambda: _say_shared(seen))
 
 
 def _iterating(own: Callable[[DataLoader], Iterator], seen: Seen) -> Callable[[DataLoader], Iterator]:
@@ -114,15 +112,6 @@ def _switching(own: Callable[..., Any], seen: Seen) -> Callable[..., Any]:
     return train
 
 
-def _batch_norm(own: Callable[..., torch.Tensor], seen: Seen) -> Callable[..., torch.Tensor]:
-    @functools.wraps(own)
-    def batch_norm(*args: Any, **kwargs: Any) -> torch.Tensor:
-        training = kwargs.get("training", args[5] if len(args) > 5 else False)
-        if training and seen.engine and seen.engine.share:
-            raise RequestError(
-                "BatchNorm in training needs the statistics of the global batch, which the ranks cannot share yet;"
-                " use GroupNorm or LayerNorm, or run on one device"
-            )
-        return own(*args, **kwargs)
-
-    return batch_norm
+def _say_shared(seen: Seen) -> None:
+    if seen.engine:
+        seen.engine.say_once("batchnorm", "BatchNorm takes mean and variance of the global batch, over all ranks")

@@ -1,0 +1,71 @@
+"""Which batch the script is at: a training batch of which each rank has its rows, or one that every rank has whole.
+
+A script may evaluate between fetching a training batch and computing it, or after the last one; what it computes then
+is no part of that batch.
+"""
+
+from collections.abc import Callable
+
+import torch
+
+from ...errors import RequestError
+from .share import Share
+
+
+class AtHand:
+    """The batches that the script has been handed."""
+
+    def __init__(self, trains: Callable[[], bool]) -> None:
+        self.trains = trains
+        """Whether the script's models are in training mode."""
+        self.pending: set[Share] = set()
+        """Of the training batches handed out since the last backward."""
+        self._cut: Share | None = None
+        self._is_whole = False
+        self._is_over = False
+        self._went_back: bool | None = None
+        """Whether a backward followed in this loop; None before its first batch."""
+
+    @property
+    def share(self) -> Share | None:
+        """This rank's part of what the script computes now; None when every rank computes all of it."""
+        if self._is_whole:
+            return self._cut if self.pending and torch.is_grad_enabled() and self.trains() else None
+        if self._is_over and not self.pending and not torch.is_grad_enabled():
+            return None
+        return self._cut
+
+    def begin_loop(self) -> bool:
+        """A training loop begins; False when the last one had batches and no backward."""
+        fine = self._went_back is not False
+        self.pending.clear()
+        self._went_back = None
+        return fine
+
+    def begin(self, share: Share | None) -> None:
+        """A batch is handed out, cut as *share* says; None for a whole one."""
+        self._is_whole = share is None
+        if share is not None:
+            self._cut, self._is_over = share, False
+            self.pending.add(share)
+            self._went_back = bool(self._went_back)
+
+    def end(self) -> None:
+        """A training loop has no more batches."""
+        self._is_over = True
+
+    def went_back(self, *, is_exact: bool, ranks: int) -> None:
+        """A backward begins; *is_exact* says that torch's own loss functions made its loss.
+
+        Raises RequestError when the script has fetched batches that weigh differently since the last backward: a loss
+        written by hand does not tell which of them it came from.
+        """
+        unlike = len({share.uneven for share in self.pending}) > 1
+        if unlike and not (is_exact and all(share.total >= share.ranks for share in self.pending)):
+            totals = ", ".join(str(share.total) for share in sorted(self.pending, key=lambda share: share.total))
+            raise RequestError(
+                f"the script fetched batches of {totals} rows before one backward, and they cannot all be shared out"
+                f" equally over {ranks} ranks; give DataLoader(drop_last=True), or fetch a batch after backward"
+            )
+        self.pending.clear()
+        self._went_back = True

@@ -1,0 +1,48 @@
+"""BatchNorm in training over 2 and 4 ranks: the losses, weights and running statistics of one device."""
+
+from one_device import plain, same_run
+from test_runtime_parallel import HEAD
+
+# Batches of 5, 5 and 3 rows (on 4 ranks one rank has none of the last), images and plain rows, a cumulative average,
+# no running statistics, a module in evaluation inside the training loop, evaluation between the epochs.
+NORMS = (
+    HEAD
+    + """
+torch.set_default_dtype(torch.float64)
+x = torch.randn(13, 3, 4, 4, generator=torch.Generator().manual_seed(1)) * 3 + 2
+y = torch.randn(13, 2, generator=torch.Generator().manual_seed(2))
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.images = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        self.free = nn.BatchNorm2d(4, track_running_stats=False, affine=False)
+        self.mean, self.last = nn.BatchNorm1d(16, momentum=None), nn.Linear(16, 2)
+        self.fixed, self.group = nn.BatchNorm2d(4), nn.GroupNorm(2, 4)
+    def forward(self, x):
+        self.fixed.eval()
+        x = self.group(self.fixed(self.free(torch.relu(self.images(self.first(x))))))
+        return self.last(self.mean(x.flatten(1)))
+model = Net().cuda()
+optim = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+train = DataLoader(TensorDataset(x, y), batch_size=5, shuffle=True)
+for epoch in range(3):
+    model.train()
+    for a, b in train:
+        loss = F.mse_loss(model(a), b)
+        optim.zero_grad()
+        loss.backward()
+        optim.step()
+        print(f"loss {loss.item()}")
+    model.eval()
+    with torch.no_grad():
+        print(f"held out {F.mse_loss(model(x), y, reduction='sum').item()}")
+torch.save(model.state_dict(), sys.argv[1])
+"""
+)
+
+
+def test_statistics_are_those_of_the_global_batch(work):
+    lines, weights = plain(work, NORMS)
+    for count in (2, 4):
+        _, ranks = same_run(work, NORMS, lines, weights, count)
+        assert ranks[0].err.count("BatchNorm takes mean and variance of the global batch") == 1
