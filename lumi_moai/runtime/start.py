@@ -26,6 +26,8 @@ _ALONE = (
     "lumi-moai: Warning: this script ran {count} times, once on each rank, and no rank knew of the others: add "
     "lumi_moai.enable_advanced_parallelization() to train on all devices, or submit it on one (--flavor Small)"
 )
+_MOAI_SWITCH = "MOREH_ENABLE_ADVANCED_PARALLELIZATION"
+"""MoAI's variable: set to 1, every script is parallelised."""
 _INTERFACES = Path("/sys/class/net")
 
 
@@ -140,6 +142,7 @@ def drop_absent_interfaces(environ: MutableMapping[str, str], *, announce: bool)
 
 def _run(command: Command) -> None:
     code = command.run / "code"
+    _meet_moai()
     late.after_import("torch", _meet_torch)
     if command.is_module:
         script.run_module(command.target, list(command.arguments), code)
@@ -156,8 +159,16 @@ def _meet_torch() -> None:
     if me is None or me.wishes.mode == "script":
         return
     parallel.install()
-    if me.wishes.mode == "auto":
+    if me.wishes.mode == "auto" or os.environ.get(_MOAI_SWITCH) == "1":
         parallel.enable()
+
+
+def _meet_moai() -> None:
+    from . import parallel
+
+    me = here()
+    if me is not None and me.wishes.mode != "script":
+        parallel.answer_to_moai()
 
 
 def _farewell(me: Here, meeting: Meeting, code: int) -> None:

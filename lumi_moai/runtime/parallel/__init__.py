@@ -14,6 +14,10 @@ Every rank runs the whole script. What makes them one device:
     engine     holds these together: batches, backward, the numbers that the script reads
     seen       the optimizers and parameters that the script made
     replace    where torch calls all this
+    moreh      MoAI's names for the one line
+    already    what a script that is distributed by itself may not do as well
+    need       which torch it takes
+    one_device what a script means by `cuda:0`
 
 The functions of torch are replaced right after torch is imported, so that a script's
 `from torch.nn.functional import cross_entropy` gets ours; until `enable()` they do what they always did.
@@ -23,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...plan import Layout
 from ..here import here
-from . import options
+from . import moreh, need, options
 
 if TYPE_CHECKING:
     from .seen import Seen
@@ -35,14 +39,29 @@ _WAITING: list[Layout] = []
 
 def install() -> None:
     """Make torch ready for `enable()`; called once in a rank, right after torch was imported."""
-    if here() is not None:
-        from . import replace
-        from .seen import Seen
+    if here() is None:
+        return
+    import torch
 
-        _SEEN.append(Seen())
-        replace.install(_SEEN[0])
-        for layout in _WAITING:
-            _start(layout)
+    moreh.install_names(torch, enable)
+    if need.lacking(torch.__version__, has_network=torch.distributed.is_available()):
+        if _WAITING:
+            need.check_torch()
+        return
+    from . import already, one_device, replace
+    from .seen import Seen
+
+    _SEEN.append(Seen())
+    replace.install(_SEEN[0])
+    already.install(is_on)
+    one_device.install(is_on)
+    for layout in _WAITING:
+        _start(layout)
+
+
+def answer_to_moai() -> None:
+    """Let the script import MoAI's driver; called once in a rank, before the script."""
+    moreh.install_package(is_on)
 
 
 def is_on() -> bool:
@@ -63,6 +82,8 @@ def enable(**choices: Any) -> None:
         return
     for stream in me.streams:
         stream.silence()
+    if me.ranks.world_size > 1:
+        need.check_torch()
     if _SEEN:
         _start(layout)
     else:
@@ -71,11 +92,13 @@ def enable(**choices: Any) -> None:
 
 def _start(layout: Layout) -> None:
     from .. import group
+    from . import already
     from .engine import Engine, agree_on_chance
 
     me, seen = here(), _SEEN[0]
     if me is None or seen.engine is not None:
         return
+    already.check(joined=group.was_joined())
     group.join()
     agree_on_chance()
     seen.engine = Engine(me, seen, layout)

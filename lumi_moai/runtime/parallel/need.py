@@ -1,0 +1,36 @@
+"""What the runtime needs of torch, and the sentence when it is not there."""
+
+import re
+import sys
+from importlib.util import find_spec
+from typing import Any
+
+from ...errors import RequestError
+
+LEAST = (2, 6)
+"""The first version whose `fully_shard` and named meshes the layouts are made of."""
+_LEAST = ".".join(map(str, LEAST))
+
+
+def check_torch() -> None:
+    """Raise RequestError when this rank's torch cannot train on several devices, or is not there at all."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        missing = lacking(torch.__version__, has_network=torch.distributed.is_available())
+    elif find_spec("torch") is None:
+        missing = "there is no torch here"
+    else:
+        return  # looked at when the script imports it
+    if missing:
+        raise RequestError(
+            f"{missing}; training on several devices needs PyTorch {_LEAST} or newer with torch.distributed,"
+            " in the container or environment of the job"
+        )
+
+
+def lacking(version: str, *, has_network: Any) -> str | None:
+    """What torch of *version* lacks; None when it is enough."""
+    found = re.match(r"(\d+)\.(\d+)", version)
+    if found is None or tuple(map(int, found.groups())) < LEAST:
+        return f"this is PyTorch {version}"
+    return None if has_network else f"this PyTorch {version} was built without torch.distributed"
