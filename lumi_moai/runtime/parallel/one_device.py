@@ -13,60 +13,30 @@ import torch
 from .. import accelerator
 
 IsOn = Callable[[], bool]
-_MAKING = [
-    "tensor",
-    "as_tensor",
-    "asarray",
-    "empty",
-    "zeros",
-    "ones",
-    "full",
-    "rand",
-    "randn",
-    "randint",
-    "randperm",
-    "normal",
-    "arange",
-    "linspace",
-    "logspace",
-    "eye",
-    "empty_like",
-    "zeros_like",
-    "ones_like",
-    "full_like",
-    "rand_like",
-    "randn_like",
-    "randint_like",
-    "empty_strided",
-    "tril_indices",
-    "triu_indices",
-    "set_default_device",
-    "load",
-    "frombuffer",
-]
-_MOVING = ["to", "cuda", "new_tensor", "new_empty", "new_zeros", "new_ones", "new_full"]
-_IN_CUDA = [
-    "set_device",
-    "synchronize",
-    "get_device_name",
-    "get_device_capability",
-    "get_device_properties",
-    "mem_get_info",
-    "memory_allocated",
-    "max_memory_allocated",
-    "memory_reserved",
-    "max_memory_reserved",
-    "memory_stats",
-    "memory_summary",
-    "utilization",
-    "reset_peak_memory_stats",
-    "current_stream",
-    "default_stream",
-    "get_rng_state",
-    "set_rng_state",
-    "temperature",
-    "power_draw",
-]
+_MAKING = (
+    *("tensor", "as_tensor", "asarray", "frombuffer", "empty", "zeros", "ones", "full", "eye", "arange", "linspace"),
+    *(
+        "logspace",
+        "rand",
+        "randn",
+        "randint",
+        "randperm",
+        "normal",
+        "empty_like",
+        "zeros_like",
+        "ones_like",
+        "full_like",
+    ),
+    *("rand_like", "randn_like", "randint_like", "empty_strided", "tril_indices", "triu_indices"),
+    *("set_default_device", "load"),
+)
+_MOVING = ("to", "cuda", "new_tensor", "new_empty", "new_zeros", "new_ones", "new_full")
+_IN_CUDA = (
+    *("set_device", "synchronize", "get_device_name", "get_device_capability", "get_device_properties", "mem_get_info"),
+    *("memory_allocated", "max_memory_allocated", "memory_reserved", "max_memory_reserved", "memory_stats"),
+    *("memory_summary", "reset_peak_memory_stats", "utilization", "temperature", "power_draw"),
+    *("current_stream", "default_stream", "get_rng_state", "set_rng_state"),
+)
 _WORDS = ("device", "map_location")
 
 

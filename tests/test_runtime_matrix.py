@@ -1,0 +1,112 @@
+"""Seven scripts of different kinds in every layout: the losses and the weights of one device.
+
+The scripts of one layout run one after the other in the same ranks, because starting ranks is what takes the time. A
+layout joins by a line in `LAYOUTS`; what it refuses stands in `REFUSED`, with words of the sentence.
+"""
+
+import functools
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from one_device import same
+from runtime_ranks import Run, launch, submitit
+
+from lumi_moai.plan import Layout, Wishes
+
+SCRIPTS = Path(__file__).parent / "scripts"
+NAMES = ("mlp", "cnn", "lstm", "gpt", "llama", "encoder_decoder", "gan")
+BATCHES = {"even": 8, "uneven": 7}
+"""Of 16 rows: two batches of 8; or 7, 7 and 2, so that 2 ranks have 4 and 3 rows, and of 4 ranks two have none at last."""
+LAYOUTS = [
+    # words of --layout, ranks, batches
+    ("replicate", 2, "even"),
+    ("replicate", 2, "uneven"),
+    ("replicate", 4, "uneven"),
+]
+REFUSED: dict[tuple[str, str], str] = {}
+"""Layout and script, with words of the sentence that refuses them."""
+DRIVER = """
+import json, runpy, sys, lumi_moai
+lumi_moai.enable_advanced_parallelization()
+scripts, batch_size, folder = json.loads(sys.argv[1]), *sys.argv[2:]
+for name, path in scripts.items():
+    print("script", name)
+    sys.argv = [path, f"{folder}/{name}.pt", batch_size]
+    runpy.run_path(path, run_name="__main__")
+"""
+
+
+def words(names, batches, folder):
+    """What the driver is called with."""
+    return [json.dumps({name: str(SCRIPTS / f"{name}.py") for name in names}), str(BATCHES[batches]), str(folder)]
+
+
+@pytest.fixture(scope="module")
+def plainly(tmp_path_factory):
+    """What each script prints under plain python, and what it saves; each kind of batches is run once."""
+
+    @functools.cache
+    def run(batches):
+        folder = tmp_path_factory.mktemp(batches)
+        command = [sys.executable, "-c", DRIVER, *words(NAMES, batches, folder)]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return by_script(done.stdout), {name: torch.load(folder / f"{name}.pt") for name in NAMES}
+
+    return run
+
+
+def by_script(text):
+    """The lines that each script printed."""
+    parts = re.split(r"^script (\w+)\n", text, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], map(str.splitlines, parts[2::2]), strict=True))
+
+
+def on_ranks(work, names, layout, count, batches):
+    run = Run(work, launch(count), Wishes(layout=Layout.parse(layout)))
+    return run.ranks(submitit(count), run.script(DRIVER), *words(names, batches, work))
+
+
+def assert_close(mine, theirs, name):
+    """Assert that two things that were saved are one, but for rounding."""
+    if isinstance(theirs, torch.Tensor):
+        assert type(mine) is torch.Tensor
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5, msg=lambda text: f"{name}: {text}")
+    elif isinstance(theirs, dict):
+        assert list(mine) == list(theirs)
+        for key in theirs:
+            assert_close(mine[key], theirs[key], f"{name}.{key}")
+    elif isinstance(theirs, list):
+        for place, (each, other) in enumerate(zip(mine, theirs, strict=True)):
+            assert_close(each, other, f"{name}.{place}")
+    else:
+        assert mine == theirs, name
+
+
+@pytest.mark.parametrize(("layout", "count", "batches"), LAYOUTS)
+def test_every_script_gives_the_result_of_one_device(work, plainly, layout, count, batches):
+    lines, saved = plainly(batches)
+    names = [name for name in NAMES if (layout, name) not in REFUSED]
+    ranks = on_ranks(work, names, layout, count, batches)
+    assert [rank.code for rank in ranks] == [0] * count, "\n".join(rank.err for rank in ranks)
+    assert [rank.out for rank in ranks[1:]] == [""] * (count - 1)
+    printed = by_script(ranks[0].out)
+    assert list(printed) == names
+    for name in names:
+        assert len(printed[name]) == len(lines[name])
+        for line, expected in zip(printed[name], lines[name], strict=True):
+            same(f"{name} {line}", f"{name} {expected}")
+        assert_close(torch.load(work / f"{name}.pt"), saved[name], name)
+
+
+@pytest.mark.parametrize(("layout", "name"), REFUSED)
+def test_what_a_layout_cannot_do_is_refused(work, layout, name):
+    ranks = on_ranks(work, [name], layout, 2, "even")
+    assert [rank.code for rank in ranks] == [1, 1]
+    said = [line for rank in ranks for line in rank.err.splitlines() if REFUSED[layout, name] in line]
+    assert len(said) == 1, "\n".join(rank.err for rank in ranks)
