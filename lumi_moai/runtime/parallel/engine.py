@@ -68,11 +68,20 @@ class Engine:
             group.share_among(self.place.data_group)
             self.meter.plan = self.place.plan
             self.cutter = Cutter(self.place.data_rank, self.place.data_ranks, self.begin_batch, self.at_hand.end)
+            self.callers += layout.callers(self.place)
+            self.steppers += layout.steppers(self.place)
         for root in roots.find(self.seen.modules()):
             if not isinstance(root, roots.Adopted):
-                layout.apply(root, self.place)
-                roots.adopt(root, self.call)
+                self._lay_out(root, self.place)
         return self.place
+
+    def _lay_out(self, root: torch.nn.Module, where: Place) -> None:
+        self.gradients.adopt([*root.parameters(), *(each for each in root.buffers() if each.is_floating_point())])
+        layout.apply(root, where, self.seen.living_optimizers())
+        roots.adopt(root, self.call)
+        if where.plan.shards:
+            self.seen.laid_out.update(root.modules())
+        self.gradients.refresh(again=True)
 
     def step(self, optimizer: Optimizer, own: roots.Call, args: tuple, kwargs: dict[str, Any]) -> Any:
         """One step of an optimizer of the script."""

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
+from torch.distributed.tensor import DTensor
 
 from ...errors import RequestError
 from .. import accelerator, group
+from . import layout
 from .known import Known
 
 if TYPE_CHECKING:
@@ -82,13 +84,13 @@ class Gradients:
         """Give *parameters* that are new the values that rank 0 has."""
         with torch.no_grad():
             for parameter in parameters:
-                if parameter not in self._adopted and not parameter.is_meta:
+                if parameter not in self._adopted and not parameter.is_meta and is_whole(parameter):
                     group.from_rank_0(parameter.data)
                     self._adopted.add(parameter)
 
-    def refresh(self) -> None:
-        """Look again which parameters the script's optimizers have, if there are new ones."""
-        if self._optimizers == self.seen.optimizers:
+    def refresh(self, *, again: bool = False) -> None:
+        """Look which parameters the script's optimizers have, if there are new ones or *again* says so."""
+        if self._optimizers == self.seen.optimizers and not again:
             return
         self._optimizers, self._trained = self.seen.optimizers, ()
         # What the script has let go of must be gone on all ranks, whenever each would have noticed by itself.
@@ -100,10 +102,11 @@ class Gradients:
     def begin(self) -> None:
         """Get ready for one backward."""
         self.refresh()
-        trained = tuple(parameter.requires_grad for parameter in self.parameters)
+        mine = [parameter for parameter in self.parameters if is_whole(parameter)]
+        trained = tuple(parameter.requires_grad for parameter in mine)
         if trained != self._trained:
             self._trained = trained
-            self._fill_buckets([parameter for parameter in self.parameters if parameter.requires_grad])
+            self._fill_buckets([parameter for parameter in mine if parameter.requires_grad])
         for parameter in self.seen.newly_registered():
             self._listen(parameter)
         for bucket in self.buckets:
@@ -136,7 +139,7 @@ class Gradients:
             self._listen(parameter)
 
     def _listen(self, parameter: torch.Tensor) -> None:
-        if parameter.requires_grad and parameter not in self._heard:
+        if is_whole(parameter) and parameter.requires_grad and parameter not in self._heard:
             parameter.register_post_accumulate_grad_hook(self._arrived)
             self._heard.add(parameter)
 
@@ -162,6 +165,11 @@ class Gradients:
         for bucket in self.buckets[self._sent : end]:
             bucket.send()
         self._sent = max(self._sent, end)
+
+
+def is_whole(parameter: torch.Tensor) -> bool:
+    """Whether this rank has all of *parameter*; FSDP averages the gradients of what it has spread."""
+    return not isinstance(layout.now(parameter), DTensor)
 
 
 def _parts(parameters: Sequence[torch.Tensor]) -> list[list[torch.Tensor]]:

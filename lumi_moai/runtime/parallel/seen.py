@@ -1,7 +1,7 @@
 """What the script made, before its one line as well as after it."""
 
 from typing import TYPE_CHECKING
-from weakref import ReferenceType, ref
+from weakref import ReferenceType, WeakSet, ref
 
 import torch
 from torch.optim import Optimizer
@@ -19,6 +19,8 @@ class Seen:
         self.engine: Engine | None = None
         """Set by the script's one line."""
         self.modes = TrainingModes()
+        self.laid_out: WeakSet[torch.nn.Module] = WeakSet()
+        """Modules whose weights come and go with each call: these are no new parameters."""
         self._optimizers: list[ReferenceType[Optimizer]] = []
         self._parameters: list[ReferenceType[torch.Tensor]] = []
         self._modules: dict[int, ReferenceType[torch.nn.Module]] = {}
@@ -36,7 +38,7 @@ class Seen:
     def note_parameter(self, module: torch.nn.Module, parameter: torch.Tensor | None) -> None:
         """*module* got *parameter*."""
         self.note_module(module)
-        if parameter is not None:
+        if parameter is not None and module not in self.laid_out:
             self._parameters.append(ref(parameter))
 
     def note_module(self, module: torch.nn.Module) -> None:
@@ -50,6 +52,11 @@ class Seen:
         """The modules that have a parameter or a part of their own, in the order of their birth."""
         found = (reference() for reference in list(self._modules.values()))
         return [module for module in found if module is not None]
+
+    def living_optimizers(self) -> list[Optimizer]:
+        """The optimizers of the script, in the order of their birth."""
+        found = {id(optimizer): optimizer for reference in self._optimizers if (optimizer := reference()) is not None}
+        return list(found.values())
 
     def trained(self) -> list[torch.Tensor]:
         """The parameters of the script's optimizers; some may come twice."""

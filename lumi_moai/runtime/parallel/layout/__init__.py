@@ -1,15 +1,69 @@
-"""Lay a model out over the ranks, in place: the script's `model` and `optimizer` stay the script's."""
+"""Lay a model out over the ranks, in place: the script's `model` and `optimizer` stay the script's.
 
+What is here:
+
+blocks     the layers that repeat
+recompute  blocks computed again in backward
+precision  bfloat16, and compiled blocks
+shard      one copy spread over ranks (FSDP2)
+repoint    what the script holds from before leads to the spread parameters
+spread     how a parameter in parts answers the script
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from ....errors import RequestError
 from ..place import Place
+from . import blocks, precision, recompute, repoint, shard
+from .repoint import now
+from .spread import Spread, whole
+
+__all__ = ["Spread", "apply", "callers", "full_state", "now", "steppers", "whole"]
+
+Step = Callable[[nn.Module, Sequence[Sequence[nn.Module]], Place], Any]
+_STEPS: tuple[Step, ...] = (
+    lambda root, lists, place: _refuse(place),
+    lambda root, lists, place: recompute.apply(lists, place.plan),
+    lambda root, lists, place: precision.compiled(lists, place.plan),
+    shard.apply,
+)
+"""What is done to a model, in this order."""
 
 
-def apply(root: nn.Module, place: Place) -> None:
-    """Lay *root* out as the plan says.
+def apply(root: nn.Module, place: Place, optimizers: Iterable[Optimizer] = ()) -> None:
+    """Lay *root* out as the plan says, and give *optimizers* the parameters that it has now.
 
     Raises RequestError for a model that cannot be laid out so.
     """
-    if place.plan.shards:
+    lists = blocks.find(root)
+    for step in _STEPS:
+        step(root, lists, place)
+    repoint.optimizers(optimizers)
+
+
+def full_state(tensor: torch.Tensor) -> torch.Tensor:
+    """All of *tensor* without its graph, on this rank's device; a plain one as it is. All ranks call this together."""
+    with torch.no_grad():
+        return whole(now(tensor))
+
+
+def callers(place: Place) -> list[Callable[..., Any]]:
+    """Who takes part in a call of a model, the outermost first."""
+    bf16 = [precision.in_bfloat16] if place.plan.precision == "bf16" else []
+    spread = [shard.after_call] if place.plan.dp_shard > 1 else []
+    return [*spread, *bf16]
+
+
+def steppers(place: Place) -> list[Callable[..., Any]]:
+    """Who takes part in a step of an optimizer, the outermost first."""
+    return [shard.step] if place.plan.dp_shard > 1 else []
+
+
+def _refuse(place: Place) -> None:
+    if place.plan.tp > 1 or place.plan.pp > 1:
         raise RequestError("this layout cannot be had yet")

@@ -1,0 +1,73 @@
+"""Blocks whose activations are computed again in backward, so that they need not be kept."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+
+from ....plan import Plan
+
+_KEPT = (
+    "mm",
+    "addmm",
+    "bmm",
+    "baddbmm",
+    "convolution",
+    "_scaled_dot_product_flash_attention",
+    "_scaled_dot_product_efficient_attention",
+    "_scaled_dot_product_cudnn_attention",
+    "_scaled_dot_product_flash_attention_for_cpu",
+    "_scaled_dot_product_attention_math",
+)
+"""With `selective`, results of these stay in memory: they cost the most to compute again."""
+_CACHES = {"use_cache": False, "past_key_values": None, "past_key_value": None, "layer_past": None}
+"""What a Hugging Face block is told in training: a cache would be filled twice."""
+_CLASSES: dict[tuple[type, bool], type] = {}
+
+
+class Recomputed(nn.Module):
+    """A block that is computed again; parameters and their names are those of the block."""
+
+
+def apply(lists: Sequence[Sequence[nn.Module]], plan: Plan) -> None:
+    """Let the blocks in *lists* that *plan* names be computed again in backward."""
+    every = plan.recompute_every or (1 if plan.recompute == "selective" else 0)
+    for blocks in lists:
+        for block in blocks[::every] if every else ():
+            _apply(block, selective=plan.recompute == "selective")
+
+
+def _apply(block: nn.Module, *, selective: bool) -> None:
+    # A block whose script asked for the same would be computed three times.
+    if isinstance(block, Recomputed) or getattr(block, "gradient_checkpointing", False):
+        return
+    key = (type(block), selective)
+    if key not in _CLASSES:
+        _CLASSES[key] = _recomputed(*key)
+    block.__class__ = _CLASSES[key]
+
+
+def _recomputed(own: Any, selective: bool) -> type:
+    contexts = {"context_fn": partial(create_selective_checkpoint_contexts, _policy)} if selective else {}
+
+    def forward(block: Any, *args: Any, **kwargs: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return own.forward(block, *args, **kwargs)
+        kwargs |= {name: value for name, value in _CACHES.items() if kwargs.get(name)}
+        return checkpoint(own.forward, block, *args, use_reentrant=False, **contexts, **kwargs)
+
+    body = {"forward": forward, "__module__": own.__module__, "__qualname__": own.__qualname__}
+    return type(own.__name__, (Recomputed, own), body)
+
+
+def _policy(_: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
+    kept = operation in _kept()
+    return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE
+
+
+def _kept() -> frozenset[Any]:
+    packets = (getattr(torch.ops.aten, name, None) for name in _KEPT)
+    return frozenset(packet.default for packet in packets if packet is not None and "default" in packet.overloads())

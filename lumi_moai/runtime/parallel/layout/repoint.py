@@ -1,0 +1,101 @@
+"""The parameters that a script holds from before its model was spread: lists of them go on to work."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
+from torch.utils._pytree import tree_map
+
+from ....errors import RequestError
+from .spread import Spread, part_of
+
+_NOW = "_lumi_moai_spread"
+"""Attribute of a parameter from before: the spread one."""
+_IDENTITY = frozenset(("__hash__",))
+
+
+class Moved(nn.Parameter):
+    """A parameter from before: whatever is done to it is done to the spread one."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
+        """What the spread parameter answers."""
+        if func.__name__ in _IDENTITY:
+            return object.__hash__(args[0])
+        args, kwargs = tree_map(now, (args, kwargs or {}))
+        return func(*args, **kwargs)
+
+    def __repr__(self, *, tensor_contents: Any = None) -> str:
+        """As torch prints the whole parameter."""
+        return repr(now(self))
+
+    def __format__(self, spec: str) -> str:
+        """As torch formats the whole parameter."""
+        return format(now(self), spec)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return now(self).__reduce_ex__(protocol)
+
+
+def now(value: Any) -> Any:
+    """The spread parameter that *value* has become, if it is one from before; else *value*."""
+    return vars(value)[_NOW] if isinstance(value, Moved) else value
+
+
+def lead(moves: Iterable[tuple[torch.Tensor, DTensor]]) -> None:
+    """Let each old parameter lead to its new one, and give it what the old one had.
+
+    Raises RequestError for an old one that has a hook on its gradient.
+    """
+    for old, new in moves:
+        if old._backward_hooks:
+            raise RequestError(
+                "a parameter has a hook on its gradient (register_hook), which would see a part of it when the model is"
+                " spread over ranks; use --layout replicate"
+            )
+        new.__dict__.update(vars(old))
+        new.__class__ = Spread
+        if old.grad is not None:
+            new.grad = part_of(old.grad, new)
+            old.grad = None
+        _poison(old)
+        old.data = old.data.new_empty(0)
+        setattr(old, _NOW, new)
+        old.__class__ = Moved
+
+
+def _poison(old: torch.Tensor) -> None:
+    """Let a backward through a graph from before fail, rather than lose its gradient."""
+    if old.requires_grad:
+        torch.autograd.graph.get_gradient_edge(old).node.register_prehook(_too_old)
+
+
+def _too_old(_: Any) -> None:
+    raise RequestError(
+        "a loss was computed before training began and its backward comes after; compute it again after the first step"
+    )
+
+
+def optimizers(found: Iterable[Optimizer]) -> None:
+    """Give the optimizers *found* the spread parameters for the old ones: same order, same groups, same states."""
+    for optimizer in found:
+        for entry in optimizer.param_groups:
+            entry["params"] = [now(parameter) for parameter in entry["params"]]
+        for old in [key for key in optimizer.state if isinstance(key, Moved)]:
+            new = now(old)
+            optimizer.state[new] = _spread_state(optimizer.state.pop(old), new)
+
+
+def _spread_state(state: Any, like: DTensor) -> Any:
+    if not isinstance(state, Mapping):
+        return state
+    return {name: _spread_value(value, like) for name, value in state.items()}
+
+
+def _spread_value(value: Any, like: DTensor) -> Any:
+    if isinstance(value, torch.Tensor) and not isinstance(value, DTensor) and value.shape == like.shape:
+        return part_of(value, like)
+    return value

@@ -1,0 +1,130 @@
+"""One copy of a model spread over ranks, its weights gathered block by block: FSDP2, in place."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+from torch.optim import Optimizer
+
+from ....errors import RequestError
+from ... import accelerator
+from ..place import Place
+from . import repoint
+from .spread import Spread, native
+
+_ON_PARTS = frozenset(
+    getattr(torch.optim, name, None)
+    for name in ("Adam", "AdamW", "SGD", "RMSprop", "Adagrad", "NAdam", "RAdam", "Adamax", "Adadelta", "ASGD", "Rprop")
+)
+"""Optimizers that update each number by itself."""
+
+
+def apply(root: nn.Module, lists: Sequence[Sequence[nn.Module]], place: Place) -> bool:
+    """Spread *root* over the ranks of dp_shard; True if that was done.
+
+    Raises RequestError for a model that cannot be spread.
+    """
+    if place.plan.dp_shard == 1 or not _is_here(root, place):
+        return False
+    _check(root)
+    before = dict(root.named_parameters(remove_duplicate=False))
+    whole = {each for each in before.values() if not _can_spread(each)}
+    words = {"mesh": _mesh(place), "ignored_params": whole, **_policies(place)}
+    reshard = place.plan.reshard
+    for block in (block for blocks in lists for block in blocks):
+        _shard(block, reshard_after_forward=reshard, **words)
+    # The root's own weights are needed again at once, in backward; what calls it without one gives them back.
+    _shard(root, reshard_after_forward=False, **words)
+    after = dict(root.named_parameters(remove_duplicate=False))
+    moves = {id(old): (old, after[name]) for name, old in before.items() if old is not after[name]}
+    repoint.lead(moves.values())
+    root._get_fsdp_state()._lazy_init()  # now, because the script may call a part of the model first
+    return True
+
+
+def after_call(root: nn.Module, call: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+    """A call of a model; one that no backward follows leaves no gathered weights behind."""
+    output = call(*args, **kwargs)
+    if isinstance(root, FSDPModule) and not torch.is_grad_enabled():
+        give_back(root)
+    return output
+
+
+def give_back(root: nn.Module) -> None:
+    """Let the ranks keep their parts only, so that an edit of these is not hidden by a gathered copy."""
+    for module in root.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
+def step(optimizer: Optimizer, call: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+    """A step of an optimizer; torch's own, which work on each number alone, get the parts as they are."""
+    parameters = [each for entry in optimizer.param_groups for each in entry["params"]]
+    closure = args[0] if args else kwargs.get("closure")
+    if closure is None and type(optimizer) in _ON_PARTS and all(isinstance(each, Spread) for each in parameters):
+        with native():
+            return call(*args, **kwargs)
+    return call(*args, **kwargs)
+
+
+def _shard(module: nn.Module, **words: Any) -> None:
+    own = type(module)
+    fully_shard(module, **words)
+    # The class that FSDP makes is called FSDP...; the script prints its models, and libraries store their names.
+    for name in ("__name__", "__qualname__", "__module__"):
+        setattr(type(module), name, getattr(own, name))
+
+
+def _mesh(place: Place) -> Any:
+    both = place.plan.dp_replicate > 1
+    return place.mesh["dp_replicate", "dp_shard"] if both else place.mesh["dp_shard"]
+
+
+def _policies(place: Place) -> dict[str, Any]:
+    # Activations are autocast (precision.in_bfloat16), so only the weights that travel are named here.
+    low = torch.bfloat16 if place.plan.precision == "bf16" else None
+    mixed = MixedPrecisionPolicy(
+        param_dtype=low, reduce_dtype=torch.float32 if low else None, cast_forward_inputs=False
+    )
+    offload = CPUOffloadPolicy(pin_memory=accelerator.is_gpu()) if place.plan.offload else OffloadPolicy()
+    return {"mp_policy": mixed, "offload_policy": offload}
+
+
+def _can_spread(parameter: torch.Tensor) -> bool:
+    """A number by itself, and what is no number with a point, stays whole on every rank."""
+    return parameter.dim() > 0 and parameter.numel() > 0 and parameter.is_floating_point()
+
+
+def _is_here(root: nn.Module, place: Place) -> bool:
+    """Whether *root* is on this rank's device.
+
+    Raises RequestError when it is to be trained and is not.
+    """
+    mine = accelerator.device()
+    away = [each for each in root.parameters() if each.device != mine and not each.is_meta]
+    if away and any(each.requires_grad for each in away) and root.training:
+        raise RequestError(
+            f"a model is on {away[0].device} when training begins, the device of this rank is {mine};"
+            " move it with .cuda() or .to('cuda') before the first loop over a DataLoader"
+        )
+    return not away
+
+
+def _check(root: nn.Module) -> None:
+    for name, module in root.named_modules():
+        for reason in _obstacles(module):
+            raise RequestError(f"{name or type(root).__name__} {reason}; use --layout replicate")
+
+
+def _obstacles(module: nn.Module) -> Iterator[str]:
+    if any(isinstance(each, nn.parameter.UninitializedParameter) for each in module.parameters(recurse=False)):
+        yield "is a lazy module without weights when training begins; run one forward before"
+    if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.sparse:
+        yield "has sparse gradients, which cannot be spread over ranks"
+    if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.max_norm is not None:
+        yield "edits its weight in forward (max_norm), which is lost where weights are spread over ranks"
+    for each in module.parameters(recurse=False):
+        if not each.is_contiguous():
+            each.data = each.data.contiguous()

@@ -1,0 +1,309 @@
+"""A tensor of which each rank holds a part, and which answers the script as the whole one would.
+
+FSDP computes with plain, gathered weights, so none of this is in the way of a forward or backward. It is for what the
+script does with parameters and gradients itself: norms, prints, averages of weights, edits in place. Operations on each
+number alone work on the parts; all others work on a gathered copy, and what they changed in it goes back to the parts.
+Every rank runs the same script, so all ranks gather together.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.distributed.tensor import DTensor, Replicate
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+
+from ....errors import RequestError
+from ... import accelerator, group
+from . import operations
+
+Function = Callable[..., Any]
+
+_REFUSED = {
+    "data_ptr": "its address",
+    "untyped_storage": "its storage",
+    "storage": "its storage",
+    "register_hook": "a hook on its gradient",
+    "set_": "another storage",
+    "__cuda_array_interface__": "its address",
+    "__dlpack__": "its address",
+}
+_NATIVE = [False]
+_WAY_OUT = "use --layout replicate"
+
+
+class Spread(DTensor):
+    """A DTensor that answers as the whole tensor would."""
+
+    __slots__ = ()
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
+        """The answer of the whole tensor to *func*."""
+        return answer(func, args, kwargs or {})
+
+    def __repr__(self, *, tensor_contents: Any = None) -> str:
+        """As torch prints the whole tensor."""
+        return repr(_like_parameter(self))
+
+    def __format__(self, spec: str) -> str:
+        """As torch formats the whole tensor."""
+        return format(_like_parameter(self), spec)
+
+
+class Copied(torch.Tensor):
+    """A view of a gathered copy; to edit it in place would be lost, so that is refused."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
+        """What torch's own tensor answers."""
+        with torch._C.DisableTorchFunctionSubclass():
+            plain = tree_map(_plain, (args, kwargs or {}))
+            before = [leaf._version for leaf in _tensors(plain)]
+            result = func(*plain[0], **plain[1])
+            if before != [leaf._version for leaf in _tensors(plain)] and any(
+                type(leaf) is Copied for leaf in _written(args, kwargs or {}, plain, before)
+            ):
+                raise RequestError(f"a piece of a parameter that is spread over ranks was edited in place; {_WAY_OUT}")
+        return result
+
+
+@contextmanager
+def native() -> Iterator[None]:
+    """Let torch's own code handle spread tensors, for optimizers that are known to work on parts."""
+    before = _NATIVE[0]
+    _NATIVE[0] = True
+    try:
+        yield
+    finally:
+        _NATIVE[0] = before
+
+
+def answer(func: Function, args: tuple, kwargs: dict[str, Any]) -> Any:
+    """The result of *func* as if the spread tensors among its arguments were whole.
+
+    Raises RequestError for what a tensor in parts cannot give.
+    """
+    name, is_fact = operations.name_of(func)
+    if name in _REFUSED:
+        raise RequestError(f"the script asked a parameter that is spread over ranks for {_REFUSED[name]}; {_WAY_OUT}")
+    if name.endswith(("_set_data", "_set_grad")):
+        return _set(func, name, *args)
+    if is_fact or _NATIVE[0]:
+        return _answer_fact(func, name, args, kwargs)
+    if operations.is_maker(name):
+        return func(torch.empty(0, dtype=args[0].dtype, device=accelerator.device()), *args[1:], **kwargs)
+    if name.startswith(("_foreach", "_fused")):
+        return _each(func, args, kwargs)
+    if operations.is_single(name):
+        mine = _aligned(name, args, kwargs)
+        if mine is not None:
+            return _natively(func, *mine)
+    if operations.is_total(name, args, kwargs):
+        return whole(_natively(func, args, kwargs))
+    return _gathered(func, args, kwargs)
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """All of *tensor*, on this rank's device; its gradient goes to the parts. All ranks must call this together."""
+    return _Whole.apply(tensor) if isinstance(tensor, DTensor) else tensor
+
+
+def part_of(full: torch.Tensor, like: DTensor) -> DTensor:
+    """*full*, of which every rank has the same, spread as *like* is."""
+    spec = like._spec
+    moved = full.to(accelerator.device())
+    replicas = DTensor.from_local(moved, spec.mesh, [Replicate()] * spec.mesh.ndim, run_check=False)
+    parts = replicas.redistribute(placements=spec.placements)
+    local = parts._local_tensor.to(like._local_tensor.device)
+    if local.data_ptr() == full.data_ptr():
+        local = local.clone()
+    return _spread(_wrap(local, like, parts.shape))
+
+
+class _Whole(torch.autograd.Function):
+    """The whole of a spread tensor; backward averages over the data ranks, as FSDP does with its own gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: DTensor) -> torch.Tensor:
+        """The whole."""
+        with torch._C.DisableTorchFunctionSubclass(), torch.no_grad():
+            ctx.like = tensor.detach()
+            local = tensor._local_tensor.to(accelerator.device())
+            return _wrap(local, tensor, tensor.shape).full_tensor().clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> DTensor:
+        """The part of the average."""
+        with torch._C.DisableTorchFunctionSubclass(), torch.no_grad():
+            mean = gradient.contiguous().clone()
+            work, divisor = group.start_average(mean)
+            work.wait()
+            return part_of(mean / divisor, ctx.like)
+
+
+def _wrap(local: torch.Tensor, like: DTensor, shape: torch.Size) -> DTensor:
+    stride = torch.empty(shape, device="meta").stride()
+    spec = like._spec
+    return DTensor.from_local(local, spec.mesh, spec.placements, run_check=False, shape=shape, stride=stride)
+
+
+def _spread(result: Any) -> Any:
+    if type(result) is DTensor:
+        result.__class__ = Spread
+    return result
+
+
+def _plain(value: Any) -> Any:
+    return value.as_subclass(torch.Tensor) if type(value) is Copied else value
+
+
+def _written(args: Any, kwargs: Any, plain: Any, before: list[int]) -> Iterator[Any]:
+    after = [leaf._version for leaf in _tensors(plain)]
+    for leaf, old, new in zip(_tensors((args, kwargs)), before, after, strict=True):
+        if old != new:
+            yield leaf
+
+
+def _tensors(tree: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_flatten(tree)[0] if isinstance(leaf, torch.Tensor)]
+
+
+def _answer_fact(func: Function, name: str, args: tuple, kwargs: dict[str, Any]) -> Any:
+    result = _natively(func, args, kwargs)
+    if name == "device" and not _NATIVE[0]:
+        return accelerator.device()  # under offload the parts wait on the host; whoever asks wants to compute
+    return result
+
+
+def _natively(func: Function, args: tuple, kwargs: dict[str, Any]) -> Any:
+    with torch._C.DisableTorchFunctionSubclass():
+        result = func(*args, **kwargs)
+    return tree_map(_spread, result) if isinstance(result, (list, tuple)) else _spread(result)
+
+
+def _set(func: Function, name: str, tensor: torch.Tensor, value: Any) -> None:
+    """`tensor.data = value` and `tensor.grad = value`."""
+    if isinstance(tensor, DTensor) and isinstance(value, torch.Tensor) and not isinstance(value, DTensor):
+        value = part_of(value, tensor)
+    if isinstance(value, DTensor) and not isinstance(tensor, DTensor):
+        value = whole(value)
+    with torch._C.DisableTorchFunctionSubclass():
+        if name == "_set_data" and isinstance(tensor, DTensor):
+            with torch.no_grad():
+                tensor._local_tensor.copy_(value._local_tensor)
+        else:
+            func(tensor, value)
+
+
+def _aligned(name: str, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
+    """The arguments, if all tensors among them are spread alike or single numbers; None if they are not.
+
+    What is added in place to a spread tensor, and is whole on every rank, is spread first.
+    """
+    target = args[0] if args else None
+    in_place = isinstance(target, DTensor) and operations.is_in_place(name)
+    like = next(leaf for leaf in _tensors((args, kwargs)) if isinstance(leaf, DTensor))
+
+    def fit(leaf: Any) -> Any:
+        if not isinstance(leaf, torch.Tensor) or leaf.dim() == 0:
+            return leaf
+        if isinstance(leaf, DTensor):
+            alike = leaf.shape == like.shape and leaf._spec.placements == like._spec.placements
+            return leaf if alike and leaf._spec.mesh == like._spec.mesh else None
+        return part_of(leaf, like) if in_place and leaf.shape == like.shape and not leaf.requires_grad else None
+
+    with torch._C.DisableTorchFunctionSubclass():
+        leaves, tree = tree_flatten((args, kwargs))
+        fitted = [fit(leaf) for leaf in leaves]
+        if any(new is None and old is not None for new, old in zip(fitted, leaves, strict=True)):
+            return None
+        if any(isinstance(leaf, DTensor) and leaf.dim() == 0 for leaf in leaves):
+            return None
+        return tree_unflatten(fitted, tree)
+
+
+def _gathered(func: Function, args: tuple, kwargs: dict[str, Any]) -> Any:
+    """The result of *func* on gathered copies; what it changed in them goes back to the parts."""
+    copies: dict[int, tuple[DTensor, torch.Tensor, int]] = {}
+
+    def gather(leaf: Any) -> Any:
+        if not isinstance(leaf, DTensor):
+            return leaf
+        if id(leaf) not in copies:
+            full = whole(leaf)
+            copies[id(leaf)] = (leaf, full, full._version)
+        return copies[id(leaf)][1]
+
+    mine = tree_map(gather, (args, kwargs))
+    result = func(*mine[0], **mine[1])
+    for tensor, full, version in copies.values():
+        if full._version != version:
+            with torch._C.DisableTorchFunctionSubclass(), torch.no_grad():
+                tensor._local_tensor.copy_(part_of(full.detach(), tensor)._local_tensor)
+        if result is full:
+            return tensor
+    return tree_map(lambda leaf: _copied(leaf, copies), result)
+
+
+def _copied(leaf: Any, copies: dict[int, tuple[DTensor, torch.Tensor, int]]) -> Any:
+    """*leaf*, marked if it is a view of a copy."""
+    if type(leaf) is not torch.Tensor or leaf.is_meta or leaf.layout is not torch.strided:
+        return leaf
+    address = leaf.untyped_storage().data_ptr()
+    is_view = address and any(full.untyped_storage().data_ptr() == address for _, full, _ in copies.values())
+    return leaf.as_subclass(Copied) if is_view else leaf
+
+
+def _each(func: Function, args: tuple, kwargs: dict[str, Any]) -> Any:
+    """An operation on lists of tensors: done apart with the spread ones, the plain ones, and those that meet both."""
+    count = len(args[0])
+    kinds: dict[Callable[..., Any], list[int]] = {_natively: [], _plainly: [], _gathered: []}
+    for place in range(count):
+        met = [each[place] for each in (*args, *kwargs.values()) if _is_list(each, count)]
+        kinds[_kind(met)].append(place)
+    results: list[Any] = [None] * count
+    for call, places in kinds.items():
+        some = call(func, *_pick(args, kwargs, places, count)) if places else None
+        for place, result in zip(places, _whole_numbers(some or []), strict=False):
+            results[place] = result
+    return None if all(result is None for result in results) else results
+
+
+def _whole_numbers(results: Sequence[Any]) -> Sequence[Any]:
+    """*results*; if these are norms, each a single number, the whole ones, fetched in one go."""
+    if not results or not all(isinstance(each, DTensor) and each.dim() == 0 for each in results):
+        return results
+    with torch._C.DisableTorchFunctionSubclass(), torch.no_grad():
+        spec = results[0]._spec
+        if any(each._spec.placements != spec.placements or each._spec.mesh != spec.mesh for each in results):
+            return [whole(each) for each in results]
+        together = torch.stack([each._local_tensor for each in results]).to(accelerator.device())
+        return list(DTensor.from_local(together, spec.mesh, spec.placements, run_check=False).full_tensor().unbind())
+
+
+def _kind(met: list[Any]) -> Callable[..., Any]:
+    spread = [isinstance(each, DTensor) for each in met if isinstance(each, torch.Tensor) and each.dim() > 0]
+    return _plainly if not any(spread) else _natively if all(spread) else _gathered
+
+
+def _plainly(func: Function, args: tuple, kwargs: dict[str, Any]) -> Any:
+    return func(*args, **kwargs)
+
+
+def _is_list(value: Any, count: int) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) == count
+
+
+def _pick(args: tuple, kwargs: dict[str, Any], places: list[int], count: int) -> tuple[tuple, dict[str, Any]]:
+    def some(value: Any) -> Any:
+        return [value[place] for place in places] if _is_list(value, count) else value
+
+    return tuple(map(some, args)), {key: some(value) for key, value in kwargs.items()}
+
+
+def _like_parameter(tensor: DTensor) -> torch.Tensor:
+    full = whole(tensor.detach())
+    is_parameter = getattr(tensor, "_is_param", False)
+    return torch.nn.Parameter(full, requires_grad=tensor.requires_grad) if is_parameter else full
