@@ -4,9 +4,11 @@ The reference is the script under plain `python`, where the one line does nothin
 list of tensors or a state dict, with `torch.save(..., sys.argv[1])`.
 """
 
+import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,7 +24,8 @@ def plain(work, text):
     # A GPU's name needs the runtime where there is no GPU.
     (work / "plain.py").write_text(text.replace('.to("cuda")', "").replace(".cuda()", ""))
     command = [sys.executable, "plain.py", str(work / "plain.pt")]
-    done = subprocess.run(command, cwd=work, capture_output=True, text=True)
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}  # also where a fixture comes before the world
+    done = subprocess.run(command, cwd=work, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines(), torch.load(work / "plain.pt")
 

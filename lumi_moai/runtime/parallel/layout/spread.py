@@ -80,7 +80,7 @@ def native() -> Iterator[None]:
         _NATIVE[0] = before
 
 
-def answer(func: Function, args: tuple, kwargs: dict[str, Any]) -> Any:
+def answer(func: Function, args: tuple, kwargs: dict[str, Any]) -> Any:  # noqa: PLR0911  (a case a line)
     """The result of *func* as if the spread tensors among its arguments were whole.
 
     Raises RequestError for what a tensor in parts cannot give.
