@@ -3,6 +3,7 @@
 import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,6 +22,7 @@ from .gradients import Gradients
 from .loader import Cutter, generators
 from .meter import Meter
 from .place import Place
+from .selfcheck import SelfCheck
 from .share import Share
 
 if TYPE_CHECKING:
@@ -50,7 +52,10 @@ class Engine:
         """Who takes part in a call of the script's models, the outermost first."""
         self.steppers: list[Stepper] = [self.meter.stepper]
         """Who takes part in a step of the script's optimizers, the outermost first."""
-        self.at_hand = AtHand(lambda: seen.modes.trains(self.gradients.parameters))
+        self.at_hand = self._nothing_at_hand()
+        self.self_check = SelfCheck(self)
+        self._loader: DataLoader | None = None
+        """The one that the script's last loop began with."""
         self.loss_share: Share | None = None
         """Of the batch that the last loss came from: the script may fetch the next batch before backward."""
         self.gradients = Gradients(seen)
@@ -70,7 +75,7 @@ class Engine:
             self.cutter = Cutter(self.place.data_rank, self.place.data_ranks, self.begin_batch, self.at_hand.end)
             self.callers += layout.callers(self.place)
             self.steppers += layout.steppers(self.place)
-        for root in roots.find(self.seen.modules()):
+        for root in self.models():
             if not isinstance(root, roots.Adopted):
                 self._lay_out(root, self.place)
         return self.place
@@ -85,6 +90,8 @@ class Engine:
 
     def step(self, optimizer: Optimizer, own: roots.Call, args: tuple, kwargs: dict[str, Any]) -> Any:
         """One step of an optimizer of the script."""
+        if self.self_check.trial:
+            return None
         return roots.through(self.steppers, optimizer, own, args, kwargs)
 
     def _scale(self) -> planner.Scale:
@@ -100,7 +107,27 @@ class Engine:
 
     def call(self, root: torch.nn.Module, own: roots.Call, args: tuple, kwargs: dict[str, Any]) -> Any:
         """One call of a model of the script."""
+        if self.self_check.trial:
+            self.self_check.trial.note_call()
         return roots.through(self.callers, root, own, args, kwargs)
+
+    def models(self) -> list[torch.nn.Module]:
+        """The models of the script."""
+        return roots.find(self.seen.modules())
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Something beside the script's training: nothing is said, and the batch at hand stays the script's."""
+        kept = self.at_hand, self.loss_share, self._is_announced, self._said
+        self.at_hand, self.loss_share, self._is_announced = self._nothing_at_hand(), None, True
+        self._said = {"whole", "batch"}
+        try:
+            yield
+        finally:
+            self.at_hand, self.loss_share, self._is_announced, self._said = kept
+
+    def _nothing_at_hand(self) -> AtHand:
+        return AtHand(lambda: self.seen.modes.trains(self.gradients.parameters))
 
     def say_once(self, topic: str, sentence: str) -> None:
         """Say *sentence* in the log, on rank 0, once for each *topic*."""
@@ -115,12 +142,17 @@ class Engine:
 
     def begin_batch(self, share: Share | None, batch: Any) -> None:
         """The script gets *batch*, of which this rank has *share*."""
+        if self.in_training and share is not None and self.me.wishes.self_check:
+            self.self_check.look(self._loader, batch)
         if self.in_training:
             self.meter.count(batch, share)
         self.at_hand.begin(share)
 
     def batches(self, loader: DataLoader, own: Callable[[DataLoader], Iterator]) -> Iterator:
         """The iterator over *loader* for this rank; *own* is DataLoader's own."""
+        if self.self_check.trial:
+            return self.self_check.trial.batches(loader, self.at_hand.begin)
+        self._loader = loader
         agree_on_chance(generators(loader))
         self.gradients.refresh()
         ranks = self.settle().data_ranks
@@ -161,6 +193,8 @@ class Engine:
         self.gradients.finish()
         for root, value in zip(roots, values, strict=True):
             _settle_value(root, value)
+        if self.self_check.trial:
+            self.self_check.trial.went_back(roots[0])
 
     def _announce(self, share: Share | None) -> None:
         if self.rank == 0 and self.place is not None and not self._is_announced:
