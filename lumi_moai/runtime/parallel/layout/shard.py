@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.optim import Optimizer
+from torch.utils._pytree import tree_map
 
 from ....errors import RequestError
 from ... import accelerator
@@ -71,10 +72,20 @@ def step(optimizer: Optimizer, call: Any, args: tuple, kwargs: dict[str, Any]) -
 
 def _shard(module: nn.Module, **words: Any) -> None:
     own = type(module)
+    module.register_forward_hook(_without_views)  # before that of FSDP
     fully_shard(module, **words)
     # The class that FSDP makes is called FSDP...; the script prints its models, and libraries store their names.
     for name in ("__name__", "__qualname__", "__module__"):
         setattr(type(module), name, getattr(own, name))
+
+
+def _without_views(_module: nn.Module, _args: Any, output: Any) -> Any:
+    """The outputs, none of them a view: an edit in place of a view takes away FSDP's hook, and gradients go wrong."""
+    return tree_map(lambda leaf: leaf.clone() if _is_trained_view(leaf) else leaf, output)
+
+
+def _is_trained_view(leaf: Any) -> bool:
+    return isinstance(leaf, torch.Tensor) and leaf.requires_grad and leaf._is_view()
 
 
 def _mesh(place: Place) -> Any:

@@ -58,15 +58,24 @@ class Copied(torch.Tensor):
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
         """What torch's own tensor answers."""
+        views = [leaf for leaf in _tensors((args, kwargs)) if type(leaf) is Copied]
         with torch._C.DisableTorchFunctionSubclass():
-            plain = tree_map(_plain, (args, kwargs or {}))
-            before = [leaf._version for leaf in _tensors(plain)]
-            result = func(*plain[0], **plain[1])
-            if before != [leaf._version for leaf in _tensors(plain)] and any(
-                type(leaf) is Copied for leaf in _written(args, kwargs or {}, plain, before)
-            ):
-                raise RequestError(f"a piece of a parameter that is spread over ranks was edited in place; {_WAY_OUT}")
+            before = [view._version for view in views]
+            result = func(*args, **(kwargs or {}))
+            if before != [view._version for view in views]:
+                raise RequestError(
+                    f"a piece of a parameter that is spread over ranks was edited in place, where the edit is lost;"
+                    f" edit the parameter itself, as in parameter.data[0] = 1, or {_WAY_OUT}"
+                )
         return result
+
+    def __repr__(self, *, tensor_contents: Any = None) -> str:
+        """As torch prints a tensor."""
+        self.__class__ = torch.Tensor
+        try:
+            return repr(self)
+        finally:
+            self.__class__ = Copied
 
 
 @contextmanager
@@ -115,11 +124,12 @@ def part_of(full: torch.Tensor, like: DTensor) -> DTensor:
     spec = like._spec
     moved = full.to(accelerator.device())
     replicas = DTensor.from_local(moved, spec.mesh, [Replicate()] * spec.mesh.ndim, run_check=False)
-    parts = replicas.redistribute(placements=spec.placements)
+    wanted = [Replicate() if placement.is_partial() else placement for placement in spec.placements]
+    parts = replicas.redistribute(placements=wanted)
     local = parts._local_tensor.to(like._local_tensor.device)
     if local.data_ptr() == full.data_ptr():
         local = local.clone()
-    return _spread(_wrap(local, like, parts.shape))
+    return _spread(_wrap(local, like, parts.shape, wanted))
 
 
 class _Whole(torch.autograd.Function):
@@ -129,7 +139,7 @@ class _Whole(torch.autograd.Function):
     def forward(ctx: Any, tensor: DTensor) -> torch.Tensor:
         """The whole."""
         with torch._C.DisableTorchFunctionSubclass(), torch.no_grad():
-            ctx.like = tensor.detach()
+            ctx.like = _wrap(tensor._local_tensor, tensor, tensor.shape)
             local = tensor._local_tensor.to(accelerator.device())
             return _wrap(local, tensor, tensor.shape).full_tensor().clone()
 
@@ -143,27 +153,16 @@ class _Whole(torch.autograd.Function):
             return part_of(mean / divisor, ctx.like)
 
 
-def _wrap(local: torch.Tensor, like: DTensor, shape: torch.Size) -> DTensor:
+def _wrap(local: torch.Tensor, like: DTensor, shape: torch.Size, placements: Sequence[Any] = ()) -> DTensor:
     stride = torch.empty(shape, device="meta").stride()
-    spec = like._spec
-    return DTensor.from_local(local, spec.mesh, spec.placements, run_check=False, shape=shape, stride=stride)
+    where = placements or like._spec.placements
+    return DTensor.from_local(local, like._spec.mesh, where, run_check=False, shape=shape, stride=stride)
 
 
 def _spread(result: Any) -> Any:
     if type(result) is DTensor:
         result.__class__ = Spread
     return result
-
-
-def _plain(value: Any) -> Any:
-    return value.as_subclass(torch.Tensor) if type(value) is Copied else value
-
-
-def _written(args: Any, kwargs: Any, plain: Any, before: list[int]) -> Iterator[Any]:
-    after = [leaf._version for leaf in _tensors(plain)]
-    for leaf, old, new in zip(_tensors((args, kwargs)), before, after, strict=True):
-        if old != new:
-            yield leaf
 
 
 def _tensors(tree: Any) -> list[torch.Tensor]:
@@ -180,7 +179,7 @@ def _answer_fact(func: Function, name: str, args: tuple, kwargs: dict[str, Any])
 def _natively(func: Function, args: tuple, kwargs: dict[str, Any]) -> Any:
     with torch._C.DisableTorchFunctionSubclass():
         result = func(*args, **kwargs)
-    return tree_map(_spread, result) if isinstance(result, (list, tuple)) else _spread(result)
+    return type(result)(map(_spread, result)) if type(result) in (list, tuple) else _spread(result)
 
 
 def _set(func: Function, name: str, tensor: torch.Tensor, value: Any) -> None:
@@ -253,7 +252,9 @@ def _copied(leaf: Any, copies: dict[int, tuple[DTensor, torch.Tensor, int]]) -> 
         return leaf
     address = leaf.untyped_storage().data_ptr()
     is_view = address and any(full.untyped_storage().data_ptr() == address for _, full, _ in copies.values())
-    return leaf.as_subclass(Copied) if is_view else leaf
+    if is_view:
+        leaf.__class__ = Copied
+    return leaf
 
 
 def _each(func: Function, args: tuple, kwargs: dict[str, Any]) -> Any:
