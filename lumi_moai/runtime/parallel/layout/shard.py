@@ -13,13 +13,13 @@ from ....errors import RequestError
 from ... import accelerator
 from ..place import Place
 from . import repoint
-from .spread import Spread, native
+from .spread import Spread, edited, native
 
 _ON_PARTS = frozenset(
     getattr(torch.optim, name, None)
-    for name in ("Adam", "AdamW", "SGD", "RMSprop", "Adagrad", "NAdam", "RAdam", "Adamax", "Adadelta", "ASGD", "Rprop")
+    for name in ("Adam", "AdamW", "SGD", "RMSprop", "Adagrad", "NAdam", "RAdam", "Adamax", "Adadelta", "ASGD")
 )
-"""Optimizers that update each number by itself."""
+"""Optimizers that update each number by itself, with operations that torch knows on parts."""
 
 
 def apply(root: nn.Module, lists: Sequence[Sequence[nn.Module]], place: Place) -> bool:
@@ -48,6 +48,7 @@ def apply(root: nn.Module, lists: Sequence[Sequence[nn.Module]], place: Place) -
 def after_call(root: nn.Module, call: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
     """A call of a model; one that no backward follows leaves no gathered weights behind."""
     output = call(*args, **kwargs)
+    edited()  # gradients of a backward that comes now
     if isinstance(root, FSDPModule) and not torch.is_grad_enabled():
         give_back(root)
     return output

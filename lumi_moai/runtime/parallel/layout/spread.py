@@ -30,6 +30,8 @@ _REFUSED = {
     "__dlpack__": "its address",
 }
 _NATIVE = [False]
+_EDITS = [0]
+"""How often spread tensors have been edited; views of gathered copies follow."""
 _WAY_OUT = "use --layout replicate"
 
 
@@ -52,25 +54,53 @@ class Spread(DTensor):
         return format(_like_parameter(self), spec)
 
 
+class Origin:
+    """A spread tensor and its gathered copy, of which the script has a view."""
+
+    def __init__(self, tensor: DTensor) -> None:
+        self.tensor = tensor
+        self.full = whole(tensor)
+        self.version = self.full._version
+        self.edits = _EDITS[0]
+
+    def refresh(self) -> None:
+        """Bring the copy to what the parts are now; all ranks come here together."""
+        if self.edits != _EDITS[0]:
+            with torch.no_grad():
+                self.full.copy_(whole(self.tensor))
+            self.version, self.edits = self.full._version, _EDITS[0]
+
+    def bring_back(self) -> None:
+        """Bring the parts to what the copy is now, if it was edited."""
+        if self.full._version != self.version:
+            with torch._C.DisableTorchFunctionSubclass(), torch.no_grad():
+                self.tensor._local_tensor.copy_(part_of(self.full.detach(), self.tensor)._local_tensor)
+            edited()
+            self.version, self.edits = self.full._version, _EDITS[0]
+
+
 class Copied(torch.Tensor):
-    """A view of a gathered copy; to edit it in place would be lost, so that is refused."""
+    """A view of a gathered copy; it follows the parts, and what is edited in it goes back to them."""
+
+    _origin: Origin
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
         """What torch's own tensor answers."""
-        views = [leaf for leaf in _tensors((args, kwargs)) if type(leaf) is Copied]
+        kwargs = kwargs or {}
+        origins = [leaf._origin for leaf in _tensors((args, kwargs)) if type(leaf) is Copied]
+        _, is_fact = operations.name_of(func)
+        for origin in () if is_fact else origins:
+            origin.refresh()
         with torch._C.DisableTorchFunctionSubclass():
-            before = [view._version for view in views]
-            result = func(*args, **(kwargs or {}))
-            if before != [view._version for view in views]:
-                raise RequestError(
-                    f"a piece of a parameter that is spread over ranks was edited in place, where the edit is lost;"
-                    f" edit the parameter itself, as in parameter.data[0] = 1, or {_WAY_OUT}"
-                )
-        return result
+            result = func(*args, **kwargs)
+        for origin in origins:
+            origin.bring_back()
+        return tree_map(lambda leaf: _mark(leaf, origins), result)
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:
         """As torch prints a tensor."""
+        self._origin.refresh()
         self.__class__ = torch.Tensor
         try:
             return repr(self)
@@ -89,21 +119,30 @@ def native() -> Iterator[None]:
         _NATIVE[0] = before
 
 
+def edited() -> None:
+    """Note that spread tensors have other numbers than before."""
+    _EDITS[0] += 1
+
+
 def answer(func: Function, args: tuple, kwargs: dict[str, Any]) -> Any:  # noqa: PLR0911  (a case a line)
     """The result of *func* as if the spread tensors among its arguments were whole.
 
     Raises RequestError for what a tensor in parts cannot give.
     """
     name, is_fact = operations.name_of(func)
+    if operations.is_in_place(name) or name.startswith("_set_"):
+        edited()
     if name in _REFUSED:
         raise RequestError(f"the script asked a parameter that is spread over ranks for {_REFUSED[name]}; {_WAY_OUT}")
     if name.endswith(("_set_data", "_set_grad")):
         return _set(func, name, *args)
+    if name.startswith("_fused"):  # optimizers, which update each number by itself: torch knows only some of them
+        return func(*tree_map(_local, args), **tree_map(_local, kwargs))
     if is_fact or _NATIVE[0]:
         return _answer_fact(func, name, args, kwargs)
     if operations.is_maker(name):
         return func(torch.empty(0, dtype=args[0].dtype, device=accelerator.device()), *args[1:], **kwargs)
-    if name.startswith(("_foreach", "_fused")):
+    if name.startswith("_foreach"):
         return _each(func, args, kwargs)
     if operations.is_single(name):
         mine = _aligned(name, args, kwargs)
@@ -157,6 +196,10 @@ def _wrap(local: torch.Tensor, like: DTensor, shape: torch.Size, placements: Seq
     stride = torch.empty(shape, device="meta").stride()
     where = placements or like._spec.placements
     return DTensor.from_local(local, like._spec.mesh, where, run_check=False, shape=shape, stride=stride)
+
+
+def _local(leaf: Any) -> Any:
+    return leaf._local_tensor if isinstance(leaf, DTensor) else leaf
 
 
 def _spread(result: Any) -> Any:
@@ -225,35 +268,35 @@ def _aligned(name: str, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dic
 
 def _gathered(func: Function, args: tuple, kwargs: dict[str, Any]) -> Any:
     """The result of *func* on gathered copies; what it changed in them goes back to the parts."""
-    copies: dict[int, tuple[DTensor, torch.Tensor, int]] = {}
+    copies: dict[int, Origin] = {}
 
     def gather(leaf: Any) -> Any:
         if not isinstance(leaf, DTensor):
             return leaf
         if id(leaf) not in copies:
-            full = whole(leaf)
-            copies[id(leaf)] = (leaf, full, full._version)
-        return copies[id(leaf)][1]
+            copies[id(leaf)] = Origin(leaf)
+        return copies[id(leaf)].full
 
     mine = tree_map(gather, (args, kwargs))
     result = func(*mine[0], **mine[1])
-    for tensor, full, version in copies.values():
-        if full._version != version:
-            with torch._C.DisableTorchFunctionSubclass(), torch.no_grad():
-                tensor._local_tensor.copy_(part_of(full.detach(), tensor)._local_tensor)
-        if result is full:
-            return tensor
-    return tree_map(lambda leaf: _copied(leaf, copies), result)
+    for origin in copies.values():
+        origin.bring_back()
+        if result is origin.full:
+            return origin.tensor
+    if func.__name__ == "numpy":
+        result.flags.writeable = False  # an edit of the array would not reach the parts
+    return tree_map(lambda leaf: _mark(leaf, list(copies.values())), result)
 
 
-def _copied(leaf: Any, copies: dict[int, tuple[DTensor, torch.Tensor, int]]) -> Any:
-    """*leaf*, marked if it is a view of a copy."""
+def _mark(leaf: Any, origins: Sequence[Origin]) -> Any:
+    """*leaf*, which remembers where it comes from if it is a view of a gathered copy."""
     if type(leaf) is not torch.Tensor or leaf.is_meta or leaf.layout is not torch.strided:
         return leaf
     address = leaf.untyped_storage().data_ptr()
-    is_view = address and any(full.untyped_storage().data_ptr() == address for _, full, _ in copies.values())
-    if is_view:
-        leaf.__class__ = Copied
+    for origin in origins:
+        if address and origin.full.untyped_storage().data_ptr() == address:
+            leaf.__class__ = Copied
+            leaf._origin = origin
     return leaf
 
 
