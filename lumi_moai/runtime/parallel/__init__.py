@@ -4,6 +4,7 @@ Every rank runs the whole script. What makes them one device:
 
     options    MoAI's options, as wishes for the layout
     roots      the models of the script, and what takes part when it calls one
+    first_call where training begins in a script without a DataLoader
     place      where this rank stands in the plan's mesh
     layout/    the model spread over the ranks, in place
     share      which rows of a global batch belong to a rank, and what they weigh
@@ -103,3 +104,4 @@ def _start(layout: Layout) -> None:
     agree_on_chance()
     seen.engine = Engine(me, seen, layout)
     seen.engine.gradients.refresh()
+    seen.engine.await_call()

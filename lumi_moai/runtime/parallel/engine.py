@@ -15,7 +15,7 @@ from ... import planner
 from ...plan import Layout
 from .. import accelerator, group
 from ..here import Here
-from . import layout, losses, place, roots
+from . import first_call, layout, losses, place, roots
 from .announce import announce
 from .at_hand import AtHand
 from .gradients import Gradients
@@ -68,6 +68,15 @@ class Engine:
 
     def settle(self) -> Place:
         """Choose the plan, once, and lay out the script's models that are not yet; all ranks come here together."""
+        where = self._choose()
+        if self.seen.has_new_modules:
+            self.seen.has_new_modules = False
+            first_call.stop()
+            for root in roots.find(self.seen.modules()):
+                self._lay_out(root, where)
+        return where
+
+    def _choose(self) -> Place:
         if self.place is None:
             self.place = place.find(planner.choose(self.layout, self._scale()), self.rank)
             group.share_among(self.place.data_group)
@@ -75,17 +84,27 @@ class Engine:
             self.cutter = Cutter(self.place.data_rank, self.place.data_ranks, self.begin_batch, self.at_hand.end)
             self.callers += layout.callers(self.place)
             self.steppers += layout.steppers(self.place)
-        for root in self.models():
-            if not isinstance(root, roots.Adopted):
-                self._lay_out(root, self.place)
         return self.place
 
+    def await_call(self) -> None:
+        """Settle when the script calls a model that it did not have before, once there is an optimizer."""
+
+        def begin() -> None:
+            if self.seen.living_optimizers() and not self.in_backward:
+                self.settle()
+
+        first_call.await_one(begin)
+
     def _lay_out(self, root: torch.nn.Module, where: Place) -> None:
-        self.gradients.adopt([*root.parameters(), *(each for each in root.buffers() if each.is_floating_point())])
-        layout.apply(root, where, self.seen.living_optimizers())
+        if isinstance(root, roots.Adopted):
+            return
+        # Around a part that is laid out nothing more can be; the rest of such a model stays whole.
+        if where.plan.data_ranks * where.plan.tp * where.plan.pp > 1 and not self.seen.laid_out & set(root.modules()):
+            self.gradients.adopt([*root.parameters(), *(each for each in root.buffers() if each.is_floating_point())])
+            layout.apply(root, where, self.seen.living_optimizers())
+            if where.plan.shards:
+                self.seen.laid_out.update(root.modules())
         roots.adopt(root, self.call)
-        if where.plan.shards:
-            self.seen.laid_out.update(root.modules())
         self.gradients.refresh(again=True)
 
     def step(self, optimizer: Optimizer, own: roots.Call, args: tuple, kwargs: dict[str, Any]) -> Any:
@@ -177,7 +196,8 @@ class Engine:
             self.gradients.overlaps = False
             own(tensors, seeds, *args, **kwargs)
             return
-        ranks = self.settle().data_ranks
+        # A model whose first call was not seen is laid out afterwards: its graph is of the weights as they are.
+        ranks = self._choose().data_ranks
         share = self._share_of_backward()
         self._announce(share)
         if share is None and ranks > 1:
@@ -193,6 +213,7 @@ class Engine:
         self.gradients.finish()
         for root, value in zip(roots, values, strict=True):
             _settle_value(root, value)
+        self.settle()
         if self.self_check.trial:
             self.self_check.trial.went_back(roots[0])
 
@@ -206,7 +227,7 @@ class Engine:
     def _share_of_backward(self) -> Share | None:
         """How the batch was cut that this backward is for."""
         share, is_exact = self.loss_share or self.share, self.loss_share is not None
-        self.at_hand.went_back(is_exact=is_exact, ranks=self.settle().data_ranks)
+        self.at_hand.went_back(is_exact=is_exact, ranks=self._choose().data_ranks)
         self.loss_share = None
         return share
 

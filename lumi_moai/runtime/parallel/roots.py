@@ -22,7 +22,7 @@ def adopt(root: nn.Module, caller: Caller) -> None:
         return
     own = type(root)
     if own not in _CLASSES:
-        body = {"__call__": _called(caller), "__module__": own.__module__, "__qualname__": own.__qualname__}
+        body = {"__call__": _called(caller, own), "__module__": own.__module__, "__qualname__": own.__qualname__}
         _CLASSES[own] = type(own.__name__, (Adopted, own), body)
     root.__class__ = _CLASSES[own]
 
@@ -40,9 +40,9 @@ def _own_class(adopted: type) -> type:
     return next(own for own, made in _CLASSES.items() if made is adopted)
 
 
-def _called(caller: Caller) -> Call:
+def _called(caller: Caller, own: type[nn.Module]) -> Call:
     def call(root: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        return caller(root, partial(nn.Module.__call__, root), args, kwargs)
+        return caller(root, partial(own.__call__, root), args, kwargs)
 
     return call
 

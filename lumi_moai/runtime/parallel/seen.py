@@ -25,6 +25,8 @@ class Seen:
         self._parameters: list[ReferenceType[torch.Tensor]] = []
         self._modules: dict[int, ReferenceType[torch.nn.Module]] = {}
         self._returned = 0
+        self.has_new_modules = False
+        """Since the engine laid models out."""
 
     @property
     def optimizers(self) -> int:
@@ -47,6 +49,9 @@ class Seen:
         if known is None or known() is not module:
             self._modules.pop(id(module), None)
             self._modules[id(module)] = ref(module)
+            self.has_new_modules = True
+            if self.engine:
+                self.engine.await_call()
 
     def modules(self) -> list[torch.nn.Module]:
         """The modules that have a parameter or a part of their own, in the order of their birth."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import nn
@@ -12,7 +13,7 @@ from torch.utils._pytree import tree_map
 from ....errors import RequestError
 from ... import accelerator
 from ..place import Place
-from . import repoint
+from . import repoint, spread
 from .spread import Spread, edited, native
 
 _ON_PARTS = frozenset(
@@ -20,6 +21,11 @@ _ON_PARTS = frozenset(
     for name in ("Adam", "AdamW", "SGD", "RMSprop", "Adagrad", "NAdam", "RAdam", "Adamax", "Adadelta", "ASGD")
 )
 """Optimizers that update each number by itself, with operations that torch knows on parts."""
+
+
+_GATHERED: WeakSet[nn.Module] = WeakSet()
+"""Models that were called and may have gathered weights left."""
+spread.ON_EDIT.append(lambda: give_back())
 
 
 def apply(root: nn.Module, lists: Sequence[Sequence[nn.Module]], place: Place) -> bool:
@@ -48,21 +54,24 @@ def apply(root: nn.Module, lists: Sequence[Sequence[nn.Module]], place: Place) -
 def after_call(root: nn.Module, call: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
     """A call of a model; one that no backward follows leaves no gathered weights behind."""
     output = call(*args, **kwargs)
-    edited()  # gradients of a backward that comes now
-    if isinstance(root, FSDPModule) and not torch.is_grad_enabled():
-        give_back(root)
+    _GATHERED.add(root)
+    if not torch.is_grad_enabled():
+        edited()
     return output
 
 
-def give_back(root: nn.Module) -> None:
-    """Let the ranks keep their parts only, so that an edit of these is not hidden by a gathered copy."""
-    for module in root.modules():
-        if isinstance(module, FSDPModule):
-            module.reshard()
+def give_back() -> None:
+    """Let the ranks keep their parts only: an edit of these would be hidden by weights that are still gathered."""
+    for root in list(_GATHERED):
+        for module in root.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
+    _GATHERED.clear()
 
 
 def step(optimizer: Optimizer, call: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
     """A step of an optimizer; torch's own, which work on each number alone, get the parts as they are."""
+    edited()
     parameters = [each for entry in optimizer.param_groups for each in entry["params"]]
     closure = args[0] if args else kwargs.get("closure")
     if closure is None and type(optimizer) in _ON_PARTS and all(isinstance(each, Spread) for each in parameters):

@@ -32,6 +32,8 @@ _REFUSED = {
 _NATIVE = [False]
 _EDITS = [0]
 """How often spread tensors have been edited; views of gathered copies follow."""
+ON_EDIT: list[Callable[[], None]] = []
+"""Called ahead of each edit."""
 _WAY_OUT = "use --layout replicate"
 
 
@@ -122,6 +124,8 @@ def native() -> Iterator[None]:
 def edited() -> None:
     """Note that spread tensors have other numbers than before."""
     _EDITS[0] += 1
+    for follow in ON_EDIT:
+        follow()
 
 
 def answer(func: Function, args: tuple, kwargs: dict[str, Any]) -> Any:  # noqa: PLR0911  (a case a line)
@@ -130,7 +134,7 @@ def answer(func: Function, args: tuple, kwargs: dict[str, Any]) -> Any:  # noqa:
     Raises RequestError for what a tensor in parts cannot give.
     """
     name, is_fact = operations.name_of(func)
-    if operations.is_in_place(name) or name.startswith("_set_"):
+    if operations.is_in_place(name) or name == "_set_data":
         edited()
     if name in _REFUSED:
         raise RequestError(f"the script asked a parameter that is spread over ranks for {_REFUSED[name]}; {_WAY_OUT}")
