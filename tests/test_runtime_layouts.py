@@ -1,106 +1,154 @@
 """One script for one device in every layout that spreads a model's weights: the same losses, norms and weights."""
 
+import re
+
+import layout_scripts as scripts
 import pytest
-from one_device import plain, same_run
-
-HEAD = """
-import copy, sys
 import torch
-import torch.nn.functional as F
+from one_device import NUMBER, plain, same_run
+from runtime_ranks import Run, launch, submitit
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
-import lumi_moai
-lumi_moai.enable_advanced_parallelization()
-torch.manual_seed(7)
-saved = {}
-def keep(name, model):
-    saved.update({f"{name}.{key}": torch.tensor(value.tolist()) for key, value in model.named_parameters()})
-"""
 
-# A hand-written GPT with tied weights, a scalar parameter, a frozen one; accumulation, clipping, a scheduler, a last
-# batch of 3 rows; evaluation in between.
-GPT = (
-    HEAD
-    + """
-class Block(nn.Module):
-    def __init__(self, width):
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.attention = nn.MultiheadAttention(width, 2, batch_first=True)
-        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
-    def forward(self, x, mask):
-        y = self.norm(x)
-        x = x + self.attention(y, y, y, attn_mask=mask, need_weights=False)[0]
-        return x + self.mlp(x)
-class GPT(nn.Module):
-    def __init__(self, words=13, width=10, depth=4):
-        super().__init__()
-        self.embed = nn.Embedding(words, width)
-        self.place = nn.Parameter(torch.randn(6, width) / 10)
-        self.blocks = nn.ModuleList(Block(width) for _ in range(depth))
-        self.norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, words, bias=False)
-        self.head.weight = self.embed.weight
-        self.heat = nn.Parameter(torch.tensor(1.5))
-        self.register_buffer("mask", torch.triu(torch.full((6, 6), float("-inf")), 1))
-    def forward(self, tokens, targets=None):
-        x = self.embed(tokens) + self.place
-        for block in self.blocks:
-            x = block(x, self.mask)
-        scores = self.head(self.norm(x)) / self.heat
-        return scores if targets is None else F.cross_entropy(scores.flatten(0, 1), targets.flatten())
-model = GPT().cuda()
-model.blocks[1].norm.weight.requires_grad_(False)
-held = list(model.parameters())
-optim = torch.optim.AdamW([
-    {"params": [p for p in held if p.dim() > 1], "weight_decay": 0.1},
-    {"params": [p for p in held if p.dim() <= 1], "weight_decay": 0.0},
-], lr=0.01, eps=1e-3)  # the bias of attention keys has no gradient but rounding
-scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optim, 12)
-chance = torch.Generator().manual_seed(3)
-tokens = torch.randint(0, 13, (19, 6), generator=chance)
-targets = torch.where(torch.rand(19, 6, generator=chance) < 0.3, -100, tokens.roll(-1, 1))
-step = 0
-for epoch in range(3):
-    model.train()
-    for a, b in DataLoader(TensorDataset(tokens, targets), batch_size=8, shuffle=True):
-        loss = model(a.cuda(), b.cuda())
-        (loss / 2).backward()
-        step += 1
-        print(f"loss {loss.item()}")
-        if step % 2 == 0:
-            print(f"by hand {sum(p.grad.norm().item() ** 2 for p in held if p.grad is not None) ** 0.5}")
-            print(f"norm {nn.utils.clip_grad_norm_(model.parameters(), 0.5).item()} {held[0].grad.sum().item()}")
-            optim.step()
-            scheduler.step()
-            optim.zero_grad()
-    model.eval()
-    for a, b in DataLoader(TensorDataset(tokens, targets), batch_size=7):
-        with torch.no_grad():
-            print(f"held out {model(a, b).item()}")
-print(type(model).__name__, type(model.blocks[0]).__name__, model.head.weight is model.embed.weight)
-print([name for name, _ in model.named_parameters()])
-keep("gpt", model)
-torch.save(saved, sys.argv[1])
-"""
-)
+from lumi_moai.plan import Layout, Wishes
+from lumi_moai.runtime.parallel.layout import blocks
 
 
 @pytest.fixture(scope="module")
 def gpt(tmp_path_factory):
-    return plain(tmp_path_factory.mktemp("plain"), GPT)
+    return plain(tmp_path_factory.mktemp("plain"), scripts.GPT)
 
 
 @pytest.mark.parametrize(
     ("layout", "count"),
     [
-        ("fsdp", 2),
-        ("zero2,recompute=every-2", 2),
+        ("fsdp,recompute=every-2", 2),
         ("hsdp,recompute=full", 4),
-        ("fsdp,offload,recompute=selective", 2),
+        ("zero2,offload,recompute=selective", 2),
         ("replicate,recompute=full", 2),
     ],
 )
 def test_a_transformer_trains_alike_in_every_layout(tmp_path, gpt, layout, count):
     lines, weights = gpt
-    same_run(tmp_path, GPT, lines, weights, count, layout=layout)
+    same_run(tmp_path, scripts.GPT, lines, weights, count, layout=layout)
+
+
+@pytest.mark.parametrize(
+    ("name", "layout"),
+    [
+        ("HABITS", "fsdp"),
+        ("OPTIMIZERS", "fsdp"),
+        ("TRAININGS", "zero2,compile"),
+        ("FAMILIES", "fsdp,recompute=full"),
+    ],
+)
+def test_what_scripts_do_with_weights_in_parts_is_as_on_one_device(tmp_path, name, layout):
+    text = getattr(scripts, name)
+    lines, weights = plain(tmp_path, text)
+    same_run(tmp_path, text, lines, weights, 2, layout=layout)
+
+
+@pytest.mark.parametrize("layout", ["fsdp,bf16", "replicate,bf16"])
+def test_bfloat16_computes_coarsely_and_keeps_float32_weights(tmp_path, layout):
+    lines, weights = plain(tmp_path, scripts.COARSE)
+    rank, saved = ended(tmp_path, scripts.COARSE, layout)
+    assert NUMBER.sub("", rank.out).splitlines() == [NUMBER.sub("", line) for line in lines]
+    mine, wanted = ([float(number) for number in NUMBER.findall(text)] for text in (rank.out, "\n".join(lines)))
+    assert mine == pytest.approx(wanted, rel=0.02)
+    assert mine != pytest.approx(wanted, rel=1e-5), "nothing was computed in bfloat16"
+    for name, value in torch.load(saved).items():
+        torch.testing.assert_close(value, weights[name], rtol=0.05, atol=0.01)
+
+
+def ended(work, text, layout):
+    """Rank 0 of two that ran *text*, and the file that it saved."""
+    run = Run(work / re.sub(r"\W", "_", layout), launch(2), Wishes(layout=Layout.parse(layout)))
+    ranks = run.ranks(submitit(2), run.script(text), str(run.folder / "weights.pt"))
+    assert [rank.code for rank in ranks] == [0, 0], "\n".join(rank.err for rank in ranks)
+    return ranks[0], run.folder / "weights.pt"
+
+
+REFUSED = {
+    "copy": "copy.deepcopy of Sequential, whose weights are spread over ranks since training began, is not possible",
+    "hook": "the script asked a parameter that is spread over ranks for a hook on its gradient",
+    "address": "the script asked a parameter that is spread over ranks for its address",
+    "grad": "call loss.backward() and read parameter.grad",
+    "inputs": "gradients of chosen parameters (inputs=..., torch.autograd.grad) would be this rank's part",
+    "twice": "create_graph=True needs weights that stay gathered",
+    "hooked": "a parameter has a hook on its gradient (register_hook)",
+    "sparse": "embed has sparse gradients",
+    "clipped": "embed edits its weight in forward (max_norm)",
+    "lazy": "0 is a lazy module without weights when training begins",
+}
+
+
+def test_what_weights_in_parts_cannot_give_is_refused_by_name(tmp_path):
+    rank, _ = ended(tmp_path, scripts.REFUSALS, "fsdp")
+    said = dict(line.split(": ", 1) for line in rank.out.splitlines())
+    assert list(said) == list(REFUSED)
+    for name, words in REFUSED.items():
+        assert words in said[name]
+        assert "--layout replicate" in said[name] or name == "lazy"
+
+
+def llama(layers=3, **words):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2, "num_key_value_heads": 2}
+    return LlamaForCausalLM(LlamaConfig(vocab_size=8, num_hidden_layers=layers, **sizes, **words))
+
+
+def encoder_decoder():
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    return T5ForConditionalGeneration(T5Config(vocab_size=8, d_model=8, d_kv=4, d_ff=8, num_layers=2, num_heads=2))
+
+
+def bert():
+    from transformers import BertConfig, BertModel
+
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2}
+    return BertModel(BertConfig(vocab_size=8, num_hidden_layers=3, **sizes))
+
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(2, 2, 3), nn.GroupNorm(1, 2)
+
+
+def resnet():
+    stages = [nn.Sequential(*(Residual() for _ in range(count))) for count in (2, 3)]
+    return nn.Sequential(nn.Conv2d(3, 2, 3), nn.ModuleDict({f"layer{at}": each for at, each in enumerate(stages)}))
+
+
+def tied():
+    model = nn.Module()
+    model.layers = nn.ModuleList(nn.Sequential(nn.Linear(2, 2), nn.Tanh()) for _ in range(3))
+    model.head = nn.Linear(2, 2)
+    model.head.weight = model.layers[1][0].weight
+    return model
+
+
+def repeated():
+    block = nn.Sequential(nn.Linear(2, 2), nn.Tanh())
+    return nn.Sequential(block, block, nn.Sequential(nn.Linear(2, 2), nn.Tanh()))
+
+
+@pytest.mark.parametrize(
+    ("make", "names"),
+    [
+        (llama, [[f"model.layers.{at}" for at in range(3)]]),
+        (bert, [[f"encoder.layer.{at}" for at in range(3)]]),
+        (encoder_decoder, [[f"{part}.block.{at}" for at in range(2)] for part in ("encoder", "decoder")]),
+        (resnet, [["1.layer0.0", "1.layer0.1"], ["1.layer1.0", "1.layer1.1", "1.layer1.2"]]),
+        (tied, [["layers.0", "layers.2"]]),
+        (repeated, [["2"]]),
+        (lambda: nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2)), []),
+        (lambda: nn.LSTM(2, 2), []),
+    ],
+)
+def test_blocks_are_found_by_structure(make, names):
+    with torch.device("meta"):
+        model = make()
+    of = {id(module): name for name, module in model.named_modules()}
+    assert [[of[id(block)] for block in each] for each in blocks.find(model)] == names

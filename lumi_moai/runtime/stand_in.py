@@ -148,7 +148,9 @@ def _memory() -> int:
 
 
 def _properties(*_: Any) -> SimpleNamespace:
-    return SimpleNamespace(name="CPU", total_memory=_memory(), major=0, minor=0, multi_processor_count=1)
+    return SimpleNamespace(
+        name="CPU", gcnArchName="CPU", total_memory=_memory(), major=0, minor=0, multi_processor_count=1
+    )
 
 
 def _always(value: object) -> Callable[..., Any]:

@@ -197,7 +197,11 @@ class Engine:
             own(tensors, seeds, *args, **kwargs)
             return
         # A model whose first call was not seen is laid out afterwards: its graph is of the weights as they are.
-        ranks = self._choose().data_ranks
+        where = self._choose()
+        ranks = where.data_ranks
+        layout.check_backward(
+            where, kwargs.get("inputs"), create_graph=bool(kwargs.get("create_graph") or args[1:2] == (True,))
+        )
         share = self._share_of_backward()
         self._announce(share)
         if share is None and ranks > 1:
@@ -216,6 +220,14 @@ class Engine:
         self.settle()
         if self.self_check.trial:
             self.self_check.trial.went_back(roots[0])
+
+    def check_grad(self, inputs: Any, *, create_graph: bool) -> None:
+        """Refuse a `torch.autograd.grad` of the script that would give a part of a gradient.
+
+        Raises RequestError.
+        """
+        if self.place is not None:
+            layout.check_backward(self.place, inputs, create_graph=create_graph)
 
     def _announce(self, share: Share | None) -> None:
         if self.rank == 0 and self.place is not None and not self._is_announced:

@@ -1,6 +1,7 @@
 """The functions and methods of torch that take part; without a running engine each does what torch's own does."""
 
 import functools
+import inspect
 import os
 from collections.abc import Callable, Iterator
 from types import MethodType
@@ -23,6 +24,7 @@ def install(seen: Seen) -> None:
     """Replace them, for good, and note in *seen* what the script makes."""
     DataLoader.__iter__ = _iterating(DataLoader.__iter__, seen)
     torch.autograd.backward = _backward(torch.autograd.backward, seen)
+    torch.autograd.grad = _grad(torch.autograd.grad, seen)
     for name in ("item", "tolist", "__float__", "detach"):
         setattr(torch.Tensor, name, _reading(getattr(torch.Tensor, name), seen))
     torch.save = _saving(torch.save, seen)
@@ -51,6 +53,19 @@ def _backward(own: Callable[..., None], seen: Seen) -> Callable[..., None]:
             own(tensors, grad_tensors, *args, **kwargs)
 
     return backward
+
+
+def _grad(own: Callable[..., Any], seen: Seen) -> Callable[..., Any]:
+    signature = inspect.signature(own)
+
+    @functools.wraps(own)
+    def grad(*args: Any, **kwargs: Any) -> Any:
+        if seen.engine:
+            given = signature.bind(*args, **kwargs).arguments
+            seen.engine.check_grad(given["inputs"], create_graph=bool(given.get("create_graph")))
+        return own(*args, **kwargs)
+
+    return grad
 
 
 def _reading(own: Callable[..., Any], seen: Seen) -> Callable[..., Any]:

@@ -23,7 +23,7 @@ from . import blocks, precision, recompute, repoint, shard
 from .repoint import now
 from .spread import Spread, whole
 
-__all__ = ["Spread", "apply", "callers", "full_state", "now", "steppers", "whole"]
+__all__ = ["Spread", "apply", "callers", "check_backward", "full_state", "now", "steppers", "whole"]
 
 Step = Callable[[nn.Module, Sequence[Sequence[nn.Module]], Place], Any]
 _STEPS: tuple[Step, ...] = (
@@ -57,6 +57,15 @@ def callers(place: Place) -> list[Callable[..., Any]]:
     bf16 = [precision.in_bfloat16] if place.plan.precision == "bf16" else []
     spread = [shard.after_call] if place.plan.dp_shard > 1 else []
     return [*spread, *bf16]
+
+
+def check_backward(place: Place, inputs: Any, *, create_graph: bool) -> None:
+    """Refuse a backward, or a `torch.autograd.grad`, that would go wrong in this layout.
+
+    Raises RequestError.
+    """
+    if place.plan.dp_shard > 1:
+        shard.check_backward(inputs, create_graph=create_graph)
 
 
 def steppers(place: Place) -> list[Callable[..., Any]]:

@@ -6,7 +6,7 @@ from weakref import WeakSet
 
 import torch
 from torch import nn
-from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_map
 
@@ -23,9 +23,9 @@ _ON_PARTS = frozenset(
 """Optimizers that update each number by itself, with operations that torch knows on parts."""
 
 
+_WAY_OUT = "use --layout replicate"
 _GATHERED: WeakSet[nn.Module] = WeakSet()
 """Models that were called and may have gathered weights left."""
-spread.ON_EDIT.append(lambda: give_back())
 
 
 def apply(root: nn.Module, lists: Sequence[Sequence[nn.Module]], place: Place) -> bool:
@@ -69,15 +69,40 @@ def give_back() -> None:
     _GATHERED.clear()
 
 
+spread.ON_EDIT.append(give_back)
+
+
 def step(optimizer: Optimizer, call: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
     """A step of an optimizer; torch's own, which work on each number alone, get the parts as they are."""
     edited()
     parameters = [each for entry in optimizer.param_groups for each in entry["params"]]
     closure = args[0] if args else kwargs.get("closure")
     if closure is None and type(optimizer) in _ON_PARTS and all(isinstance(each, Spread) for each in parameters):
-        with native():
-            return call(*args, **kwargs)
+        try:
+            with native():
+                return call(*args, **kwargs)
+        except NotImplementedError as error:
+            raise RequestError(
+                f"{type(optimizer).__name__} uses an operation that torch cannot do on weights in parts"
+                f" ({str(error).splitlines()[0]}); {_WAY_OUT}"
+            ) from error
     return call(*args, **kwargs)
+
+
+def check_backward(inputs: Any, *, create_graph: bool) -> None:
+    """Refuse a backward that FSDP does not see.
+
+    Raises RequestError.
+    """
+    if create_graph:
+        raise RequestError(
+            f"create_graph=True needs weights that stay gathered, and these are spread over ranks; {_WAY_OUT}"
+        )
+    if any(isinstance(each, nn.Parameter) for each in (inputs if isinstance(inputs, (list, tuple)) else [inputs])):
+        raise RequestError(
+            "gradients of chosen parameters (inputs=..., torch.autograd.grad) would be this rank's part of them while"
+            f" weights are spread over ranks; call loss.backward() and read parameter.grad, or {_WAY_OUT}"
+        )
 
 
 def _shard(module: nn.Module, **words: Any) -> None:
@@ -87,6 +112,14 @@ def _shard(module: nn.Module, **words: Any) -> None:
     # The class that FSDP makes is called FSDP...; the script prints its models, and libraries store their names.
     for name in ("__name__", "__qualname__", "__module__"):
         setattr(type(module), name, getattr(own, name))
+    type(module).__deepcopy__ = _not_copied
+
+
+def _not_copied(module: nn.Module, _memo: Any) -> nn.Module:
+    raise RequestError(
+        f"copy.deepcopy of {type(module).__name__}, whose weights are spread over ranks since training began, is not"
+        f" possible; make the copy before training, copy model.state_dict(), or {_WAY_OUT}"
+    )
 
 
 def _without_views(_module: nn.Module, _args: Any, output: Any) -> Any:
@@ -104,13 +137,11 @@ def _mesh(place: Place) -> Any:
 
 
 def _policies(place: Place) -> dict[str, Any]:
-    # Activations are autocast (precision.in_bfloat16), so only the weights that travel are named here.
-    low = torch.bfloat16 if place.plan.precision == "bf16" else None
-    mixed = MixedPrecisionPolicy(
-        param_dtype=low, reduce_dtype=torch.float32 if low else None, cast_forward_inputs=False
-    )
-    offload = CPUOffloadPolicy(pin_memory=accelerator.is_gpu()) if place.plan.offload else OffloadPolicy()
-    return {"mp_policy": mixed, "offload_policy": offload}
+    # Weights travel in float32 also when matrix products are in bfloat16 (precision.in_bfloat16): norms and biases in
+    # bfloat16 meet float32 buffers and activations of the script, and torch refuses to mix them.
+    return {
+        "offload_policy": CPUOffloadPolicy(pin_memory=accelerator.is_gpu()) if place.plan.offload else OffloadPolicy()
+    }
 
 
 def _can_spread(parameter: torch.Tensor) -> bool:
@@ -136,7 +167,7 @@ def _is_here(root: nn.Module, place: Place) -> bool:
 def _check(root: nn.Module) -> None:
     for name, module in root.named_modules():
         for reason in _obstacles(module):
-            raise RequestError(f"{name or type(root).__name__} {reason}; use --layout replicate")
+            raise RequestError(f"{name or type(root).__name__} {reason}; {_WAY_OUT}")
 
 
 def _obstacles(module: nn.Module) -> Iterator[str]:
