@@ -18,7 +18,7 @@ from ..plan import Wishes
 from . import alarm, certificate, cores, late, script, watch
 from .here import Here, here, remember
 from .meeting import Meeting, meet, settle
-from .output import mutable_streams
+from .output import Muted, counted_streams, mutable_streams, release_streams
 from .ranks import Ranks, read
 
 _USAGE = "usage: python -m lumi_moai.runtime --run RUN -- (SCRIPT | --module NAME) ARG..."
@@ -90,6 +90,7 @@ def main(words: list[str]) -> None:
         sys.exit(certificate.WRONG_BINDING)
     meeting = meet(me.run, me.ranks)
     code = script.guarded(partial(_run, command), me.ranks, meeting)
+    release_streams()
     _farewell(me, meeting, code)
     script.end(code, connected=me.ranks.world_size > 1 and "torch" in sys.modules)
 
@@ -111,10 +112,19 @@ def _prepare(command: Command) -> Here | None:
     if launch.launcher == "local":
         watch.keep_watch(ranks, meeting, pids)
     set_environment(os.environ, ranks, launch, len(row.cores))
-    streams = mutable_streams() if ranks.rank != 0 else ()
+    streams = _streams(command.run, ranks, wishes)
     me = Here(ranks=ranks, launch=launch, run=command.run, wishes=wishes, streams=streams, port_holder=holder)
     remember(me)
     return me
+
+
+def _streams(run: Path, ranks: Ranks, wishes: Wishes) -> tuple[Muted, ...]:
+    """The streams that can be silenced; rank 0's count lines instead, for a run that saves checkpoints."""
+    if ranks.rank != 0:
+        return mutable_streams()
+    if wishes.mode != "script" and wishes.checkpoint != "off":
+        counted_streams(run)
+    return ()
 
 
 def set_environment(environ: MutableMapping[str, str], ranks: Ranks, launch: Launch, cores_here: int) -> None:
@@ -178,6 +188,7 @@ def _farewell(me: Here, meeting: Meeting, code: int) -> None:
 
         if me.ranks.world_size > 1 and me.ranks.rank == 0 and not group.was_joined():
             print(_ALONE.format(count=me.ranks.world_size), file=sys.stderr)
+        parallel.finish()
         group.leave(together=parallel.is_on())
     if me.launch.launcher == "local":
         watch.leave(me.ranks, meeting, code)

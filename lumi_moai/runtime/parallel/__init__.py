@@ -12,6 +12,7 @@ Every rank runs the whole script. What makes them one device:
     training   whether the script trains or evaluates, where every rank sees everything
     losses     a mean or a sum over the batch is one over the global batch
     gradients  the gradients of all ranks are averaged while backward still runs
+    resume/    checkpoints, and how a restarted script gets back to one
     engine     holds these together: batches, backward, the numbers that the script reads
     seen       the optimizers and parameters that the script made
     replace    where torch calls all this
@@ -70,6 +71,15 @@ def is_on() -> bool:
     return bool(_SEEN) and _SEEN[0].engine is not None
 
 
+def finish() -> None:
+    """The script has ended well: wait for a checkpoint that is still being written.
+
+    Raises RequestError when a restarted script never came to the step of its checkpoint.
+    """
+    if _SEEN and _SEEN[0].engine is not None and _SEEN[0].engine.resume is not None:
+        _SEEN[0].engine.resume.finish()
+
+
 def enable(**choices: Any) -> None:
     """Train on all ranks of this job as if they were one device.
 
@@ -105,3 +115,5 @@ def _start(layout: Layout) -> None:
     seen.engine = Engine(me, seen, layout)
     seen.engine.gradients.refresh()
     seen.engine.await_call()
+    if me.wishes.checkpoint != "off":
+        seen.engine.save_and_resume()

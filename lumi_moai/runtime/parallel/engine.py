@@ -22,6 +22,7 @@ from .gradients import Gradients
 from .loader import Cutter, generators
 from .meter import Meter
 from .place import Place
+from .resume.rank import Resume
 from .selfcheck import SelfCheck
 from .share import Share
 
@@ -65,6 +66,15 @@ class Engine:
         self._is_announced = False
         self.has_own_chance = False
         self._said: set[str] = set()
+        self.resume: Resume | None = None
+        """Checkpoints of this run; None when the user wants none."""
+
+    def save_and_resume(self) -> None:
+        """Save checkpoints from now on, and go on from one that is there; all ranks call this together."""
+        self.resume = Resume(self)
+        self.callers.insert(0, self.resume.caller)
+        self.steppers.insert(0, self.resume.stepper)
+        self.resume.begin()
 
     def settle(self) -> Place:
         """Choose the plan, once, and lay out the script's models that are not yet; all ranks come here together."""
@@ -74,6 +84,8 @@ class Engine:
             first_call.stop()
             for root in roots.find(self.seen.modules()):
                 self._lay_out(root, where)
+        if self.resume is not None:
+            self.resume.settled()
         return where
 
     def _choose(self) -> Place:
@@ -101,6 +113,8 @@ class Engine:
         # Around a part that is laid out nothing more can be; the rest of such a model stays whole.
         if where.plan.data_ranks * where.plan.tp * where.plan.pp > 1 and not self.seen.laid_out & set(root.modules()):
             self.gradients.adopt([*root.parameters(), *(each for each in root.buffers() if each.is_floating_point())])
+            if self.resume is not None:
+                self.resume.sketch(root)
             layout.apply(root, where, self.seen.living_optimizers())
             if where.plan.shards:
                 self.seen.laid_out.update(root.modules())
@@ -137,13 +151,13 @@ class Engine:
     @contextmanager
     def aside(self) -> Iterator[None]:
         """Something beside the script's training: nothing is said, and the batch at hand stays the script's."""
-        kept = self.at_hand, self.loss_share, self._is_announced, self._said
+        kept = self.at_hand, self.loss_share, self._is_announced, self._said, self.resume
         self.at_hand, self.loss_share, self._is_announced = self._nothing_at_hand(), None, True
-        self._said = {"whole", "batch"}
+        self._said, self.resume = {"whole", "batch"}, None
         try:
             yield
         finally:
-            self.at_hand, self.loss_share, self._is_announced, self._said = kept
+            self.at_hand, self.loss_share, self._is_announced, self._said, self.resume = kept
 
     def _nothing_at_hand(self) -> AtHand:
         return AtHand(lambda: self.seen.modes.trains(self.gradients.parameters))
@@ -156,14 +170,16 @@ class Engine:
 
     @property
     def share(self) -> Share | None:
-        """Of the batch at hand; None while every rank has the whole batch."""
-        return self.at_hand.share
+        """Of the batch at hand; None while every rank has the whole batch, and while nothing is computed."""
+        return None if self.is_repeating else self.at_hand.share
 
     def begin_batch(self, share: Share | None, batch: Any) -> None:
         """The script gets *batch*, of which this rank has *share*."""
-        if self.in_training and share is not None and self.me.wishes.self_check:
+        if self.in_training and self.resume is not None:
+            self.resume.batch(share)
+        if self.in_training and share is not None and self.me.wishes.self_check and not self.is_repeating:
             self.self_check.look(self._loader, batch)
-        if self.in_training:
+        if self.in_training and not self.is_repeating:
             self.meter.count(batch, share)
         self.at_hand.begin(share)
 
@@ -172,7 +188,10 @@ class Engine:
         if self.self_check.trial:
             return self.self_check.trial.batches(loader, self.at_hand.begin)
         self._loader = loader
-        agree_on_chance(generators(loader))
+        if self.resume is not None:
+            self.resume.loop(generators(loader), agree_on_chance)
+        else:
+            agree_on_chance(generators(loader))
         self.gradients.refresh()
         ranks = self.settle().data_ranks
         self.in_training = torch.is_grad_enabled() and self.seen.modes.trains(self.gradients.parameters)
@@ -195,6 +214,9 @@ class Engine:
         if self.in_backward:  # a checkpointed part inside a backward, by torch itself
             self.gradients.overlaps = False
             own(tensors, seeds, *args, **kwargs)
+            return
+        if self.resume is not None and self.resume.backward():
+            self.at_hand.went_back(is_exact=True, ranks=self.settle().data_ranks)
             return
         # A model whose first call was not seen is laid out afterwards: its graph is of the weights as they are.
         where = self._choose()
@@ -248,6 +270,11 @@ class Engine:
         if self.share is not None and torch.is_grad_enabled():
             self.loss_share = self.share
         return self.share
+
+    @property
+    def is_repeating(self) -> bool:
+        """Whether the script repeats, without computing, the steps up to its checkpoint."""
+        return self.resume is not None and self.resume.replay is not None
 
     def number(self, scalar: torch.Tensor) -> torch.Tensor:
         """The global value of *scalar*: of a number that depends on the batch, the mean over the ranks' rows."""

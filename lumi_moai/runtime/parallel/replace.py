@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from . import batchnorm, losses
+from .resume import watch
 from .seen import Seen
 
 
@@ -27,6 +28,7 @@ def install(seen: Seen) -> None:
     torch.autograd.grad = _grad(torch.autograd.grad, seen)
     for name in ("item", "tolist", "__float__", "detach"):
         setattr(torch.Tensor, name, _reading(getattr(torch.Tensor, name), seen))
+    watch.install(seen)
     torch.save = _saving(torch.save, seen)
     Optimizer.add_param_group = _adopting(Optimizer.add_param_group, seen)
     torch.nn.Module.train = _switching(torch.nn.Module.train, seen)

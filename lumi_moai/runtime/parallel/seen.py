@@ -27,6 +27,7 @@ class Seen:
         self._returned = 0
         self.has_new_modules = False
         """Since the engine laid models out."""
+        self._scalers: list[ReferenceType[torch.amp.GradScaler]] = []
 
     @property
     def optimizers(self) -> int:
@@ -36,6 +37,15 @@ class Seen:
     def note_optimizer(self, optimizer: Optimizer) -> None:
         """*optimizer* got another group of parameters."""
         self._optimizers.append(ref(optimizer))
+
+    def note_scaler(self, scaler: torch.amp.GradScaler) -> None:
+        """The script made *scaler*."""
+        self._scalers.append(ref(scaler))
+
+    def scalers(self) -> list[torch.amp.GradScaler]:
+        """The gradient scalers that are alive and at work, in the order of their birth."""
+        alive = (reference() for reference in self._scalers)
+        return [scaler for scaler in alive if scaler is not None and scaler.is_enabled()]
 
     def note_parameter(self, module: torch.nn.Module, parameter: torch.Tensor | None) -> None:
         """*module* got *parameter*."""

@@ -1,7 +1,7 @@
 """Which rows of a global batch belong to a rank, and what they weigh."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,6 +13,8 @@ class Share:
     total: int
     """Rows of the global batch."""
     ranks: int
+    fingerprint: int = field(default=0, compare=False)
+    """Of the indices of the global batch, the same on all ranks and in every start."""
 
     @property
     def weight(self) -> float:

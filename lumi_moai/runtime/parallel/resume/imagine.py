@@ -1,0 +1,96 @@
+"""What a call of a model would return, without computing it: shapes are found once for each kind of arguments."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
+
+from ....errors import RequestError
+from .ghosts import Ghosts, is_ghost
+
+Call = Callable[..., Any]
+_Shape = tuple[Any, list[Any]]
+
+
+class Imagination:
+    """Sketches of the script's models, and the shapes of what they return."""
+
+    def __init__(self, ghosts: Ghosts) -> None:
+        self.ghosts = ghosts
+        self._sketches: dict[int, tuple[nn.Module, nn.Module]] = {}
+        self._shapes: dict[Any, _Shape] = {}
+
+    def sketch(self, root: nn.Module) -> None:
+        """Keep a copy of *root* as the script made it, before it is laid out over ranks; its weights are ghosts."""
+        weights = [*root.parameters(), *root.buffers()]
+        memo: dict[int, Any] = {id(weight): self.ghosts.of(weight) for weight in weights}
+        # What keeps an entry of the memo alive; deepcopy itself does the same.
+        memo[id(memo)] = weights
+        self._sketches[id(root)] = (root, copy.deepcopy(root, memo))
+
+    def call(self, root: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Any:
+        """What *root* would return, as ghosts."""
+        key = _signature(root, args, kwargs)
+        if key not in self._shapes:
+            leaves, tree = tree_flatten(self._compute(root, args, kwargs))
+            self._shapes[key] = tree, [_Form(leaf) if torch.is_tensor(leaf) else leaf for leaf in leaves]
+        tree, leaves = self._shapes[key]
+        with self.ghosts:
+            made = [leaf.make() if isinstance(leaf, _Form) else leaf for leaf in leaves]
+        return tree_unflatten(made, tree)
+
+    def _compute(self, root: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Any:
+        sketch = self._sketches[id(root)][1]
+        modes = {name: module.training for name, module in root.named_modules()}
+        for name, module in sketch.named_modules():
+            module.training = modes.get(name, root.training)
+        ghostly = tree_map_only(torch.Tensor, self._as_ghost, (args, kwargs))
+        try:
+            with self.ghosts:
+                return sketch(*ghostly[0], **ghostly[1])
+        except RequestError:
+            raise
+        except RuntimeError as error:
+            raise RequestError(
+                f"the model {type(root).__name__} needs values in its forward ({str(error).splitlines()[0]}), which a"
+                " restart does not compute again for the steps before its checkpoint; compute without .item() and"
+                " choices by value there, or submit with --checkpoint off"
+            ) from error
+
+    def _as_ghost(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor if is_ghost(tensor) else self.ghosts.of(tensor)
+
+
+class _Form:
+    """What a ghost is made of."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.size, self.stride = tuple(tensor.shape), tensor.stride()
+        self.words = {"dtype": tensor.dtype, "device": tensor.device}
+        self.has_gradient = tensor.requires_grad
+
+    def make(self) -> torch.Tensor:
+        made = torch.empty_strided(self.size, self.stride, **self.words)
+        # No leaf, because scripts change results in place.
+        return made.requires_grad_().view_as(made).clone() if self.has_gradient and torch.is_grad_enabled() else made
+
+
+def _signature(root: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Any:
+    leaves, tree = tree_flatten((args, kwargs))
+    return (
+        id(root),
+        root.training,
+        torch.is_grad_enabled(),
+        torch.is_autocast_enabled(),
+        str(tree),
+        tuple(_leaf(leaf) for leaf in leaves),
+    )
+
+
+def _leaf(leaf: Any) -> Any:
+    if torch.is_tensor(leaf):
+        return tuple(leaf.shape), leaf.dtype, leaf.device.type, leaf.requires_grad
+    return leaf if isinstance(leaf, (str, int, float, bool, type(None))) else type(leaf)

@@ -1,0 +1,368 @@
+"""One rank's part in checkpoints: it keeps the journal and saves, or it repeats the steps up to a checkpoint."""
+
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from weakref import ref
+
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch import nn
+from torch.amp.grad_scaler import OptState
+from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
+
+from ....errors import RequestError
+from ... import accelerator, alarm, group
+from ...output import Counted
+from .. import roots
+from . import chance, folder, reads, state, survivors
+from .journal import Journal
+from .replay import Replay
+from .saver import Saver
+
+if TYPE_CHECKING:
+    from ..engine import Engine
+
+AGAIN = 75
+"""Exit code of a job that has saved ahead of its time limit and wants to be queued again (`EX_TEMPFAIL`)."""
+_SMALL = 65536
+_LEFT_OUT = "step that a GradScaler left out"
+
+
+class Resume:
+    """Set up when the script's one line runs; all ranks do the same, at the same steps."""
+
+    def __init__(self, engine: "Engine") -> None:
+        self.engine = engine
+        self.place = engine.me.run / "checkpoints"
+        self.journal = Journal()
+        self.replay: Replay | None = None
+        """While the steps up to a checkpoint are repeated."""
+        self.is_paused = 0
+        """Reads are not the script's while a model, a backward or an optimizer runs."""
+        self.steps = 0
+        self.began_at = 0
+        """The step at which this start went on."""
+        self.saver: Saver | None = None
+        self._gradients_stay = False
+        self._has_stepped = False
+        self._looks = 8
+        self._code = ""
+
+    def begin(self) -> None:
+        """Look for a checkpoint; all ranks call this together, once."""
+        wishes, rank = self.engine.me.wishes, self.engine.rank
+        self.saver = Saver(self.place, rank, wishes.checkpoint, wishes.keep, alarm.time_is_short)
+        self._code = group.agree(_code(self.engine.me.run))
+        found = group.agree(self._newest() if rank == 0 else None)
+        if isinstance(found, str):
+            raise RequestError(found)
+        if found is not None:
+            self._repeat(found)
+        for stream in self._streams():
+            stream.begin(self.place / "printed", is_repeating=self.replay is not None)
+
+    def _streams(self) -> list[Counted]:
+        return [stream for stream in (sys.stdout, sys.stderr) if isinstance(stream, Counted)]
+
+    def _newest(self) -> Path | str | None:
+        """The checkpoint to go on from, or the sentence why none may be used."""
+        try:
+            path, remarks = folder.newest(self.place)
+        except RequestError as error:
+            return str(error)
+        for remark in remarks:
+            self.engine.say_once(remark, remark)
+        return path
+
+    def _repeat(self, path: Path) -> None:
+        facts = folder.read_facts(path)
+        if facts["code"] != self._code:
+            raise RequestError(
+                f"the checkpoint {path} was made by another script, or by this one with other arguments; restart what"
+                " made it, or start anew with --checkpoint off"
+            )
+        self.journal = Journal.load((path / "journal").read_bytes())
+        self.replay = Replay(path, facts, self.journal)
+        self.engine.say_once("resume", f"a checkpoint of step {facts['step']} is there; repeating the steps up to it")
+
+    def sketch(self, root: nn.Module) -> None:
+        """*root* is about to be laid out over the ranks."""
+        if self.replay is not None:
+            self.replay.imagination.sketch(root)
+
+    def models(self) -> list[nn.Module]:
+        """The models of the script."""
+        return [root for root in roots.find(self.engine.seen.modules()) if isinstance(root, roots.Adopted)]
+
+    def optimizers(self) -> list[Optimizer]:
+        """The optimizers of the script that are alive, in the order of their birth."""
+        return self.engine.seen.living_optimizers()
+
+    def caller(self, root: nn.Module, call: roots.Call, args: tuple, kwargs: dict[str, Any]) -> Any:
+        """One call of a model."""
+        if self.replay is not None:
+            return self.replay.imagination.call(root, args, kwargs)
+        return self.quietly(call, *args, **kwargs)
+
+    def quietly(self, call: roots.Call, *args: Any, **kwargs: Any) -> Any:
+        """*call*, whose reads are not repeated and so not noted."""
+        self.is_paused += 1
+        try:
+            return call(*args, **kwargs)
+        finally:
+            self.is_paused -= 1
+
+    def stepper(self, optimizer: Optimizer, call: roots.Call, args: tuple, kwargs: dict[str, Any]) -> Any:
+        """One step of an optimizer."""
+        number = next(place for place, each in enumerate(self.optimizers()) if each is optimizer)
+        if self.replay is not None:
+            self.replay.check_models(state.describe(self.models()))
+            self.journal.take("step of optimizer", str(number))
+            self.steps += 1
+            result = self.replay.ghosts.scalar() if args or kwargs.get("closure") else None
+            if self.steps == self.replay.step:
+                self._go_on()
+            return result
+        result = self.quietly(call, *args, **kwargs)
+        self.journal.note("step of optimizer", str(number))
+        self.steps += 1
+        self._has_stepped = True
+        self._after_step()
+        return result
+
+    def _after_step(self) -> None:
+        assert self.saver is not None
+        why = self.saver.after_step()
+        if why == "due":
+            self.save()
+        elif why == "short" and self.saver.saved != self.steps:
+            self._last()
+
+    def _last(self) -> None:
+        """The time limit is near: save, and leave the rest to the next start where there will be one."""
+        self.save()
+        assert self.saver is not None
+        self.saver.wait()
+        self.saver.is_short = lambda: False
+        self.engine.say_once("short", f"saved at step {self.steps}, because the time limit is near")
+        if os.environ.get("LUMI_MOAI_REQUEUE") != "1":
+            return
+        if self.engine.rank == 0:
+            # The job script queues the job again when it finds this, and this start's number in it.
+            mark = f"{os.environ.get('SLURM_JOB_ID', '')}-{os.environ.get('SLURM_RESTART_COUNT', '0')}\n"
+            (self.place / "requeue").write_text(mark)
+        self.engine.say_once("again", "the job asks to be queued again, and will go on from there")
+        self.saver.wait()
+        sys.exit(AGAIN)
+
+    def save(self) -> None:
+        """Write a checkpoint of this step; training goes on meanwhile."""
+        assert self.saver is not None
+        began = time.monotonic()
+        optimizers = self.optimizers()
+        tensors, rest = state.optimizer_states(optimizers)
+        weights = state.weights(self.models())
+        held = self._held(weights)
+        facts = {
+            "step": self.steps,
+            "code": self._code,
+            "models": {name: list(tensor.shape) for name, tensor in weights.items()},
+            "optimizer_rest": rest,
+            "optimizer_groups": [state.groups_of(optimizer) for optimizer in optimizers],
+            "scalers": [scaler.state_dict() for scaler in self.engine.seen.scalers()],
+            "printed": [stream.count for stream in self._streams()],
+            "world_size": self.engine.me.ranks.world_size,
+            "held": {name: [*_form(tensor)] for name, tensor in held.items()},
+        }
+        tensors |= weights | held | {f"chance.{self.engine.rank}": _pack([*chance.states(), chance.device_state()])}
+        if self._gradients_stay:
+            tensors |= state.gradients(self.models())
+        self.saver.save(self.steps, tensors, facts, self.journal.dump() if self.engine.rank == 0 else b"")
+        self.saver.stall = time.monotonic() - began
+        self.engine.say_once(
+            "saving", f"first checkpoint at step {self.steps}; training waited {self.saver.stall:.2f} s for it"
+        )
+
+    def _held(self, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """What else the script holds that a restart needs: small tensors, and those shaped as a weight."""
+        shapes = {tuple(tensor.shape) for tensor in weights.values()}
+        mine = {
+            name: tensor
+            for name, tensor in self._found().items()
+            if type(tensor) in (torch.Tensor, nn.Parameter)
+            and (tensor.numel() <= _SMALL or tuple(tensor.shape) in shapes)
+        }
+        named: list[Any] = [None] * dist.get_world_size()
+        assert self.saver is not None
+        dist.all_gather_object(named, ([*mine], self._gradients_stay), group=self.saver.group)
+        self._gradients_stay = any(stay for _, stay in named)
+        common = [name for name in named[0][0] if all(name in names for names, _ in named)]
+        # Rank 0's alone is stored: a number of the batch is the global one, for which all ranks are needed.
+        found = {f"script.{name}": self._global(mine[name]) for name in common}
+        return found if self.engine.rank == 0 else {}
+
+    def _global(self, tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.requires_grad and tensor.dim() == 0 and not tensor.is_leaf:
+            return self.engine.number(tensor)
+        return tensor
+
+    def _found(self) -> dict[str, torch.Tensor]:
+        known = {id(tensor) for tensor in self.engine.seen.registered() if isinstance(tensor, nn.Parameter)}
+        covered = {id(tensor) for tensor in state.weights(self.models()).values()}
+        return survivors.find(reads.is_scripts, covered if self.models() else known)
+
+    def _go_on(self) -> None:
+        """The step of the checkpoint is reached: load it; from here on all is real."""
+        assert self.replay is not None and self.saver is not None
+        replay, self.replay = self.replay, None
+        replay.end()
+        for scaler, words in zip(self.engine.seen.scalers(), replay.facts["scalers"], strict=True):
+            scaler.load_state_dict(words)
+        state.load(replay.path, self.models(), self.optimizers(), replay.facts, self.saver.group)
+        replay.give_values(self._found(), self.saver.group)
+        self._restore_chance(replay)
+        self.steps = self.began_at = self.saver.saved = replay.step
+        for stream, count in zip(self._streams(), replay.facts["printed"], strict=False):
+            stream.go_on(count)
+        self.engine.say_once("resumed", f"resumed at step {self.steps}")
+
+    def _restore_chance(self, replay: Replay) -> None:
+        assert self.saver is not None
+        reader = dcp.FileSystemReader(replay.path)
+        stored = reader.read_metadata().state_dict_metadata
+        mine = f"chance.{self.engine.rank}"
+        is_mine = mine in stored and replay.facts["world_size"] == self.engine.me.ranks.world_size
+        name = mine if is_mine else "chance.0"
+        room = torch.zeros(stored[name].size, dtype=torch.uint8)
+        dcp.load({name: room}, storage_reader=reader, process_group=self.saver.group)
+        *shared, device = json.loads(bytes(room.tolist()))
+        chance.restore(shared)
+        if is_mine:
+            chance.restore_device(device)
+
+    def loop(self, generators: Sequence[torch.Generator], agree: Any) -> None:
+        """The script begins a loop over a DataLoader: the random numbers of that moment are rank 0's, or the journal's."""
+        if self.replay is not None:
+            chance.restore(self.journal.take("loop over a DataLoader").values, generators)
+            return
+        agree(generators)
+        self.journal.note("loop over a DataLoader", "", "t:", chance.states(generators))
+
+    def batch(self, share: Any) -> None:
+        """The script gets a batch to train on."""
+        mark = (share.fingerprint or share.total) if share is not None else 0
+        if self.replay is not None:
+            event = self.journal.take("batch of a DataLoader")
+            if event.values[0] != mark:
+                raise RequestError(
+                    f"a DataLoader gave another batch after step {self.steps} than before the restart, so the run cannot"
+                    " go on from its checkpoint; let its order depend on the random seeds of torch, Python or numpy"
+                    " alone, or submit with --checkpoint off"
+                )
+        else:
+            self.journal.note("batch of a DataLoader", "", "i:", (mark,))
+
+    def read(self, what: str, where: str, own: Any, tensor: torch.Tensor, args: tuple, kwargs: dict[str, Any]) -> Any:
+        """The script reads numbers from *tensor*."""
+        if self.replay is not None:
+            return self.quietly(reads.give_back, self.journal.take(what, where), tensor, own, args, kwargs)
+        value = self.quietly(own, tensor, *args, **kwargs)
+        reads.keep(self.journal, what, where, value)
+        return value
+
+    def settled(self) -> None:
+        """The models are laid out over the ranks."""
+        if self.replay is not None:
+            self.replay.begin_training(state.weights(self.models()).values())
+
+    def backward(self) -> bool:
+        """A backward begins; whether it is one that is not computed again."""
+        if self.replay is not None:
+            self.engine.settle()
+            self.replay.backward(self.engine.seen.trained())
+            return True
+        if self._has_stepped:
+            self._has_stepped = False
+            self._look_at_gradients()
+        return False
+
+    def _look_at_gradients(self) -> None:
+        """Whether the script keeps gradients from one step to the next; looked at in the first steps."""
+        if self._gradients_stay or self._looks == 0:
+            return
+        grads = [parameter.grad for parameter in self.engine.seen.trained() if parameter.grad is not None]
+        if grads:
+            self._looks -= 1
+            locals_ = (grad.to_local() if isinstance(grad, DTensor) else grad for grad in grads)
+            self._gradients_stay = any(bool(grad.any()) for grad in locals_)
+
+    def is_repeating_scaled(self) -> bool:
+        """Whether a GradScaler has nothing to do."""
+        return self.replay is not None
+
+    def scaled_step(self, own: Any, optimizer: Optimizer, args: tuple, kwargs: dict[str, Any]) -> Any:
+        """`GradScaler.step`, which leaves out a step whose gradients overflowed."""
+        before = self.steps
+        if self.replay is None:
+            result = own(optimizer, *args, **kwargs)
+            if self.steps == before:
+                self.journal.note(_LEFT_OUT)
+            return result
+        event = self.journal.peek()
+        if event is not None and event.what == _LEFT_OUT:
+            self.journal.take(_LEFT_OUT)
+            return None
+        result = optimizer.step(*args, **kwargs)
+        if self.replay is None:  # the checkpoint is of this step: the scaler must know that it was taken
+            found = own.args[0]._per_optimizer_states[id(optimizer)]
+            found["stage"] = OptState.STEPPED
+            found["found_inf_per_device"] = {accelerator.device(): torch.zeros((), device=accelerator.device())}
+        return result
+
+    def value(self, what: str, compute: Any) -> Any:
+        """A number that torch itself tells the script, such as a GradScaler's scale."""
+        if self.replay is not None:
+            return self.journal.take(what).values[0]
+        number = compute()
+        self.journal.note(what, "", "f:", (number,))
+        return number
+
+    def finish(self) -> None:
+        """The script has ended well.
+
+        Raises RequestError when it never came to the step of the checkpoint.
+        """
+        if self.replay is not None:
+            raise RequestError(
+                f"the script ended after {self.steps} steps, and its checkpoint is of step {self.replay.step}; the data"
+                " must be what they were, or start anew with --checkpoint off"
+            )
+        if self.saver is not None:
+            self.saver.settle()
+
+
+def _form(tensor: torch.Tensor) -> tuple[str, list[int]]:
+    return str(tensor.dtype).removeprefix("torch."), list(tensor.shape)
+
+
+def _pack(texts: list[str]) -> torch.Tensor:
+    return torch.tensor(list(json.dumps(texts).encode()), dtype=torch.uint8)
+
+
+def _code(run: Path) -> str:
+    """A checksum of the script, its code and its arguments."""
+    total = hashlib.sha256(json.dumps(sys.argv[1:]).encode())
+    code = run / "code"
+    files = {path for path in code.rglob("*.py")} | {Path(sys.argv[0])}
+    for path in sorted(files):
+        if path.is_file():
+            total.update(path.read_bytes())
+    return total.hexdigest()

@@ -1,0 +1,104 @@
+"""The steps that a restarted script repeats without computing them."""
+
+import gc
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed.checkpoint as dcp
+from torch.overrides import _get_current_function_mode
+
+from ....errors import RequestError
+from . import files, reads
+from .ghosts import Ghosts, Twins, is_ghost, set_value
+from .imagine import Imagination
+from .journal import Journal
+
+
+class Replay:
+    """From the script's start to the step of the checkpoint at *path*."""
+
+    def __init__(self, path: Path, facts: Mapping[str, Any], journal: Journal) -> None:
+        self.path = path
+        self.facts = facts
+        self.step: int = facts["step"]
+        self.journal = journal
+        self.ghosts = Ghosts()
+        self.imagination = Imagination(self.ghosts)
+        self.twins = Twins(self.ghosts, reads.OURS)
+        self._is_checked = False
+        self._is_entered = False
+        self._undo = files.guard(lambda: self.ghosts.is_over)
+
+    def begin_training(self, reals: Iterable[torch.Tensor]) -> None:
+        """The models are laid out; *reals* are their weights, whose values are not those of the steps to come."""
+        self.twins.replace(reals)
+        if not self._is_entered:
+            self._is_entered = True
+            self.twins.__enter__()
+
+    def check_models(self, models: Mapping[str, list[int]]) -> None:
+        """Compare the weights with those of the checkpoint, once.
+
+        Raises RequestError for another model.
+        """
+        if self._is_checked:
+            return
+        self._is_checked = True
+        stored = self.facts["models"]
+        for name in sorted(set(stored) | set(models)):
+            if stored.get(name) != models.get(name):
+                raise RequestError(
+                    f"the checkpoint {self.path} is of another model ({name.partition('.')[2]} is"
+                    f" {stored.get(name, 'missing')} there and {models.get(name, 'missing')} here); start what made it,"
+                    " or start anew with --checkpoint off"
+                )
+
+    def backward(self, parameters: Iterable[torch.Tensor]) -> None:
+        """The parameters get gradients without values."""
+        for parameter in parameters:
+            twin = self.twins.twins.get(id(parameter))
+            if twin is not None and parameter.requires_grad and twin[1].grad is None:
+                twin[1].grad = self.ghosts.plain(parameter)
+
+    def end(self) -> None:
+        """From now on tensors are real."""
+        self.ghosts.is_over = True
+        self._undo()
+        if _get_current_function_mode() is self.twins:
+            self.twins.__exit__(None, None, None)
+
+    def give_values(self, found: Mapping[str, torch.Tensor], group: Any) -> None:
+        """Give the ghosts among *found*, by the ways to them, the values that the checkpoint holds.
+
+        Raises RequestError for a tensor that was written into and is not in the checkpoint.
+        """
+        wanted = {
+            f"script.{way}": tensor for way, tensor in found.items() if is_ghost(tensor) or self._is_stained(tensor)
+        }
+        stored = self.facts["held"]
+        rooms = {name: _room(*stored[name]) for name in wanted if name in stored}
+        if rooms:
+            dcp.load(dict(rooms), storage_reader=dcp.FileSystemReader(self.path), process_group=group)
+        for name, room in rooms.items():
+            tensor = wanted[name]
+            if is_ghost(tensor):
+                set_value(tensor, room.to(tensor.device))
+            elif tensor.shape == room.shape:
+                with torch.no_grad():
+                    tensor.copy_(room)
+                self.twins.clean(tensor)
+        gc.collect()
+        if self.twins.still_stained():
+            raise RequestError(
+                "the script adds up results of the model in a tensor that lumi-moai cannot find to save it; keep it in"
+                " a variable, list or attribute of the function that trains, or add up numbers read with .item()"
+            )
+
+    def _is_stained(self, tensor: torch.Tensor) -> bool:
+        return type(tensor) in (torch.Tensor, torch.nn.Parameter) and self.twins.is_stained(tensor)
+
+
+def _room(dtype: str, shape: list[int]) -> torch.Tensor:
+    return torch.zeros(shape, dtype=getattr(torch, dtype))
