@@ -25,6 +25,12 @@ class Here:
     """On rank 0, keeps the port that the ranks agreed on from being given to anybody else."""
 
     @property
+    def checkpoints(self) -> Path:
+        """Where this job saves its checkpoints; the runs of an array share a run folder."""
+        index = self.ranks.array_index
+        return self.run / "checkpoints" / ("" if index is None else f"array-{index}")
+
+    @property
     def devices_shared_by(self) -> int:
         """How many ranks share one device's memory: 1, or all ranks of the node where the CPU stands in."""
         return 1 if self.launch.bind else self.ranks.local_world_size

@@ -1,4 +1,4 @@
-"""The streams of the ranks: those other than 0 fall silent when the ranks become one device, rank 0 counts its lines."""
+"""The streams of the ranks: rank 0 counts its lines, the others fall silent when the ranks become one device."""
 
 import mmap
 import os
@@ -132,17 +132,17 @@ def _lines(text: str) -> list[str]:
 
 def _shared_counts(path: Path) -> Any:
     """Two numbers in the file *path*, which is made if it is not there."""
-    path.parent.mkdir(mode=0o700, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:
         file.truncate(16)
         return memoryview(mmap.mmap(file.fileno(), 16)).cast("q")
 
 
-def counted_streams(run: Path) -> tuple[Counted, ...]:
-    """Put counting streams in the place of stdout and stderr; they hold their lines where *run* has a checkpoint."""
-    holds = any((run / "checkpoints").glob("step-*[0-9]"))
+def counted_streams(place: Path) -> tuple[Counted, ...]:
+    """Put counting streams in the place of stdout and stderr; they hold their lines where *place* has a checkpoint."""
+    holds = any(place.glob("step-*[0-9]"))
     streams = Counted(sys.stdout, 0, holds=holds), Counted(sys.stderr, 1, holds=holds)
-    sys.stdout, sys.stderr = streams  # type: ignore[assignment]
+    sys.stdout, sys.stderr = streams
     return streams
 
 

@@ -18,7 +18,7 @@ from ..plan import Wishes
 from . import alarm, certificate, cores, late, script, watch
 from .here import Here, here, remember
 from .meeting import Meeting, meet, settle
-from .output import Muted, counted_streams, mutable_streams, release_streams
+from .output import counted_streams, mutable_streams, release_streams
 from .ranks import Ranks, read
 
 _USAGE = "usage: python -m lumi_moai.runtime --run RUN -- (SCRIPT | --module NAME) ARG..."
@@ -112,19 +112,12 @@ def _prepare(command: Command) -> Here | None:
     if launch.launcher == "local":
         watch.keep_watch(ranks, meeting, pids)
     set_environment(os.environ, ranks, launch, len(row.cores))
-    streams = _streams(command.run, ranks, wishes)
-    me = Here(ranks=ranks, launch=launch, run=command.run, wishes=wishes, streams=streams, port_holder=holder)
+    muted = mutable_streams() if ranks.rank != 0 else ()
+    me = Here(ranks=ranks, launch=launch, run=command.run, wishes=wishes, streams=muted, port_holder=holder)
+    if ranks.rank == 0 and wishes.mode != "script" and wishes.checkpoint != "off":
+        counted_streams(me.checkpoints)
     remember(me)
     return me
-
-
-def _streams(run: Path, ranks: Ranks, wishes: Wishes) -> tuple[Muted, ...]:
-    """The streams that can be silenced; rank 0's count lines instead, for a run that saves checkpoints."""
-    if ranks.rank != 0:
-        return mutable_streams()
-    if wishes.mode != "script" and wishes.checkpoint != "off":
-        counted_streams(run)
-    return ()
 
 
 def set_environment(environ: MutableMapping[str, str], ranks: Ranks, launch: Launch, cores_here: int) -> None:

@@ -164,7 +164,7 @@ def generators(loader: DataLoader) -> list[torch.Generator]:
     return list({id(generator): generator for generator in found if generator is not None}.values())
 
 
-def fingerprint(indices: Sequence) -> int:
+def fingerprint(indices: Any) -> int:
     """A number for *indices*, which another order does not have; the number of rows where they are no numbers."""
     if torch.is_tensor(indices):
         indices = indices.tolist()

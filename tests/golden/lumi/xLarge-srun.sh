@@ -22,6 +22,7 @@ export OMP_NUM_THREADS=1
 export TOKENIZERS_PARALLELISM=false
 export PYTHONUNBUFFERED=1
 export PYTHONPATH=/scratch/project/runs/train/lib/lumi_moai.zip${PYTHONPATH:+:$PYTHONPATH}
+export LUMI_MOAI_REQUEUE=1
 MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 MASTER_PORT=$((10000 + SLURM_JOB_ID % 10000))
 export MASTER_ADDR MASTER_PORT
@@ -47,4 +48,7 @@ srun \
 status=$?
 srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --cpus-per-task=1 \
     rm -rf -- "$LUMI_MOAI_CACHE"
+if [ "$(cat -- /scratch/project/runs/train/checkpoints/requeue-"$SLURM_JOB_ID" 2>/dev/null)" = "${SLURM_RESTART_COUNT:-0}" ]; then
+    scontrol requeue "$SLURM_JOB_ID"
+fi
 exit "$status"

@@ -1,7 +1,7 @@
 """The checkpoints of a run: RUN/checkpoints/step-N, written beside as step-N.partial and renamed when complete.
 
-A checkpoint is `facts.json`, `journal`, torch's own files (`.metadata`, `__RANK_0.distcp`) and, last, `manifest.json` with
-the size of every file and the checksum of the small ones. torch's `.metadata` is a pickle, so a folder that somebody
+A checkpoint is `facts.json`, `journal`, torch's own files (`.metadata`, `__RANK_0.distcp`) and, last, `manifest.json`
+with the size of every file and the checksum of the small ones. torch's `.metadata` is a pickle, so a folder that somebody
 else could have written is not opened.
 """
 
@@ -30,7 +30,7 @@ def partial(folder: Path, step: int) -> Path:
 
 def make(folder: Path, step: int) -> Path:
     """An empty folder for the checkpoint of *step*, for its owner only."""
-    folder.mkdir(mode=0o700, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = partial(folder, step)
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(mode=0o700)
@@ -64,7 +64,7 @@ def newest(folder: Path) -> tuple[Path | None, list[str]]:
 
     Raises RequestError when files are somebody else's, or others may write them.
     """
-    remarks = []
+    remarks: list[str] = []
     for path in found(folder):
         _check_owner(folder, path)
         fault = torn(path)

@@ -8,7 +8,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from weakref import ref
 
 import torch
 import torch.distributed as dist
@@ -41,7 +40,7 @@ class Resume:
 
     def __init__(self, engine: "Engine") -> None:
         self.engine = engine
-        self.place = engine.me.run / "checkpoints"
+        self.place = engine.me.checkpoints
         self.journal = Journal()
         self.replay: Replay | None = None
         """While the steps up to a checkpoint are repeated."""
@@ -50,7 +49,8 @@ class Resume:
         self.steps = 0
         self.began_at = 0
         """The step at which this start went on."""
-        self.saver: Saver | None = None
+        wishes = engine.me.wishes
+        self.saver = Saver(self.place, engine.rank, wishes.checkpoint, wishes.keep, alarm.time_is_short)
         self._gradients_stay = False
         self._has_stepped = False
         self._looks = 8
@@ -58,8 +58,7 @@ class Resume:
 
     def begin(self) -> None:
         """Look for a checkpoint; all ranks call this together, once."""
-        wishes, rank = self.engine.me.wishes, self.engine.rank
-        self.saver = Saver(self.place, rank, wishes.checkpoint, wishes.keep, alarm.time_is_short)
+        rank = self.engine.rank
         self._code = group.agree(_code(self.engine.me.run))
         found = group.agree(self._newest() if rank == 0 else None)
         if isinstance(found, str):
@@ -129,7 +128,7 @@ class Resume:
             self.steps += 1
             result = self.replay.ghosts.scalar() if args or kwargs.get("closure") else None
             if self.steps == self.replay.step:
-                self._go_on()
+                self._go_on(self.replay)
             return result
         result = self.quietly(call, *args, **kwargs)
         self.journal.note("step of optimizer", str(number))
@@ -139,7 +138,6 @@ class Resume:
         return result
 
     def _after_step(self) -> None:
-        assert self.saver is not None
         why = self.saver.after_step()
         if why == "due":
             self.save()
@@ -149,23 +147,22 @@ class Resume:
     def _last(self) -> None:
         """The time limit is near: save, and leave the rest to the next start where there will be one."""
         self.save()
-        assert self.saver is not None
         self.saver.wait()
         self.saver.is_short = lambda: False
         self.engine.say_once("short", f"saved at step {self.steps}, because the time limit is near")
         if os.environ.get("LUMI_MOAI_REQUEUE") != "1":
             return
         if self.engine.rank == 0:
-            # The job script queues the job again when it finds this, and this start's number in it.
-            mark = f"{os.environ.get('SLURM_JOB_ID', '')}-{os.environ.get('SLURM_RESTART_COUNT', '0')}\n"
-            (self.place / "requeue").write_text(mark)
+            # The job script queues the job again when it finds this, and in it the number of this start. Written after
+            # a step that no earlier start has reached, so a job that gets nowhere is not queued for ever.
+            job, restart = os.environ.get("SLURM_JOB_ID", ""), os.environ.get("SLURM_RESTART_COUNT", "0")
+            (self.engine.me.run / "checkpoints" / f"requeue-{job}").write_text(f"{restart}\n")
         self.engine.say_once("again", "the job asks to be queued again, and will go on from there")
         self.saver.wait()
         sys.exit(AGAIN)
 
     def save(self) -> None:
         """Write a checkpoint of this step; training goes on meanwhile."""
-        assert self.saver is not None
         began = time.monotonic()
         optimizers = self.optimizers()
         tensors, rest = state.optimizer_states(optimizers)
@@ -201,7 +198,6 @@ class Resume:
             and (tensor.numel() <= _SMALL or tuple(tensor.shape) in shapes)
         }
         named: list[Any] = [None] * dist.get_world_size()
-        assert self.saver is not None
         dist.all_gather_object(named, ([*mine], self._gradients_stay), group=self.saver.group)
         self._gradients_stay = any(stay for _, stay in named)
         common = [name for name in named[0][0] if all(name in names for names, _ in named)]
@@ -219,10 +215,9 @@ class Resume:
         covered = {id(tensor) for tensor in state.weights(self.models()).values()}
         return survivors.find(reads.is_scripts, covered if self.models() else known)
 
-    def _go_on(self) -> None:
+    def _go_on(self, replay: Replay) -> None:
         """The step of the checkpoint is reached: load it; from here on all is real."""
-        assert self.replay is not None and self.saver is not None
-        replay, self.replay = self.replay, None
+        self.replay = None
         replay.end()
         for scaler, words in zip(self.engine.seen.scalers(), replay.facts["scalers"], strict=True):
             scaler.load_state_dict(words)
@@ -235,7 +230,6 @@ class Resume:
         self.engine.say_once("resumed", f"resumed at step {self.steps}")
 
     def _restore_chance(self, replay: Replay) -> None:
-        assert self.saver is not None
         reader = dcp.FileSystemReader(replay.path)
         stored = reader.read_metadata().state_dict_metadata
         mine = f"chance.{self.engine.rank}"
@@ -249,7 +243,7 @@ class Resume:
             chance.restore_device(device)
 
     def loop(self, generators: Sequence[torch.Generator], agree: Any) -> None:
-        """The script begins a loop over a DataLoader: the random numbers of that moment are rank 0's, or the journal's."""
+        """A loop over a DataLoader begins: the random numbers of that moment are rank 0's, or the journal's."""
         if self.replay is not None:
             chance.restore(self.journal.take("loop over a DataLoader").values, generators)
             return
@@ -270,10 +264,10 @@ class Resume:
         else:
             self.journal.note("batch of a DataLoader", "", "i:", (mark,))
 
-    def read(self, what: str, where: str, own: Any, tensor: torch.Tensor, args: tuple, kwargs: dict[str, Any]) -> Any:
-        """The script reads numbers from *tensor*."""
+    def read(self, what: str, where: str, own: Any, tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        """The script reads numbers from *tensor*, which *own* does."""
         if self.replay is not None:
-            return self.quietly(reads.give_back, self.journal.take(what, where), tensor, own, args, kwargs)
+            return self.quietly(reads.give_back, self.journal.take(what, where), tensor, own, *args, **kwargs)
         value = self.quietly(own, tensor, *args, **kwargs)
         reads.keep(self.journal, what, where, value)
         return value
@@ -345,8 +339,7 @@ class Resume:
                 f"the script ended after {self.steps} steps, and its checkpoint is of step {self.replay.step}; the data"
                 " must be what they were, or start anew with --checkpoint off"
             )
-        if self.saver is not None:
-            self.saver.settle()
+        self.saver.settle()
 
 
 def _form(tensor: torch.Tensor) -> tuple[str, list[int]]:

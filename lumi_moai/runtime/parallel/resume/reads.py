@@ -76,7 +76,7 @@ def _flat(value: Any) -> tuple[tuple[int, ...], str, list[Any]]:
     return (*shape, *last), _FORMS.get(type(numbers[0]), "n") if numbers else "i", numbers
 
 
-def give_back(event: "Event", tensor: torch.Tensor, own: Callable[..., Any], args: tuple, kwargs: dict) -> Any:
+def give_back(event: "Event", tensor: torch.Tensor, own: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """What the read gave before the restart; of a real tensor that is no single number, what it holds now.
 
     Raises RequestError when that was not kept.
@@ -91,8 +91,9 @@ def give_back(event: "Event", tensor: torch.Tensor, own: Callable[..., Any], arg
     if form == "n" or sizes != list(tensor.shape):
         raise RequestError(
             f"{event.where} reads {list(tensor.shape)} numbers of the model with .{event.what}(), of which"
-            f" {'none were' if form == 'n' else sizes} kept, so a restart cannot repeat the steps before its checkpoint;"
-            " read single numbers with .item(), read under torch.no_grad() in evaluation, or submit with --checkpoint off"
+            f" {'none were' if form == 'n' else sizes} kept, so a restart cannot repeat the steps before its"
+            " checkpoint; read single numbers with .item(), read under torch.no_grad() in evaluation, or submit with"
+            " --checkpoint off"
         )
     return _shaped(event, sizes, dtype)
 
@@ -129,7 +130,7 @@ def watched(what: str, own: Callable[..., Any], current: Callable[[], Any]) -> C
         where = None if resume.is_paused else place()
         if where is None and is_ghost(tensor) and what != "__array__":
             raise refuse(what)
-        return own(tensor, *args, **kwargs) if where is None else resume.read(what, where, own, tensor, args, kwargs)
+        return own(tensor, *args, **kwargs) if where is None else resume.read(what, where, own, tensor, *args, **kwargs)
 
     return read
 
@@ -152,7 +153,7 @@ def _number(tensor: torch.Tensor, current: Callable[[], Any]) -> Any:
     if value is not None:
         return value.item()
     where = None if resume.is_paused else place_of_format()
-    return tensor.item() if where is None else resume.read("__format__", where, torch.Tensor.item, tensor, (), {})
+    return tensor.item() if where is None else resume.read("__format__", where, torch.Tensor.item, tensor)
 
 
 def place_of_format() -> str | None:

@@ -6,7 +6,7 @@ tensor is the way to it, which is the same when a restarted script stands at the
 
 import sys
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType, ModuleType
 from typing import Any
 
@@ -54,7 +54,7 @@ def _walk(thing: Any, way: str, depth: int, seen: set[int]) -> Iterator[tuple[st
         yield from _walk(part, f"{way}.{name}", depth + 1, seen)
 
 
-def _parts(thing: Any) -> list[tuple[object, Any]]:
+def _parts(thing: Any) -> Sequence[tuple[object, Any]]:
     if isinstance(thing, nn.Module):
         return [*thing.named_parameters(), *thing.named_buffers()]
     if isinstance(thing, Mapping):
