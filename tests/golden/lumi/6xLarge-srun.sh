@@ -51,7 +51,6 @@ srun \
 status=$?
 srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --cpus-per-task=1 \
     rm -rf -- "$LUMI_MOAI_CACHE"
-if [ "$(cat -- /scratch/project/runs/train/checkpoints/requeue-"$SLURM_JOB_ID" 2>/dev/null)" = "${SLURM_RESTART_COUNT:-0}" ]; then
+[ "$(cat -- /scratch/project/runs/train/checkpoints/requeue-"$SLURM_JOB_ID" 2>/dev/null)" = "${SLURM_RESTART_COUNT:-0}" ] &&
     scontrol requeue "$SLURM_JOB_ID"
-fi
 exit "$status"
