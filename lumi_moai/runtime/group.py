@@ -11,6 +11,7 @@ from . import accelerator
 _JOINED: list[bool] = []
 _DATA: list[Any] = [None]
 """The group of the ranks that share out a batch; None for all ranks."""
+_TOTALS = [0]
 
 
 def join() -> None:
@@ -60,8 +61,14 @@ def share_among(data_group: Any) -> None:
     _DATA[0] = data_group
 
 
+def exchanges() -> int:
+    """How many sums over ranks this rank has waited for so far."""
+    return _TOTALS[0]
+
+
 def total(values: torch.Tensor) -> torch.Tensor:
     """The sum of *values* over the ranks that share out a batch."""
+    _TOTALS[0] += 1
     travelling = values.to(accelerator.device(), copy=True)
     dist.all_reduce(travelling, group=_DATA[0])
     return travelling.to(values.device)

@@ -21,6 +21,7 @@ from .at_hand import AtHand
 from .gradients import Gradients
 from .loader import Cutter, generators
 from .meter import Meter
+from .micro import Micro
 from .place import Place
 from .resume.rank import Resume
 from .selfcheck import SelfCheck
@@ -57,6 +58,8 @@ class Engine:
         self.self_check = SelfCheck(self)
         self._loader: DataLoader | None = None
         """The one that the script's last loop began with."""
+        self.micro: Micro
+        """Set by `settle` as well."""
         self.loss_share: Share | None = None
         """Of the batch that the last loss came from: the script may fetch the next batch before backward."""
         self.gradients = Gradients(seen)
@@ -94,7 +97,9 @@ class Engine:
             group.share_among(self.place.data_group)
             self.meter.plan = self.place.plan
             self.cutter = Cutter(self.place.data_rank, self.place.data_ranks, self.begin_batch, self.at_hand.end)
-            self.callers += layout.callers(self.place)
+            # The stages of a pipeline take its micro-batches themselves.
+            self.micro = Micro(self, self.place.plan.micro_batches if self.place.plan.pp == 1 else 1)
+            self.callers = [self.micro.caller, *self.callers, *layout.callers(self.place)]
             self.steppers += layout.steppers(self.place)
         return self.place
 
@@ -181,6 +186,7 @@ class Engine:
             self.self_check.look(self._loader, batch)
         if self.in_training and not self.is_repeating:
             self.meter.count(batch, share)
+            self.micro.begin_batch(batch, share)
         self.at_hand.begin(share)
 
     def batches(self, loader: DataLoader, own: Callable[[DataLoader], Iterator]) -> Iterator:
@@ -231,11 +237,15 @@ class Engine:
         roots = (tensors,) if torch.is_tensor(tensors) else tuple(tensors)
         values = [_start_value(root, share) for root in roots]
         self.gradients.begin()
+        self.micro.memory.begin_backward()
         self.in_backward = True
         try:
             own(roots, _seeds(roots, seeds, share), *args, **kwargs)
+        except torch.OutOfMemoryError as full:
+            self.micro.memory.recover(roots, full)
         finally:
             self.in_backward = False
+            self.micro.memory.forget()
         self.gradients.finish()
         for root, value in zip(roots, values, strict=True):
             _settle_value(root, value)

@@ -8,8 +8,9 @@ script adds other terms to it, a function of the weights or another mean over ro
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -23,7 +24,29 @@ _GLOBAL = Known()
 CurrentShare = Callable[[], Share | None]
 
 
-class _OfAllRanks(torch.autograd.Function):
+class Collector(Protocol):
+    """Takes the losses of a model that is computed in pieces."""
+
+    share: Share
+
+    def __call__(self, own: torch.Tensor, count: Any) -> torch.Tensor:
+        """The loss whose sum over this piece is *own*."""
+
+
+_COLLECTORS: list[Collector] = []
+
+
+@contextmanager
+def collecting(collector: Collector) -> Iterator[None]:
+    """Give the losses computed inside to *collector*."""
+    _COLLECTORS.append(collector)
+    try:
+        yield
+    finally:
+        _COLLECTORS.pop()
+
+
+class OfAllRanks(torch.autograd.Function):
     """A value that all ranks share, whose gradient goes to this rank's own sum."""
 
     @staticmethod
@@ -52,6 +75,8 @@ def is_marked(scalar: torch.Tensor) -> bool:
 
 def of_all_ranks(own: torch.Tensor, count: torch.Tensor | float | None, share: Share) -> torch.Tensor:
     """The sum of *own* over ranks, over that of *count*; without a count, the sum."""
+    if _COLLECTORS:
+        return _COLLECTORS[-1](own, count)
     with torch.no_grad():  # not detach(), which is ours and would ask all ranks
         counts = own.new_ones(()) if count is None else torch.as_tensor(count, device=own.device)
         mine = torch.stack([own.double(), counts.double()])
@@ -60,7 +85,7 @@ def of_all_ranks(own: torch.Tensor, count: torch.Tensor | float | None, share: S
     sums, counted = group.total(mine)
     divisor = torch.ones_like(counted) if count is None else counted
     factor = torch.zeros_like(divisor) if share.rows == 0 else 1 / (divisor * share.weight)
-    return mark(_OfAllRanks.apply(own, sums / divisor, factor))
+    return mark(OfAllRanks.apply(own, sums / divisor, factor))
 
 
 def globalised(
@@ -72,7 +97,7 @@ def globalised(
 
     @functools.wraps(function)
     def over_ranks(*args: Any, **kwargs: Any) -> torch.Tensor:
-        mine = None if within else share()
+        mine = None if within else _COLLECTORS[-1].share if _COLLECTORS else share()
         if mine is None:
             return function(*args, **kwargs)
         given = signature.bind(*args, **kwargs)

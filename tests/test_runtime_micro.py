@@ -1,0 +1,131 @@
+"""A rank's rows computed in pieces give the one-device result, on 1, 2 and 4 ranks, whole or spread.
+
+The CPU never runs out of device memory: where a test says so, the model itself raises torch's error when it is given
+more rows than would fit.
+"""
+
+import json
+
+import pytest
+from one_device import plain, same, same_run
+from runtime_ranks import Run, launch, submitit
+
+HEAD = """
+import sys
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+import lumi_moai
+lumi_moai.enable_advanced_parallelization()
+torch.manual_seed(7)
+chance = torch.Generator().manual_seed(1)
+x, y = torch.randn(21, 6, generator=chance), torch.randn(21, 3, generator=chance)
+tokens, targets = (torch.randint(0, 11, (21, 5), generator=chance) for _ in "ab")
+for row in range(21):
+    targets[row, : row % 5] = -100
+"""
+
+# Losses outside and inside of the model, made of one and of several terms; outputs in a dict; models in turn, one fed by
+# the other; accumulation; a hook on a gradient; a model that the script calls twice in one step.
+KINDS = (
+    HEAD
+    + """
+class Language(nn.Module):
+    def __init__(self, extra):
+        super().__init__()
+        self.table, self.head = nn.Embedding(11, 8), nn.Linear(8, 11)
+        self.extra = extra
+    def forward(self, tokens, *, labels, factor=1.0):
+        scores = self.head(torch.tanh(self.table(tokens))) * factor
+        loss = F.cross_entropy(scores.flatten(0, 1), labels.flatten())
+        if self.extra:
+            loss = loss + 0.1 * (scores**2).mean() + 0.01 * sum((p**2).sum() for p in self.parameters())
+        return {"loss": loss, "scores": scores, "note": "fine"}
+saved = []
+for extra in False, True:
+    model = Language(extra).cuda()
+    optim = torch.optim.AdamW(model.parameters(), lr=0.05)
+    for step, (a, b) in enumerate(DataLoader(TensorDataset(tokens, targets), batch_size=8, shuffle=True)):
+        out = model(a, labels=b, factor=0.5)
+        (out["loss"] / 2).backward()
+        print(f"{extra} loss {out['loss'].item()} {float((out['scores'] ** 2).mean())} {out['note']}")
+        if step % 2:
+            print(f"norm {nn.utils.clip_grad_norm_(model.parameters(), 0.5).item()}")
+            optim.step()
+            optim.zero_grad()
+    saved += list(model.parameters())
+makes, judges = nn.Linear(6, 3).cuda(), nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)).cuda()
+optims = [torch.optim.Adam(model.parameters(), lr=0.01) for model in (makes, judges)]
+if HOOK:
+    judges[0].weight.register_hook(lambda grad: grad.clamp(-0.01, 0.01) if lumi_moai is None else grad * 2)
+for a, b in DataLoader(TensorDataset(x, y), batch_size=8, shuffle=True):
+    real, fake = judges(b), judges(makes(a).detach())
+    judged = F.softplus(-real).mean() + F.softplus(fake).mean()
+    optims[1].zero_grad()
+    judged.backward()
+    optims[1].step()
+    made = F.softplus(-judges(makes(a))).mean()
+    optims[0].zero_grad()
+    made.backward()
+    optims[0].step()
+    print(f"in turn {judged.item()} {made.item()}")
+saved += [*makes.parameters(), *judges.parameters()]
+torch.save([p.detach() for p in saved], sys.argv[1])
+"""
+)
+
+
+@pytest.mark.parametrize("hook", [True, False], ids=["whole", "spread"])
+def test_losses_of_every_kind_in_pieces(work, hook):
+    text = KINDS.replace("HOOK", str(hook))
+    lines, weights = plain(work, text)
+    for count, layout in (
+        [(1, "micro_batches=3"), (2, "replicate,micro_batches=2")] if hook else [(2, "fsdp,micro_batches=2")]
+    ):
+        _, ranks = same_run(work, text, lines, weights, count, layout=layout)
+        assert ranks[0].err.count("micro-batches, each once more in backward") == 1
+
+
+# MoAI's example, scaled down: its batch of 512 on 16 devices leaves 32 rows a rank, and 8 fit.
+FITS = (
+    HEAD
+    + """
+import os
+class Small(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
+    def forward(self, x):
+        if "WORLD_SIZE" in os.environ and len(x) > 8:
+            raise torch.OutOfMemoryError("HIP out of memory")
+        return self.net(x)
+x, y = torch.randn(256, 6, generator=chance), torch.randn(256, 3, generator=chance)
+model = Small().cuda()
+optim = torch.optim.AdamW(model.parameters(), lr=0.05)
+for epoch in range(2):
+    for a, b in DataLoader(TensorDataset(x, y), batch_size=128, shuffle=True):
+        loss = F.mse_loss(model(a), b)
+        optim.zero_grad()
+        loss.backward()
+        optim.step()
+        print(f"loss {loss.item()}")
+torch.save([p.detach() for p in model.parameters()], sys.argv[1])
+"""
+)
+
+
+def test_32_rows_a_rank_of_which_8_fit(work):
+    lines, _ = plain(work, FITS)
+    run = Run(work / "moai", launch(4))
+    ranks = run.ranks(submitit(4), run.script(FITS), str(run.folder / "weights.pt"))
+    assert [rank.code for rank in ranks] == [0] * 4, ranks[0].err
+    assert ranks[0].err.count("ran out of device memory") == 2
+    assert "computes its rows in 4 micro-batches" in ranks[0].err
+    assert json.loads((run.folder / "micro" / "rank3.json").read_text()) == {"micro_batches": 4, "world_size": 4}
+    assert json.loads((run.folder / "plan.json").read_text())["plan"]["micro_batches"] == 4
+    again = run.ranks(submitit(4), run.script(FITS), str(run.folder / "weights.pt"))
+    assert "ran out of device memory" not in again[0].err
+    for printed in (ranks[0].out, again[0].out):
+        for line, expected in zip(printed.splitlines(), lines, strict=True):
+            same(line, expected)
