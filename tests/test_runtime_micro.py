@@ -7,8 +7,11 @@ more rows than would fit.
 import json
 
 import pytest
-from one_device import plain, same, same_run
+import torch
+from one_device import assert_same_weights, plain, same, same_run
 from runtime_ranks import Run, launch, submitit
+
+from lumi_moai.plan import Layout, Wishes
 
 HEAD = """
 import sys
@@ -71,7 +74,7 @@ for a, b in DataLoader(TensorDataset(x, y), batch_size=8, shuffle=True):
     optims[0].step()
     print(f"in turn {judged.item()} {made.item()}")
 saved += [*makes.parameters(), *judges.parameters()]
-torch.save([p.detach() for p in saved], sys.argv[1])
+torch.save([torch.tensor(p.tolist()) for p in saved], sys.argv[1])
 """
 )
 
@@ -124,8 +127,113 @@ def test_32_rows_a_rank_of_which_8_fit(work):
     assert "computes its rows in 4 micro-batches" in ranks[0].err
     assert json.loads((run.folder / "micro" / "rank3.json").read_text()) == {"micro_batches": 4, "world_size": 4}
     assert json.loads((run.folder / "plan.json").read_text())["plan"]["micro_batches"] == 4
-    again = run.ranks(submitit(4), run.script(FITS), str(run.folder / "weights.pt"))
+    again = run.ranks(submitit(4, job="78"), run.script(FITS), str(run.folder / "weights.pt"))
     assert "ran out of device memory" not in again[0].err
     for printed in (ranks[0].out, again[0].out):
         for line, expected in zip(printed.splitlines(), lines, strict=True):
             same(line, expected)
+
+
+# Memory that runs out in backward: the step goes on in pieces, from the gradients that the script's loss sent.
+IN_BACKWARD = FITS.replace(
+    "class Small",
+    """class Full(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+    @staticmethod
+    def backward(ctx, grad):
+        if "WORLD_SIZE" in os.environ and len(grad) > 8:
+            raise torch.OutOfMemoryError("HIP out of memory")
+        return grad
+class Small""",
+).replace(
+    """        if "WORLD_SIZE" in os.environ and len(x) > 8:
+            raise torch.OutOfMemoryError("HIP out of memory")
+        return self.net(x)""",
+    """        return self.net[2](Full.apply(self.net[1](self.net[0](x))))""",
+)
+
+
+def test_memory_that_runs_out_in_backward(work):
+    text = IN_BACKWARD.replace("batch_size=128", "batch_size=64")
+    lines, weights = plain(work, text)
+    run = Run(work / "both", launch(2))
+    ranks = run.ranks(submitit(2), run.script(text), str(run.folder / "weights.pt"))
+    assert [rank.code for rank in ranks] == [0, 0], ranks[0].err
+    assert all("computes its rows in 4 micro-batches" in rank.err for rank in ranks)
+    for line, expected in zip(ranks[0].out.splitlines(), lines, strict=True):
+        same(line, expected)
+    assert_same_weights(torch.load(run.folder / "weights.pt"), weights)
+    # A loss that reaches the weights past the model cannot be made again in part.
+    run = Run(work / "past", launch(1))
+    (rank,) = run.ranks(submitit(1), run.script(text.replace("b)", "b) + (model.net[0].weight ** 2).sum()")), "w.pt")
+    assert rank.code == 1
+    assert "start the run once more, it will compute each rank's rows in 2 micro-batches" in rank.err
+
+
+REFUSED = (
+    HEAD
+    + """
+class Says(nn.Module):
+    def __init__(self, say):
+        super().__init__()
+        self.net, self.say = nn.Linear(6, 3), say
+        self.register_buffer("count", torch.zeros(()))
+    def forward(self, x, *more):
+        return self.say(self, self.net(x))
+def keeps(model, out):
+    model.aux = out.mean()
+    return out
+def counts(model, out):
+    model.count += 1
+    return out
+MODELS = {
+    "batchnorm": nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3)),
+    "rows": Says(lambda model, out: out.t()),
+    "sum": Says(lambda model, out: (out, (out > 0).sum())),
+    "keeps": Says(keeps),
+    "counts": Says(counts),
+    "no rows": nn.Linear(6, 3),
+    "differs": Says(lambda model, out: (out, int(torch.randint(0, 10**6, ())))),
+    "hooked": Says(lambda model, out: out),
+    "twice": Says(lambda model, out: torch.tanh(out)),
+    "changed": Says(lambda model, out: out),
+}
+MODELS["hooked"].net.register_forward_hook(lambda module, args, out: None)
+for name, model in MODELS.items():
+    for a, b in DataLoader(TensorDataset(x, y), batch_size=21):
+        a = a.t().contiguous()[:, :6] if name == "no rows" else a
+        try:
+            loss = model(a)
+            if name == "twice":
+                torch.autograd.grad(loss.sum(), list(model.parameters()), create_graph=True)
+            if name == "changed":
+                with torch.no_grad():
+                    model.net.weight += 1
+                loss.sum().backward()
+        except Exception as error:
+            print(f"{name}: {type(error).__name__}: {error}")
+"""
+)
+
+
+def test_models_that_cannot_be_cut(work):
+    run = Run(work, launch(1), Wishes(layout=Layout.parse("micro_batches=2")))
+    (rank,) = run.ranks(submitit(1), run.script(REFUSED))
+    assert rank.code == 0, rank.err
+    said = dict(line.split(": RequestError: ") for line in rank.out.splitlines())
+    words = {
+        "batchnorm": "1 is a BatchNorm1d, which needs all rows at once",
+        "rows": "of 11 rows it makes an output of shape (3, 11)",
+        "sum": "it returns a whole number for the batch",
+        "keeps": "aux keeps a result of forward",
+        "counts": "its forward changes the buffer count with each batch",
+        "no rows": "none of its tensors has the 21 rows",
+        "differs": "it returns a int that differs from piece to piece",
+        "hooked": "net has a hook on its forward",
+        "twice": "a gradient of a gradient runs through Says",
+        "changed": "a weight of Says was changed between its forward and its backward",
+    }
+    assert list(said) == list(words)
+    assert all(words[name] in sentence and "micro" in sentence for name, sentence in said.items()), said
