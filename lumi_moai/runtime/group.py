@@ -96,13 +96,6 @@ def agree(value: object) -> Any:
     return box[0]
 
 
-def everyones(value: object) -> list[Any]:
-    """Each rank's *value*, on every rank."""
-    values: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(values, value)
-    return values
-
-
 def from_rank_0(tensor: torch.Tensor) -> torch.Tensor:
     """Rank 0's *tensor*, in place where the network reaches it; shape and type must be the same on all ranks."""
     here = accelerator.device()

@@ -3,7 +3,6 @@
 import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,7 +23,6 @@ from .meter import Meter
 from .micro import Micro
 from .place import Place
 from .resume.rank import Resume
-from .selfcheck import SelfCheck
 from .share import Share
 
 if TYPE_CHECKING:
@@ -54,10 +52,7 @@ class Engine:
         """Who takes part in a call of the script's models, the outermost first."""
         self.steppers: list[Stepper] = [self.meter.stepper]
         """Who takes part in a step of the script's optimizers, the outermost first."""
-        self.at_hand = self._nothing_at_hand()
-        self.self_check = SelfCheck(self)
-        self._loader: DataLoader | None = None
-        """The one that the script's last loop began with."""
+        self.at_hand = AtHand(lambda: seen.modes.trains(self.gradients.parameters))
         self.micro: Micro
         """Set by `settle` as well."""
         self.loss_share: Share | None = None
@@ -128,8 +123,6 @@ class Engine:
 
     def step(self, optimizer: Optimizer, own: roots.Call, args: tuple, kwargs: dict[str, Any]) -> Any:
         """One step of an optimizer of the script."""
-        if self.self_check.trial:
-            return None
         return roots.through(self.steppers, optimizer, own, args, kwargs)
 
     def _scale(self) -> planner.Scale:
@@ -145,27 +138,7 @@ class Engine:
 
     def call(self, root: torch.nn.Module, own: roots.Call, args: tuple, kwargs: dict[str, Any]) -> Any:
         """One call of a model of the script."""
-        if self.self_check.trial:
-            self.self_check.trial.note_call()
         return roots.through(self.callers, root, own, args, kwargs)
-
-    def models(self) -> list[torch.nn.Module]:
-        """The models of the script."""
-        return roots.find(self.seen.modules())
-
-    @contextmanager
-    def aside(self) -> Iterator[None]:
-        """Something beside the script's training: nothing is said, and the batch at hand stays the script's."""
-        kept = self.at_hand, self.loss_share, self._is_announced, self._said, self.resume
-        self.at_hand, self.loss_share, self._is_announced = self._nothing_at_hand(), None, True
-        self._said, self.resume = {"whole", "batch"}, None
-        try:
-            yield
-        finally:
-            self.at_hand, self.loss_share, self._is_announced, self._said, self.resume = kept
-
-    def _nothing_at_hand(self) -> AtHand:
-        return AtHand(lambda: self.seen.modes.trains(self.gradients.parameters))
 
     def say_once(self, topic: str, sentence: str) -> None:
         """Say *sentence* in the log, on rank 0, once for each *topic*."""
@@ -182,8 +155,6 @@ class Engine:
         """The script gets *batch*, of which this rank has *share*."""
         if self.in_training and self.resume is not None:
             self.resume.batch(share)
-        if self.in_training and share is not None and self.me.wishes.self_check and not self.is_repeating:
-            self.self_check.look(self._loader, batch)
         if self.in_training and not self.is_repeating:
             self.meter.count(batch, share)
             self.micro.begin_batch(batch, share)
@@ -191,9 +162,6 @@ class Engine:
 
     def batches(self, loader: DataLoader, own: Callable[[DataLoader], Iterator]) -> Iterator:
         """The iterator over *loader* for this rank; *own* is DataLoader's own."""
-        if self.self_check.trial:
-            return self.self_check.trial.batches(loader, self.at_hand.begin)
-        self._loader = loader
         if self.resume is not None:
             self.resume.loop(generators(loader), agree_on_chance)
         else:
@@ -250,8 +218,6 @@ class Engine:
         for root, value in zip(roots, values, strict=True):
             _settle_value(root, value)
         self.settle()
-        if self.self_check.trial:
-            self.self_check.trial.went_back(roots[0])
 
     def check_grad(self, inputs: Any, *, create_graph: bool) -> None:
         """Refuse a `torch.autograd.grad` of the script that would give a part of a gradient.
