@@ -22,7 +22,11 @@ from .loader import Cutter, generators
 from .meter import Meter
 from .micro import Micro
 from .place import Place
+<<<<<<< HEAD
 from .resume.rank import Resume
+=======
+from .selfcheck import SelfCheck
+>>>>>>> 85a6b2b (Check the first step on a few rows against one device before training goes on)
 from .share import Share
 
 if TYPE_CHECKING:
@@ -52,7 +56,11 @@ class Engine:
         """Who takes part in a call of the script's models, the outermost first."""
         self.steppers: list[Stepper] = [self.meter.stepper]
         """Who takes part in a step of the script's optimizers, the outermost first."""
+<<<<<<< HEAD
         self.at_hand = AtHand(lambda: seen.modes.trains(self.gradients.parameters))
+=======
+        self.self_check = SelfCheck(self, wanted=me.wishes.self_check)
+>>>>>>> 85a6b2b (Check the first step on a few rows against one device before training goes on)
         self.micro: Micro
         """Set by `settle` as well."""
         self.loss_share: Share | None = None
@@ -136,8 +144,13 @@ class Engine:
             device_bytes=accelerator.memory_bytes() // self.me.devices_shared_by,
         )
 
+    def models(self) -> list[torch.nn.Module]:
+        """The models of the script that take part, in the order of their birth."""
+        return [each for each in roots.find(self.seen.modules()) if isinstance(each, roots.Adopted)]
+
     def call(self, root: torch.nn.Module, own: roots.Call, args: tuple, kwargs: dict[str, Any]) -> Any:
         """One call of a model of the script."""
+        self.self_check.saw()
         return roots.through(self.callers, root, own, args, kwargs)
 
     def say_once(self, topic: str, sentence: str) -> None:
@@ -153,9 +166,17 @@ class Engine:
 
     def begin_batch(self, share: Share | None, batch: Any) -> None:
         """The script gets *batch*, of which this rank has *share*."""
+<<<<<<< HEAD
         if self.in_training and self.resume is not None:
             self.resume.batch(share)
+        if self.in_training and not self.is_repeating and not self.self_check.is_running:
+            self.self_check.look(batch, share)
         if self.in_training and not self.is_repeating:
+=======
+        if self.in_training and not self.self_check.is_running:
+            self.self_check.look(batch, share)
+        if self.in_training:
+>>>>>>> 85a6b2b (Check the first step on a few rows against one device before training goes on)
             self.meter.count(batch, share)
             self.micro.begin_batch(batch, share)
         self.at_hand.begin(share)
@@ -200,7 +221,7 @@ class Engine:
         )
         share = self._share_of_backward()
         self._announce(share)
-        if share is None and ranks > 1:
+        if share is None and ranks > 1 and not self.self_check.is_running:
             self.say_once("whole", "no DataLoader gave this batch, every rank computes all of it: right, but no faster")
         roots = (tensors,) if torch.is_tensor(tensors) else tuple(tensors)
         values = [_start_value(root, share) for root in roots]
@@ -218,6 +239,7 @@ class Engine:
         for root, value in zip(roots, values, strict=True):
             _settle_value(root, value)
         self.settle()
+        self.self_check.went_back(roots)
 
     def check_grad(self, inputs: Any, *, create_graph: bool) -> None:
         """Refuse a `torch.autograd.grad` of the script that would give a part of a gradient.
@@ -228,6 +250,8 @@ class Engine:
             layout.check_backward(self.place, inputs, create_graph=create_graph)
 
     def _announce(self, share: Share | None) -> None:
+        if self.self_check.is_running:
+            return
         if self.rank == 0 and self.place is not None and not self._is_announced:
             if share is not None:
                 self.say_once("batch", _introduction(share))

@@ -147,7 +147,7 @@ class Cutter:
 
     def _cut_tensors(self, batch: Any) -> tuple[Any, Share]:
         """The part of a batch that the dataset itself put together."""
-        lengths = {len(part) for part in _leaves(batch)}
+        lengths = {len(part) for part in leaves(batch)}
         if len(lengths) != 1:
             raise RequestError(
                 "a DataLoader with batch_size=None gave a batch whose parts have different lengths, so its rows cannot"
@@ -189,12 +189,16 @@ def _as_sequence(batch: Any) -> Sequence:
         ) from None
 
 
-def _leaves(batch: Any) -> Iterator[Any]:
+def leaves(batch: Any) -> Iterator[Any]:
+    """The parts of *batch* that have its rows.
+
+    Raises RequestError for a part without rows.
+    """
     if isinstance(batch, Mapping):
         batch = list(batch.values())
     if isinstance(batch, (list, tuple)) and any(not isinstance(part, (str, int, float)) for part in batch):
         for part in batch:
-            yield from _leaves(part)
+            yield from leaves(part)
     elif torch.is_tensor(batch) or isinstance(batch, (list, tuple)):
         yield batch
     else:

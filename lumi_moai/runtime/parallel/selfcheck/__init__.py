@@ -1,0 +1,224 @@
+"""The self-check: the first step on a few rows, all ranks together against one device, before training goes on.
+
+Every rank runs the body of the script's loop twice, apart and up to the first backward: with all of the few rows, which
+is what one device would compute, and with its own share of them. Loss and gradient norm must agree.
+
+body      the loop's body as code, and what stands against running it
+rows      the few rows
+quiet     no dropout, nothing printed
+snapshot  everything put back
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+
+from ....errors import RequestError
+from ... import accelerator, group
+from .. import layout
+from ..at_hand import AtHand
+from ..share import Share
+from . import body, quiet, rows
+from .body import Unfit
+from .snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from ..engine import Engine
+
+_TOLERANCE = 1e-3
+_TOLERANCE_LOW = 2e-2
+"""Relative, where something is computed with 16 bits."""
+_REASONS = (
+    "; a loss that is a sum over rows written by hand, that compares rows with each other (contrastive), or a mean over"
+    " unequal masks written by hand does this: use the losses of torch.nn.functional or a mean over rows, or submit"
+    " with --self-check off"
+)
+
+
+class _EnoughError(BaseException):
+    """The first backward of a checked body is over; no script catches it by accident."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """One step."""
+
+    loss: float
+    norm: float
+    """Of all gradients."""
+
+    def agrees(self, other: "Result", tolerance: float) -> bool:
+        """Whether the two are one, up to a relative *tolerance*; steps with infinite numbers are not compared."""
+        pairs = ((self.loss, other.loss), (self.norm, other.norm))
+        return all(
+            math.isclose(mine, theirs, rel_tol=tolerance, abs_tol=1e-6)
+            or not (math.isfinite(mine) and math.isfinite(theirs))
+            for mine, theirs in pairs
+        )
+
+
+class SelfCheck:
+    """Compares the first step of a training; made once."""
+
+    def __init__(self, engine: "Engine", *, wanted: bool) -> None:
+        self.engine = engine
+        self.is_due = wanted
+        self.is_running = False
+        self._result: Result | None = None
+        self._share: Share | None = None
+        self._is_low = False
+
+    def look(self, batch: Any, share: Share | None) -> None:
+        """The script is about to get its first training batch.
+
+        Raises RequestError, on all ranks alike, when the ranks do not compute what one device would.
+        """
+        place = self.engine.place
+        if not self.is_due or place is None:
+            return
+        self.is_due = False
+        pieces = self.engine.micro.memory.pieces
+        if (share is None and pieces == 1) or place.plan.pp > 1:
+            return
+        try:
+            found = body.find()
+            whole, mine, part = rows.few(batch, share, place.data_rank, place.data_group)
+            self._compare(self._runner(found), whole, mine, part)
+        except Unfit as reason:
+            self._say(f"the self-check could not be made: {reason}")
+
+    def check(self, forward_backward: Callable[[Any], Any], batch: Any, share: Share | None) -> None:
+        """The same for a training loop of a library: *forward_backward* computes a batch and goes back from its loss.
+
+        Raises RequestError, on all ranks alike, when the ranks do not compute what one device would.
+        """
+        place = self.engine.settle()
+        if not self.is_due or (share is None and self.engine.micro.memory.pieces == 1) or place.plan.pp > 1:
+            self.is_due = False
+            return
+        self.is_due = False
+        try:
+            whole, mine, part = rows.few(batch, share, place.data_rank, place.data_group)
+            self._compare(lambda value: (lambda: forward_backward(value), [forward_backward]), whole, mine, part)
+        except Unfit as reason:
+            self._say(f"the self-check could not be made: {reason}")
+
+    def went_back(self, outputs: Sequence[torch.Tensor]) -> None:
+        """A backward from *outputs* has ended; while a check runs, this is where it stops."""
+        if self.is_running:
+            self._result = Result(loss=self._value(outputs), norm=self._norm())
+            raise _EnoughError
+
+    def saw(self) -> None:
+        """A model is called; does it compute with 16 bits?"""
+        if self.is_running:
+            kinds = ("cpu", accelerator.device().type)
+            self._is_low = self._is_low or any(torch.is_autocast_enabled(kind) for kind in kinds)
+
+    def _runner(self, found: body.Body) -> Callable[[Any], tuple[Callable[[], Any], list[Any]]]:
+        def ready(value: Any) -> tuple[Callable[[], Any], list[Any]]:
+            item = (0, value) if found.is_numbered else value
+            names = {**found.names, body.VALUE: [item], body.STOP: _EnoughError}
+            return lambda: exec(found.code, names), [found.frame.f_globals, *found.names.values()]  # noqa: S102
+
+        return ready
+
+    def _compare(self, ready: Callable[[Any], Any], whole: Any, mine: Any, share: Share | None) -> None:
+        pieces = self.engine.micro.memory.pieces
+        alone = self._run(*ready(rows.fresh(whole)), share=None, rows_here=rows.length(whole), pieces=1)
+        together = self._run(*ready(rows.fresh(mine)), share=share, rows_here=rows.length(mine), pieces=pieces)
+        agrees, alone, together = group.agree((alone.agrees(together, self._tolerance()), alone, together))
+        ranks = self.engine.place.data_ranks if self.engine.place else 1
+        here = f"on {ranks} ranks" if share else f"in {pieces} micro-batches"
+        numbers = f"loss {alone.loss:.7g} on one device and {together.loss:.7g} {here}"
+        numbers += f", gradient norm {alone.norm:.7g} and {together.norm:.7g}"
+        if not agrees:
+            raise RequestError(f"the self-check of the first step failed: {numbers}{_REASONS}")
+        self._say(f"self-check of the first step: {numbers}")
+
+    def _tolerance(self) -> float:
+        plan = self.engine.place.plan if self.engine.place else None
+        small = any(each.dtype.itemsize < 4 for each in self.engine.gradients.parameters)
+        return _TOLERANCE_LOW if self._is_low or small or (plan and plan.precision == "bf16") else _TOLERANCE
+
+    def _run(
+        self, step: Callable[[], Any], names: list[Any], *, share: Share | None, rows_here: int, pieces: int
+    ) -> Result:
+        """What *step* computes up to its first backward; nothing of it stays.
+
+        Raises Unfit, on all ranks alike, when it does not get there.
+        """
+        models = list(self.engine.models())
+        before = Snapshot(names, models)
+        self._result, self._share, reason = None, share, "the loop's first turn has no backward"
+        try:
+            with self._apart(share, rows_here, pieces), quiet.silent(models):
+                step()
+        except _EnoughError:
+            reason = "the step draws random numbers of its own" if before.draws() else ""
+        except RequestError:
+            raise
+        except Exception as error:  # whatever the script's code raises when it runs apart
+            reason = f"the loop's body does not run by itself ({type(error).__name__}: {error})"
+        finally:
+            before.put_back()
+        self._agree_on(reason)
+        if self._result is None:
+            raise Unfit(reason)
+        return self._result
+
+    def _agree_on(self, reason: str) -> None:
+        reasons: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(reasons, reason)
+        for each in reasons:
+            if each:
+                raise Unfit(each)
+
+    @contextmanager
+    def _apart(self, share: Share | None, rows_here: int, pieces: int) -> Iterator[None]:
+        """The engine at a batch of its own; afterwards it is where it was."""
+        engine, micro = self.engine, self.engine.micro
+        parameters = {id(each): each for each in map(layout.now, self._parameters())}.values()
+        grads = [(each, each.grad) for each in parameters]
+        before = (engine.at_hand, engine.loss_share, engine.in_training, micro.rows, micro.memory.pieces, engine.resume)
+        engine.at_hand = AtHand(lambda: True)
+        engine.at_hand.begin(share)
+        engine.loss_share, micro.rows, micro.memory.pieces = None, rows_here, pieces
+        self.is_running, engine.resume = True, None  # what is read apart is no part of the journal
+        for parameter, _ in grads:
+            parameter.grad = None
+        try:
+            yield
+        finally:
+            self.is_running = False
+            engine.at_hand, engine.loss_share, engine.in_training, micro.rows, micro.memory.pieces, engine.resume = before
+            for parameter, grad in grads:
+                parameter.grad = grad
+
+    def _parameters(self) -> list[torch.Tensor]:
+        mine = [each for model in self.engine.models() for each in model.parameters()]
+        return [*mine, *self.engine.gradients.parameters]
+
+    def _value(self, outputs: Sequence[torch.Tensor]) -> float:
+        """The global value of what backward began from."""
+        with torch.no_grad():
+            value = torch.stack([each.double().sum() for each in outputs]).sum()
+        if self._share is not None and any(each.dim() for each in outputs):
+            value = group.total(value if self._share.rows else torch.zeros_like(value))
+        return float(value)
+
+    def _norm(self) -> float:
+        unique = {id(each): each for each in map(layout.now, self.engine.gradients.parameters)}
+        squares = 0.0
+        for parameter in unique.values():
+            if parameter.grad is not None:
+                squares += float(layout.full_state(parameter.grad).double().square().sum())
+        return math.sqrt(squares)
+
+    def _say(self, sentence: str) -> None:
+        self.engine.say_once("self-check", sentence)

@@ -1,0 +1,140 @@
+"""What the script has, so that a check leaves nothing behind: its containers, objects, tensors and random numbers."""
+
+import random
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from ....errors import RequestError
+from ..micro import state
+from .body import is_library
+
+_FEW = 2**20
+"""Elements of a tensor that is copied."""
+_HELD = frozenset(("_parameters", "_buffers", "_modules"))
+
+
+class Snapshot:
+    """Everything that can be reached from *names* through containers and objects of the script's own classes."""
+
+    def __init__(self, names: Iterable[Any], models: Iterable[nn.Module]) -> None:
+        self._back: list[Callable[[], Any]] = []
+        self._tensors: dict[int, tuple[torch.Tensor, int, torch.Tensor | None]] = {}
+        self._seen: set[int] = set()
+        self._chance = state.chance()
+        self._python = random.getstate()
+        self._numpy = sys.modules["numpy"].random.get_state() if "numpy" in sys.modules else None
+        waiting = list(names)
+        for model in models:
+            for module in model.modules():
+                waiting.append(module)
+                waiting += [each for each in module.buffers(recurse=False) if each is not None]
+        while waiting:
+            waiting += self._keep(waiting.pop())
+
+    def draws(self) -> bool:
+        """Whether random numbers of torch were drawn since."""
+        return any(
+            now is not None and not torch.equal(now, then)
+            for now, then in zip(state.chance(), self._chance, strict=True)
+        )
+
+    def put_back(self) -> None:
+        """Let everything be as it was.
+
+        Raises RequestError for a large tensor that was changed.
+        """
+        for back in self._back:
+            back()
+        with torch.no_grad():
+            for tensor, version, copy in self._tensors.values():
+                if tensor._version != version and copy is not None:
+                    tensor.copy_(copy)
+                elif tensor._version != version:
+                    raise RequestError(
+                        "the self-check changed a large tensor that the script changes before backward; submit with"
+                        " --self-check off"
+                    )
+        state.put_back(self._chance)
+        random.setstate(self._python)
+        if self._numpy is not None:
+            sys.modules["numpy"].random.set_state(self._numpy)
+
+    def _keep(self, value: Any) -> list[Any]:
+        """Note *value*, and return what it leads to."""
+        if id(value) in self._seen:
+            return []
+        self._seen.add(id(value))
+        if isinstance(value, torch.Tensor):
+            self._keep_tensor(value)
+        elif isinstance(value, (list, deque)):
+            return self._keep_sequence(value)
+        elif isinstance(value, set):
+            copy = set(value)
+            self._back += [value.clear, lambda: value.update(copy)]
+        elif isinstance(value, dict):
+            return self._keep_dict(value)
+        elif isinstance(value, tuple):
+            return list(value)
+        elif isinstance(value, nn.Module) or _is_own(value):
+            return self._keep_object(value)
+        return []
+
+    def _keep_tensor(self, tensor: torch.Tensor) -> None:
+        if not tensor.requires_grad and type(tensor) is torch.Tensor and not tensor.is_meta:
+            copy = tensor.clone() if tensor.numel() <= _FEW else None
+            self._tensors[id(tensor)] = (tensor, tensor._version, copy)
+
+    def _keep_sequence(self, value: Any) -> list[Any]:
+        copy = list(value)
+
+        def back() -> None:
+            value.clear()
+            value.extend(copy)
+
+        self._back.append(back)
+        return _leading(copy)
+
+    def _keep_dict(self, value: dict) -> list[Any]:
+        copy = dict(value)
+
+        def back() -> None:
+            if not _same(value, copy):
+                value.clear()
+                value.update(copy)
+
+        self._back.append(back)
+        return _leading(list(copy.values()))
+
+    def _keep_object(self, value: Any) -> list[Any]:
+        own = {key: each for key, each in vars(value).items() if key not in _HELD}
+
+        def back() -> None:
+            for key in [key for key in vars(value) if key not in own and key not in _HELD]:
+                del vars(value)[key]
+            vars(value).update(own)
+
+        self._back.append(back)
+        return _leading(list(own.values()))
+
+
+def _same(now: dict, then: dict) -> bool:
+    return list(now) == list(then) and all(now[key] is then[key] for key in then)
+
+
+def _leading(values: list[Any]) -> list[Any]:
+    """Those of *values* that may hold something that changes; of a long list of one kind, such as numbers, none."""
+    plain = (int, float, str, bytes, bool, type(None))
+    return [each for each in values if not isinstance(each, plain)]
+
+
+def _is_own(value: Any) -> bool:
+    """Whether *value* is of a class of the script's own."""
+    if isinstance(value, type) or not hasattr(value, "__dict__"):
+        return False
+    module = sys.modules.get(type(value).__module__)
+    return module is not None and not is_library(getattr(module, "__file__", None) or "<none>")

@@ -1,0 +1,149 @@
+"""The first step is compared with one device's: what the ranks cannot keep is found, and a check leaves nothing behind."""
+
+import pytest
+from one_device import plain, same_run
+from runtime_ranks import Run, launch, submitit
+
+from lumi_moai.plan import Layout, Wishes
+
+HEAD = """
+import random, sys
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+import lumi_moai
+lumi_moai.enable_advanced_parallelization()
+torch.manual_seed(7)
+x, y = torch.randn(24, 6), torch.randn(24, 3)
+mask = (torch.arange(3)[None] <= torch.arange(24)[:, None] % 3).float()
+model = nn.Linear(6, 3).cuda()
+optim = torch.optim.SGD(model.parameters(), lr=0.1)
+loader = DataLoader(TensorDataset(x, y, mask), batch_size=8)
+"""
+LOOP = """
+for a, b, m in loader:
+    loss = {loss}
+    optim.zero_grad()
+    loss.backward()
+    optim.step()
+    print("stepped")
+"""
+WRONG = {
+    "sum": "((model(a) - b) ** 2).sum()",
+    "contrastive": "F.cross_entropy(model(a) @ b.t(), torch.arange(len(a)))",
+    "masked": "(((model(a) - b) ** 2) * m).sum() / m.sum()",
+}
+
+
+@pytest.mark.parametrize("loss", WRONG)
+def test_what_the_ranks_cannot_keep_is_found(work, loss):
+    run = Run(work, launch(2))
+    ranks = run.ranks(submitit(2), run.script(HEAD + LOOP.format(loss=WRONG[loss])))
+    assert [rank.code for rank in ranks] == [1, 1]
+    assert [rank.out for rank in ranks] == ["", ""]
+    said = [rank.err for rank in ranks if "the self-check of the first step failed" in rank.err]
+    assert len(said) == 1
+    assert "on one device and" in said[0]
+    assert "on 2 ranks, gradient norm" in said[0]
+
+
+# Loops of several forms, with habits ahead of backward, each in a script of its own place: a counter of an object, lists,
+# random numbers, dropout, BatchNorm, a running mean in a tensor.
+FORMS = {
+    "module": """
+seen, running = [], torch.zeros(())
+net = nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3)).cuda()
+optim = torch.optim.Adam(net.parameters(), lr=0.1)
+for i, (a, b, m) in enumerate(loader):
+    seen += [i, random.random(), len(seen)]
+    loss = F.mse_loss(net(a), b)
+    running += loss.detach()
+    optim.zero_grad()
+    loss.backward()
+    optim.step()
+    print(i, seen[-2:], loss.item(), running.item(), net[1].running_mean.sum().item())
+model = net
+""",
+    "method": """
+from tqdm import tqdm
+class Trainer:
+    def __init__(self):
+        self.step, self.history = 0, {"loss": []}
+    def loss(self, a, b):
+        self.step += 1
+        return F.mse_loss(F.dropout(model(a), 0.0), b)
+    def fit(self, factor):
+        pbar = tqdm(enumerate(loader))
+        for i, (a, b, m) in pbar:
+            if i > 1:
+                return
+            loss = self.loss(a, b) * factor
+            self.history["loss"].append(i)
+            optim.zero_grad(), loss.backward(), optim.step()
+            print(self.step, self.history, loss.item())
+Trainer().fit(0.5)
+""",
+    "function": """
+nn.init.ones_(model.weight)
+drop = nn.Dropout(0.0)
+def train(count):
+    def score(a):
+        return drop(model(a)) / count
+    for batch in loader:
+        loss = F.l1_loss(score(batch[0]), batch[1])
+        loss.backward()
+        optim.step()
+        model.zero_grad()
+        print(loss.item())
+train(3)
+""",
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_loops_of_every_form_are_checked_and_left_alone(work, form):
+    text = HEAD + FORMS[form] + "torch.save([p.detach() for p in model.parameters()], sys.argv[1])\n"
+    lines, weights = plain(work, text)
+    _, ranks = same_run(work, text, lines, weights, 2)
+    assert "self-check of the first step: loss" in ranks[0].err, ranks[0].err
+
+
+def test_pieces_are_checked_against_the_whole(work):
+    contrastive = "F.cross_entropy(whole(a)[0], torch.arange(len(a)) % 3)"
+    text = (
+        HEAD
+        + "class Over(nn.Module):\n    def __init__(self):\n        super().__init__()\n        self.net = model\n"
+        + (
+            "    def forward(self, a):\n        out = self.net(a)\n        return (out - out.mean(0), out)\nwhole = Over()\n"
+        )
+    )
+    run = Run(work, launch(1), Wishes(layout=Layout.parse("micro_batches=2")))
+    (rank,) = run.ranks(submitit(1), run.script(text + LOOP.format(loss=contrastive)))
+    assert rank.code == 1
+    assert "the self-check of the first step failed" in rank.err
+    assert "in 2 micro-batches" in rank.err
+
+
+UNFIT = {
+    "for a, b, m in iter(list(loader)): F.mse_loss(model(a), b).backward()": "no backward",
+    "other = iter(list(range(9)))\nfor a, b, m in loader: (next(other), F.mse_loss(model(a), b).backward())": "(next)",
+    "for a, b, m in loader: F.mse_loss(model(a + torch.randn_like(a)), b).backward()": "random numbers of its own",
+    "for a, b, m in loader: F.mse_loss(model(a), b) if len(b) > 4 else b.backward()": "has no backward",
+}
+
+
+@pytest.mark.parametrize("body", list(UNFIT)[1:3], ids=["next", "random"])
+def test_a_check_that_cannot_be_made_is_said(work, body):
+    run = Run(work, launch(2))
+    ranks = run.ranks(submitit(2), run.script(HEAD + body))
+    assert [rank.code for rank in ranks] == [0, 0], ranks[0].err
+    (said,) = [line for line in ranks[0].err.splitlines() if "self-check could not be made: " in line]
+    assert UNFIT[body] in said
+
+
+def test_off(work):
+    run = Run(work, launch(2), Wishes(self_check=False))
+    ranks = run.ranks(submitit(2), run.script(HEAD + LOOP.format(loss=WRONG["sum"])))
+    assert [rank.code for rank in ranks] == [0, 0]
+    assert "self-check" not in ranks[0].err
