@@ -319,6 +319,8 @@ def train(model, loader):
     for (x,) in loader:
         model(x).mean().backward()
 rows = TensorDataset(torch.randn(8, 4))
+trained = nn.Linear(4, 4)
+optim = torch.optim.SGD(trained.parameters(), lr=0.1)
 """
 
 

@@ -35,12 +35,18 @@ class AtHand:
             return None
         return self._cut
 
-    def begin_loop(self) -> bool:
-        """A training loop begins; False when the last one had batches and no backward."""
-        fine = self._went_back is not False
+    def begin_loop(self) -> None:
+        """A training loop begins.
+
+        Raises RequestError when the last one went through all its batches without a backward.
+        """
+        if self._went_back is False and self._is_over:
+            raise RequestError(
+                "a loop over a DataLoader ran no backward, and each rank saw its part of the data only; if it"
+                " evaluates or counts, put it under torch.no_grad() or after model.eval(), where every rank sees all"
+            )
         self.pending.clear()
         self._went_back = None
-        return fine
 
     def begin(self, share: Share | None) -> None:
         """A batch is handed out, cut as *share* says; None for a whole one."""

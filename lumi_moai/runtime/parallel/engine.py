@@ -22,11 +22,8 @@ from .loader import Cutter, generators
 from .meter import Meter
 from .micro import Micro
 from .place import Place
-<<<<<<< HEAD
 from .resume.rank import Resume
-=======
 from .selfcheck import SelfCheck
->>>>>>> 85a6b2b (Check the first step on a few rows against one device before training goes on)
 from .share import Share
 
 if TYPE_CHECKING:
@@ -34,10 +31,6 @@ if TYPE_CHECKING:
 
 Stepper = Callable[[Optimizer, roots.Call, tuple, dict[str, Any]], Any]
 """Takes part in `optimizer.step()`: given the optimizer, what to call, and its arguments."""
-_NO_BACKWARD = (
-    "a loop over a DataLoader ran no backward, and each rank saw its part of the data only; if it evaluates, call"
-    " model.eval() or torch.no_grad() before the loop, and every rank sees all of it"
-)
 
 
 class Engine:
@@ -56,11 +49,8 @@ class Engine:
         """Who takes part in a call of the script's models, the outermost first."""
         self.steppers: list[Stepper] = [self.meter.stepper]
         """Who takes part in a step of the script's optimizers, the outermost first."""
-<<<<<<< HEAD
         self.at_hand = AtHand(lambda: seen.modes.trains(self.gradients.parameters))
-=======
         self.self_check = SelfCheck(self, wanted=me.wishes.self_check)
->>>>>>> 85a6b2b (Check the first step on a few rows against one device before training goes on)
         self.micro: Micro
         """Set by `settle` as well."""
         self.loss_share: Share | None = None
@@ -166,17 +156,11 @@ class Engine:
 
     def begin_batch(self, share: Share | None, batch: Any) -> None:
         """The script gets *batch*, of which this rank has *share*."""
-<<<<<<< HEAD
         if self.in_training and self.resume is not None:
             self.resume.batch(share)
         if self.in_training and not self.is_repeating and not self.self_check.is_running:
             self.self_check.look(batch, share)
         if self.in_training and not self.is_repeating:
-=======
-        if self.in_training and not self.self_check.is_running:
-            self.self_check.look(batch, share)
-        if self.in_training:
->>>>>>> 85a6b2b (Check the first step on a few rows against one device before training goes on)
             self.meter.count(batch, share)
             self.micro.begin_batch(batch, share)
         self.at_hand.begin(share)
@@ -188,12 +172,15 @@ class Engine:
         else:
             agree_on_chance(generators(loader))
         self.gradients.refresh()
+        trained = self.gradients.parameters
+        self.in_training = bool(trained) and torch.is_grad_enabled() and self.seen.modes.trains(trained)
+        if not trained:
+            # Before there is an optimizer or a backward, a loop looks at the data: all ranks see all of it.
+            return Cutter(0, 1, self.begin_batch, self.at_hand.end).whole(loader, own)
         ranks = self.settle().data_ranks
-        self.in_training = torch.is_grad_enabled() and self.seen.modes.trains(self.gradients.parameters)
         if ranks > 1 and self.in_training:
             self._take_own_chance()
-            if not self.at_hand.begin_loop():
-                self.say_once("no backward", _NO_BACKWARD)
+            self.at_hand.begin_loop()
             return self.cutter.shares(loader, own)
         return self.cutter.whole(loader, own)
 

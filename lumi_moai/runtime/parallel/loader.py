@@ -5,10 +5,10 @@ every batch. `len(loader)`, `loader.batch_size` and the dataset stay what the sc
 """
 
 import copy
+import dataclasses
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -37,7 +37,7 @@ class CutBatches:
         for batch in self.batches:
             indices = _as_sequence(batch)
             part, share = cut(indices, self.rank, self.ranks)
-            self.shares.append(replace(share, fingerprint=fingerprint(indices)))
+            self.shares.append(dataclasses.replace(share, fingerprint=fingerprint(indices)))
             yield part
 
     def __len__(self) -> int:
@@ -69,7 +69,7 @@ class CutCollate:
     def __call__(self, samples: Sequence) -> Counted:
         """The collated part."""
         part, share = cut(samples, self.rank, self.ranks)
-        return Counted(self.collate(part), replace(share, fingerprint=_look(samples[0])))
+        return Counted(self.collate(part), dataclasses.replace(share, fingerprint=_look(samples[0])))
 
 
 class Batches:
@@ -189,25 +189,52 @@ def _as_sequence(batch: Any) -> Sequence:
         ) from None
 
 
+_SCALARS = (str, bytes, int, float)
+
+
+def _is_row_list(batch: Any) -> bool:
+    """Whether *batch* has one entry per row: a tensor, an array, or a list of plain values."""
+    if isinstance(batch, (list, tuple)):
+        return not hasattr(batch, "_fields") and all(isinstance(part, _SCALARS) for part in batch)
+    return hasattr(batch, "shape") and len(batch.shape) > 0
+
+
+def _parts(batch: Any) -> Mapping[Any, Any]:
+    """What the container *batch* holds, by key, field or place.
+
+    Raises RequestError for a thing that is no container.
+    """
+    if isinstance(batch, Mapping):
+        return batch
+    if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
+        return {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
+    if isinstance(batch, (list, tuple)):
+        return dict(enumerate(batch))
+    raise RequestError(f"a DataLoader gave a {type(batch).__name__}, whose rows cannot be shared out over ranks")
+
+
 def leaves(batch: Any) -> Iterator[Any]:
     """The parts of *batch* that have its rows.
 
     Raises RequestError for a part without rows.
     """
-    if isinstance(batch, Mapping):
-        batch = list(batch.values())
-    if isinstance(batch, (list, tuple)) and any(not isinstance(part, (str, int, float)) for part in batch):
-        for part in batch:
-            yield from leaves(part)
-    elif torch.is_tensor(batch) or isinstance(batch, (list, tuple)):
+    if _is_row_list(batch):
         yield batch
-    else:
-        raise RequestError(f"a DataLoader gave a {type(batch).__name__}, whose rows cannot be shared out over ranks")
+        return
+    for part in _parts(batch).values():
+        yield from leaves(part)
 
 
 def _rows(batch: Any, start: int, end: int) -> Any:
+    """Some rows of *batch*, which stays of its type."""
+    if _is_row_list(batch):
+        return batch[start:end]
+    parts = {key: _rows(part, start, end) for key, part in _parts(batch).items()}
     if isinstance(batch, Mapping):
-        return {key: _rows(part, start, end) for key, part in batch.items()}
-    if isinstance(batch, (list, tuple)) and any(not isinstance(part, (str, int, float)) for part in batch):
-        return type(batch)(_rows(part, start, end) for part in batch)
-    return batch[start:end]
+        cut_batch: Any = copy.copy(batch)
+        for key, part in parts.items():
+            cut_batch[key] = part
+        return cut_batch
+    if dataclasses.is_dataclass(batch):
+        return dataclasses.replace(batch, **parts)  # type: ignore[type-var]
+    return type(batch)(*parts.values()) if hasattr(batch, "_fields") else type(batch)(parts.values())

@@ -1,0 +1,127 @@
+"""Every way to bring data to a training: samplers, loaders, batches of every shape, loops of every habit."""
+
+import pytest
+from one_device import plain, same_run
+from test_runtime_parallel import HEAD, refused
+
+# Nested batches, streams that workers share out, weights and subsets, endless and zipped loaders, a loop that only
+# looks at the data, evaluation between fetching a batch and training on it.
+LOOPS = (
+    HEAD
+    + """
+import collections, dataclasses, itertools
+from torch.utils.data import Sampler, Subset, WeightedRandomSampler, get_worker_info, random_split
+from transformers import BatchEncoding
+x = torch.randn(22, 4, generator=torch.Generator().manual_seed(1))
+Pair = collections.namedtuple("Pair", "x place")
+@dataclasses.dataclass
+class Held:
+    x: torch.Tensor
+    words: list
+class Stream(IterableDataset):
+    def __iter__(self):
+        info = get_worker_info()
+        return iter(x[info.id :: info.num_workers] if info else x)
+class Ready(IterableDataset):
+    def __init__(self, make):
+        self.make = make
+    def __iter__(self):
+        return map(self.make, x.split(8))
+class Order(Sampler):
+    epoch = 0
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+    def __iter__(self):
+        return iter(torch.randperm(22, generator=torch.Generator().manual_seed(self.epoch)).tolist())
+    def __len__(self):
+        return 22
+order = Order()
+LOADERS = {
+    "named": (DataLoader([Pair(row, {"n": torch.tensor(1.0)}) for row in x], 8), lambda batch: batch.x * batch.place["n"][:, None]),
+    "encoding": (DataLoader([BatchEncoding({"x": row}) for row in x], 8, collate_fn=lambda rows: BatchEncoding({"x": torch.stack([row["x"] for row in rows])})), lambda batch: batch.to("cpu")["x"]),
+    "workers": (DataLoader(Stream(), 4, num_workers=2, drop_last=True), lambda batch: batch),
+    "ready pair": (DataLoader(Ready(lambda rows: Pair(rows, {"n": rows})), None), lambda batch: batch.place["n"]),
+    "ready held": (DataLoader(Ready(lambda rows: Held(rows, ["w"] * len(rows))), None), lambda batch: batch.x[: len(batch.words)]),
+    "ready encoding": (DataLoader(Ready(lambda rows: BatchEncoding({"x": rows.numpy()})), None), lambda batch: torch.as_tensor(batch.convert_to_tensors("pt")["x"])),
+    "weighted": (DataLoader(x, 8, sampler=WeightedRandomSampler(torch.arange(22.0), 19)), lambda batch: batch),
+    "replaced": (DataLoader(x, 8, sampler=torch.utils.data.RandomSampler(x, replacement=True, num_samples=40)), lambda batch: batch),
+    "subset": (DataLoader(Subset(x, range(3, 18)), 8, shuffle=True, drop_last=True), lambda batch: batch),
+    "split": (DataLoader(random_split(x, [0.8, 0.2])[0], 8, shuffle=True), lambda batch: batch),
+    "epochs": (DataLoader(x, 8, sampler=order), lambda batch: batch),
+    "small": (DataLoader(x[:5], 1, shuffle=True), lambda batch: batch),
+}
+saved = []
+# Looked at before there is an optimizer: all ranks see all of it.
+rows = [row for batch in DataLoader(x, 8) for row in batch]
+mean, spread = torch.stack(rows).mean(0), torch.stack(rows).std(0)
+print(f"seen {len(rows)} {mean.sum().item()}")
+model = nn.Linear(4, 4).cuda()
+optim = torch.optim.SGD(model.parameters(), lr=0.05)
+def train(name, rows):
+    loss = (model((rows - mean) / spread) - 1).abs().mean()
+    optim.zero_grad()
+    loss.backward()
+    optim.step()
+    print(f"{name} loss {loss.item()}")
+for name, (loader, take) in LOADERS.items():
+    for epoch in range(2):
+        order.set_epoch(epoch)
+        for batch in loader:
+            train(name, take(batch))
+def endless(loader):
+    while True:
+        yield from loader
+batches = endless(DataLoader(x, 8, shuffle=True))
+for step in range(7):
+    train("endless", next(batches))
+for a, b in zip(DataLoader(x, 8, shuffle=True, drop_last=True), itertools.cycle(DataLoader(x + 1, 4, shuffle=True, drop_last=True))):
+    train("zip", torch.cat([a, b]))
+held_out = DataLoader(x[:7], 4)
+def evaluate():
+    model.eval()
+    with torch.no_grad():
+        total = sum((model(batch) - 1).abs().sum().item() for batch in itertools.islice(held_out, 1))
+        whole = F.l1_loss(model(x), torch.ones(22, 4), reduction="sum").item()
+    model.train()
+    print(f"held out {total} {whole}")
+for batch in DataLoader(x, 8, shuffle=True):
+    evaluate()
+    train("fetched before", batch)
+evaluate()
+torch.save(model.state_dict(), sys.argv[1])
+"""
+)
+
+
+def test_every_loader_and_loop(work):
+    lines, weights = plain(work, LOOPS)
+    for count in (2, 4):
+        same_run(work, LOOPS, lines, weights, count)
+
+
+MADE = """
+lumi_moai.enable_advanced_parallelization()
+model = nn.Linear(4, 4)
+optim = torch.optim.SGD(model.parameters(), lr=0.1)
+class Odd:
+    pass
+class Ready(IterableDataset):
+    def __init__(self, batch):
+        self.batch = batch
+    def __iter__(self):
+        return iter([self.batch])
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("for batch in DataLoader(Ready(Odd()), None): pass", "a DataLoader gave a Odd"),
+        ("for batch in DataLoader(Ready([torch.ones(4, 4), torch.ones(3, 4)]), None): pass", "different lengths"),
+        ("for batch in DataLoader(torch.ones(4, 8), batch_sampler=[5]): pass", "a batch sampler gave a int"),
+        ("loader = DataLoader(torch.ones(9, 4), 4)\nfor _ in range(2):\n    right = sum((model(batch) > 0).sum().item() for batch in loader)", "ran no backward"),
+    ],
+    ids=["odd", "lengths", "sampler", "no-backward"],
+)  # fmt: skip
+def test_data_that_cannot_be_shared_out_is_refused(work, body, words):
+    refused(work, MADE + body, words)
