@@ -125,3 +125,41 @@ class Ready(IterableDataset):
 )  # fmt: skip
 def test_data_that_cannot_be_shared_out_is_refused(work, body, words):
     refused(work, MADE + body, words)
+
+
+# A diffusion, an autoencoder with noise inside, dropout; batches of 8, 8 and 5 rows.
+CHANCE = (
+    HEAD
+    + """
+x = torch.randn(21, 6, 8, generator=torch.Generator().manual_seed(1))
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.mean, self.spread, self.back = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8)
+        self.layer = nn.Sequential(nn.Dropout(0.2), nn.Linear(8, 8), nn.Tanh())
+    def forward(self, x):
+        mean, spread = self.mean(x), self.spread(x)
+        hidden = mean + torch.randn_like(spread) * spread
+        return self.back(F.dropout(self.layer(hidden), 0.3, self.training))
+model = Net().cuda()
+optim = torch.optim.SGD(model.parameters(), lr=0.05)
+for epoch in range(2):
+    for rows in DataLoader(x, batch_size=8, shuffle=True):
+        steps = torch.randint(0, 10, (len(rows),), device="cuda")
+        noise, scale = torch.randn(rows.shape), torch.rand(rows.size(0), 1, 1)
+        noisy = rows + noise * steps[:, None, None] / 10 * scale
+        if torch.rand(1) < 2:
+            loss = F.mse_loss(model(noisy), noise)
+        optim.zero_grad()
+        loss.backward()
+        optim.step()
+        print(f"loss {loss.item()} next {torch.rand(()).item()}")
+torch.save(model.state_dict(), sys.argv[1])
+"""
+)
+
+
+def test_noise_for_the_rows_is_that_of_one_device(work):
+    lines, weights = plain(work, CHANCE.replace(', device="cuda"', ""))
+    _, ranks = same_run(work, CHANCE, lines, weights, 2)
+    assert ranks[0].err.count("rows of the draw for the global batch") == 1

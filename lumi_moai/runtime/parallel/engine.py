@@ -14,7 +14,7 @@ from ... import planner
 from ...plan import Layout
 from .. import accelerator, group
 from ..here import Here
-from . import first_call, layout, losses, place, roots
+from . import draws, first_call, layout, losses, place, roots
 from .announce import announce
 from .at_hand import AtHand
 from .gradients import Gradients
@@ -153,6 +153,11 @@ class Engine:
     def share(self) -> Share | None:
         """Of the batch at hand; None while every rank has the whole batch, and while nothing is computed."""
         return None if self.is_repeating else self.at_hand.share
+
+    def rows(self) -> draws.Rows | None:
+        """Of the batch at hand; None while every rank has the whole batch."""
+        share = self.share
+        return draws.rows_of(share, self.settle().data_rank) if share else None
 
     def begin_batch(self, share: Share | None, batch: Any) -> None:
         """The script gets *batch*, of which this rank has *share*."""

@@ -16,7 +16,7 @@ from torch.nn.modules.module import (
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from . import batchnorm, losses
+from . import batchnorm, draws, losses
 from .resume import watch
 from .seen import Seen
 
@@ -36,6 +36,7 @@ def install(seen: Seen) -> None:
     register_module_module_registration_hook(lambda module, _name, _child: seen.note_module(module))
     losses.install(lambda: seen.engine.loss_at_hand() if seen.engine else None)
     batchnorm.install(lambda: seen.engine.share if seen.engine else None, lambda: _say_shared(seen))
+    draws.install(lambda: seen.engine.rows() if seen.engine else None, lambda name, rows: _say_drawn(seen, name, rows))
 
 
 def _iterating(own: Callable[[DataLoader], Iterator], seen: Seen) -> Callable[[DataLoader], Iterator]:
@@ -77,9 +78,18 @@ def _reading(own: Callable[..., Any], seen: Seen) -> Callable[..., Any]:
     def read(tensor: torch.Tensor, *args: Any) -> Any:
         if seen.engine and tensor.requires_grad and tensor.dim() == 0 and not tensor.is_leaf:
             return own(seen.engine.number(tensor), *args)
+        if seen.engine and not tensor.dtype.is_floating_point and tensor.dim() == 0:
+            _say_counted(seen)
         return own(tensor, *args)
 
     return read
+
+
+def _say_counted(seen: Seen) -> None:
+    if seen.engine and torch.is_grad_enabled() and seen.engine.share:
+        seen.engine.say_once(
+            "count", "a count read while a batch is shared out, such as (out == y).sum().item(), is of this rank's rows"
+        )
 
 
 def _saving(own: Callable[..., None], seen: Seen) -> Callable[..., None]:
@@ -132,3 +142,11 @@ def _switching(own: Callable[..., Any], seen: Seen) -> Callable[..., Any]:
 def _say_shared(seen: Seen) -> None:
     if seen.engine:
         seen.engine.say_once("batchnorm", "BatchNorm takes mean and variance of the global batch, over all ranks")
+
+
+def _say_drawn(seen: Seen, name: str, rows: int) -> None:
+    if seen.engine:
+        seen.engine.say_once(
+            "drawn",
+            f"torch.{name} of {rows} rows, as many as this rank has, gives rows of the draw for the global batch",
+        )

@@ -185,7 +185,8 @@ class SelfCheck:
         engine, micro = self.engine, self.engine.micro
         parameters = {id(each): each for each in map(layout.now, self._parameters())}.values()
         grads = [(each, each.grad) for each in parameters]
-        before = (engine.at_hand, engine.loss_share, engine.in_training, micro.rows, micro.memory.pieces, engine.resume)
+        before = (engine.at_hand, engine.loss_share, engine.in_training, micro.rows, micro.memory.pieces)
+        resume = engine.resume
         engine.at_hand = AtHand(lambda: True)
         engine.at_hand.begin(share)
         engine.loss_share, micro.rows, micro.memory.pieces = None, rows_here, pieces
@@ -196,7 +197,8 @@ class SelfCheck:
             yield
         finally:
             self.is_running = False
-            engine.at_hand, engine.loss_share, engine.in_training, micro.rows, micro.memory.pieces, engine.resume = before
+            engine.at_hand, engine.loss_share, engine.in_training, micro.rows, micro.memory.pieces = before
+            engine.resume = resume
             for parameter, grad in grads:
                 parameter.grad = grad
 

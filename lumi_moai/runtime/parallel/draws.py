@@ -1,0 +1,112 @@
+"""Random numbers for the rows of a batch: all ranks draw those of the global batch, and each keeps its rows'.
+
+The ranks share one stream of random numbers on the CPU. Were each to draw for its own rows only, all would draw the
+same noise. So a draw on the CPU whose first size is the number of this rank's rows, while a batch is shared out, gives
+rows of the draw that one device would make. On a device of its own each rank has its own stream, and nothing changes.
+"""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+
+from .. import accelerator
+from .share import Share, bounds
+
+Rows = tuple[int, int, int]
+"""Rows of the global batch; the first of this rank; how many it computes, a stand-in row as well."""
+Draw = Callable[..., torch.Tensor]
+RowsAtHand = Callable[[], Rows | None]
+Told = Callable[[str, int], None]
+
+
+def rows_of(share: Share, rank: int) -> Rows:
+    """What the data rank *rank* has of a batch that was cut as *share* says."""
+    start, end, _ = bounds(share.total, rank, share.ranks)
+    return share.total, start, end - start
+
+
+def install(at_hand: RowsAtHand, told: Told) -> None:
+    """Replace torch's draws; *at_hand*: this rank's rows while a batch is shared out; *told*: what counted as such."""
+    for name, place in (("randn", 0), ("rand", 0), ("randint", -1)):
+        setattr(torch, name, _sized(getattr(torch, name), place, at_hand, told))
+    for name in ("randn_like", "rand_like", "randint_like"):
+        setattr(torch, name, _like(getattr(torch, name), at_hand, told))
+    if not accelerator.is_gpu():
+        F.dropout = _dropout(F.dropout, at_hand)
+
+
+def _is_shared(words: Mapping[str, Any], device: Any = None) -> bool:
+    """Whether a draw with *words* comes from the stream that the ranks share."""
+    named = words.get("device", device)
+    is_cpu = named is None or not accelerator.is_gpu() or torch.device(named).type == "cpu"
+    return is_cpu and words.get("generator") is None
+
+
+def _sized(own: Draw, place: int, at_hand: RowsAtHand, told: Told) -> Draw:
+    @functools.wraps(own)
+    def draw(*args: Any, **kwargs: Any) -> Any:
+        rows = at_hand() if _is_shared(kwargs) else None
+        size = _size(args, place, kwargs.get("size"))
+        # One number alone is a decision of the script, which all ranks must make alike.
+        if rows is None or not size or size[0] != rows[2] or tuple(size) == (1,):
+            return own(*args, **kwargs)
+        told(own.__name__, rows[2])
+        words = {key: value for key, value in kwargs.items() if key not in ("size", "out")}
+        limits = () if place == 0 else args if "size" in kwargs else args[:place]
+        return _part(own(*limits, (rows[0], *size[1:]), **words), rows, kwargs)
+
+    return draw
+
+
+def _size(args: Sequence[Any], place: int, named: Any) -> Sequence[int]:
+    """The size that a draw asks for: `(2, 3)`, `((2, 3),)`, or the last word of `randint`."""
+    given = named if named is not None else (args[place] if args else ())
+    if isinstance(given, int):
+        given = () if place else args
+    return given if isinstance(given, (tuple, list)) else ()
+
+
+def _part(whole: torch.Tensor, rows: Rows, words: Any) -> torch.Tensor:
+    """This rank's rows of *whole*, as a tensor of its own."""
+    with torch.no_grad():
+        part = whole[rows[1] : rows[1] + rows[2]].clone()
+    return part.requires_grad_() if words.get("requires_grad") else part
+
+
+def _ones(length: int, like: torch.Tensor) -> torch.Tensor:
+    """Ones for *length* rows like those of *like*, in the same order in memory: torch draws in that order."""
+    order = sorted(range(like.dim()), key=lambda dim: -like.stride(dim))
+    size = (length, *like.shape[1:])
+    return like.new_ones([size[dim] for dim in order]).permute([order.index(dim) for dim in range(like.dim())])
+
+
+def _like(own: Draw, at_hand: RowsAtHand, told: Told) -> Draw:
+    @functools.wraps(own)
+    def draw(like: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        rows = at_hand() if type(like) is torch.Tensor and _is_shared(kwargs, like.device) else None
+        if rows is None or like.dim() == 0 or len(like) != rows[2] or tuple(like.shape) == (1,):
+            return own(like, *args, **kwargs)
+        told(own.__name__, rows[2])
+        return _part(own(_ones(rows[0], like), *args, **kwargs), rows, kwargs)
+
+    return draw
+
+
+def _dropout(own: Draw, at_hand: RowsAtHand) -> Draw:
+    """Dropout on the CPU, by the mask of the global batch; a first size of rows times heads counts as well."""
+
+    @functools.wraps(own)
+    def dropout(input: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
+        rows = at_hand() if training and 0 < p < 1 and type(input) is torch.Tensor else None
+        if rows is None or input.dim() == 0 or len(input) % rows[2]:
+            return own(input, p, training, inplace)
+        each = len(input) // rows[2]
+        with torch.no_grad():
+            mask = own(_ones(rows[0] * each, input), p, True)
+        mine = mask[rows[1] * each : (rows[1] + rows[2]) * each]
+        return input.mul_(mine) if inplace else input * mine
+
+    return dropout
