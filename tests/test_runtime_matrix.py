@@ -27,6 +27,8 @@ LAYOUTS = [
     ("replicate", 2, "even"),
     ("replicate", 2, "uneven"),
     ("replicate", 4, "uneven"),
+    ("fsdp", 2, "uneven"),
+    ("hsdp", 4, "uneven"),
 ]
 REFUSED: dict[tuple[str, str], str] = {}
 """Layout and script, with words of the sentence that refuses them."""
