@@ -55,6 +55,10 @@ def choose(layout: Layout, scale: Scale) -> Plan:
     ranks = scale.world_size // (tp * pp)
     data, reasons = _data(layout, scale, tp * pp)
     shard = _shard(data, ranks, scale.local_world_size // tp)
+    if layout.offload and shard == 1:
+        raise RequestError("offload keeps parts of the weights on the host, and here is one rank to spread them over")
+    if data == "hybrid" and ranks % (scale.local_world_size // tp):
+        reasons.append(f"hybrid: {ranks} ranks are no whole nodes, so one copy is spread over all of them")
     left = scale.state_bytes / (shard * tp * pp)
     recompute = layout.recompute
     if recompute is None and left > scale.room:

@@ -91,6 +91,16 @@ def test_the_rule_spreads_what_does_not_fit():
     assert choose(Layout(data="hybrid"), Scale(world_size=16, local_world_size=8)).dp_replicate == 2
 
 
+def test_hybrid_and_offload_need_ranks_to_spread_over():
+    plan = choose(Layout.parse("hsdp"), Scale(world_size=16, local_world_size=8))
+    assert (plan.dp_replicate, plan.dp_shard) == (2, 8)
+    plan = choose(Layout.parse("hsdp"), Scale(world_size=12, local_world_size=8))
+    assert plan.dp_shard == 12
+    assert "12 ranks are no whole nodes" in " ".join(plan.reasons)
+    with pytest.raises(RequestError, match="here is one rank to spread them over"):
+        choose(Layout.parse("offload"), Scale(world_size=1, local_world_size=1))
+
+
 def test_the_line_of_moai():
     plan = Plan(pp=8, dp_shard=8, micro_batches=64, recompute="full", reshard=False)
     assert plan.moai_line(1) == (

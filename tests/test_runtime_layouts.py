@@ -1,12 +1,13 @@
 """One script for one device in every layout that spreads a model's weights: the same losses, norms and weights."""
 
 import re
+import socket
 
 import layout_scripts as scripts
 import pytest
 import torch
-from one_device import NUMBER, plain, same_run
-from runtime_ranks import Run, launch, submitit
+from one_device import NUMBER, assert_same_weights, plain, same, same_run
+from runtime_ranks import Run, launch, slurm, submitit
 from torch import nn
 
 from lumi_moai.plan import Layout, Wishes
@@ -22,7 +23,6 @@ def gpt(tmp_path_factory):
     ("layout", "count"),
     [
         ("fsdp,recompute=every-2", 2),
-        ("hsdp,recompute=full", 4),
         ("zero2,offload,recompute=selective", 2),
         ("replicate,recompute=full", 2),
     ],
@@ -30,6 +30,22 @@ def gpt(tmp_path_factory):
 def test_a_transformer_trains_alike_in_every_layout(tmp_path, gpt, layout, count):
     lines, weights = gpt
     same_run(tmp_path, scripts.GPT, lines, weights, count, layout=layout)
+
+
+def test_parts_within_a_node_and_copies_between_nodes(tmp_path, gpt):
+    lines, weights = gpt
+    run = Run(tmp_path, launch(4, nodes=2, devices_per_node=2), Wishes(layout=Layout.parse("hsdp,recompute=full")))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    nodes = slurm(4, per_node=2, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+    ranks = run.ranks(nodes, run.script(scripts.GPT), str(run.folder / "weights.pt"))
+    assert [rank.code for rank in ranks] == [0] * 4, "\n".join(rank.err for rank in ranks)
+    assert "2 copies of the model, each spread over 2 ranks" in ranks[0].err
+    assert len(ranks[0].out.splitlines()) == len(lines)
+    for line, expected in zip(ranks[0].out.splitlines(), lines, strict=True):
+        same(line, expected)
+    assert_same_weights(torch.load(run.folder / "weights.pt"), weights)
 
 
 @pytest.mark.parametrize(
