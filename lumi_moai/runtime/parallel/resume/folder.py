@@ -1,7 +1,7 @@
 """The checkpoints of a run: RUN/checkpoints/step-N, written beside as step-N.partial and renamed when complete.
 
-A checkpoint is `facts.json`, `journal`, torch's own files (`.metadata`, `__0_0.distcp`) and, last, `manifest.json`
-with the size of every file and the checksum of the small ones. torch's `.metadata` is a pickle, so a folder that
+A checkpoint is `facts.json`, `journal`, torch's own files (`.metadata`, `__0_0.distcp`) and, last, `manifest.json`,
+which has the size of every file and the checksum of the small ones. torch's `.metadata` is a pickle, so a folder that
 somebody else could have written is not opened.
 """
 

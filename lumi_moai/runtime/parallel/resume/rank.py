@@ -257,9 +257,9 @@ class Resume:
             event = self.journal.take("batch of a DataLoader")
             if event.values[0] != mark:
                 raise RequestError(
-                    f"a DataLoader gave another batch after step {self.steps} than before the restart, so the run"
-                    " cannot go on from its checkpoint; let its order depend on the seeds of torch, Python or numpy"
-                    " alone, or submit with --checkpoint off"
+                    f"a DataLoader gave another batch after step {self.steps} than before the restart, so the"
+                    " run cannot go on from its checkpoint; let its order depend on the random seeds of torch, Python"
+                    " or numpy alone, or submit with --checkpoint off"
                 )
         else:
             self.journal.note("batch of a DataLoader", "", "i:", (mark,))
