@@ -71,7 +71,8 @@ for epoch in range(4):
             count += len(rows)
     print(f"held out {total} {right} {count}")
 torch.save([model.state_dict(), *model.parameters()][1:], sys.argv[1])
-with open(sys.argv[1] + ".seen." + __import__("os").environ.get("RANK", "0"), "w") as file:
+from lumi_moai.runtime.here import here
+with open(f"{sys.argv[1]}.seen.{here().ranks.rank if here() else 0}", "w") as file:
     file.write(" ".join(map(str, seen)))
 """
 )
@@ -344,10 +345,10 @@ def test_what_cannot_be_kept_is_refused_in_one_sentence(work, body, words):
 def test_a_rank_that_fails_in_training_ends_all(work):
     run = Run(work, launch(2))
     body = """
-import os
+from lumi_moai.runtime.here import here
 model = nn.Linear(4, 4)
 for step, (x,) in enumerate(DataLoader(TensorDataset(torch.randn(64, 4)), batch_size=8)):
-    if step == 3 and os.environ["RANK"] == "1":
+    if step == 3 and here().ranks.rank == 1:
         raise ValueError("bad row")
     model(x).mean().backward()
 """

@@ -6,50 +6,63 @@ The script imports torch when it likes, or never; importing it here for every sc
 import sys
 from collections.abc import Callable, Sequence
 from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec
 from types import ModuleType
+
+Call = Callable[[], None]
 
 
 class _ThenLoader(Loader):
-    """The module's own loader, and then our call."""
+    """The module's own loader, and then what waits for the module."""
 
-    def __init__(self, loader: Loader, call: Callable[[], None]) -> None:
+    def __init__(self, loader: Loader, waiting: dict[str, list[Call]]) -> None:
         self.loader = loader
-        self.call = call
+        self.waiting = waiting
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         """As the module's own loader does."""
         return self.loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        """As the module's own loader does, then our call."""
+        """As the module's own loader does, then the calls that wait, in the order in which they came."""
         if module.__spec__ is not None:
             module.__spec__.loader = module.__loader__ = self.loader
         self.loader.exec_module(module)
-        self.call()
+        for call in self.waiting.pop(module.__name__, []):
+            call()
 
 
 class _Finder(MetaPathFinder):
-    """Finds one module, once."""
+    """Finds the modules that somebody waits for, wherever the other finders have them.
 
-    def __init__(self, name: str, call: Callable[[], None]) -> None:
-        self.name = name
-        self.call = call
+    A module stays awaited until it has been run: libraries ask for the spec of one another just to see what is there.
+    """
+
+    def __init__(self) -> None:
+        self.waiting: dict[str, list[Call]] = {}
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        """The spec of our module with our call behind its loader; None for any other module."""
-        if name != self.name:
+        """The spec of an awaited module, with our calls behind its loader; None for any other module."""
+        if name not in self.waiting:
             return None
-        sys.meta_path.remove(self)
-        spec = PathFinder.find_spec(name, path, target)
+        found = (other.find_spec(name, path, target) for other in sys.meta_path if other is not self)
+        spec = next((spec for spec in found if spec is not None), None)
         if spec is not None and spec.loader is not None:
-            spec.loader = _ThenLoader(spec.loader, self.call)
+            spec.loader = _ThenLoader(spec.loader, self.waiting)
         return spec
 
 
-def after_import(name: str, call: Callable[[], None]) -> None:
-    """Run *call* right after the module *name* was imported; at once if it already is."""
-    if name in sys.modules:
+_FINDER = _Finder()
+
+
+def after_import(name: str, call: Call) -> None:
+    """Run *call* right after the module *name* was imported; at once if it already is.
+
+    Several calls for one name run in the order in which they came.
+    """
+    if name in sys.modules and name not in _FINDER.waiting:
         call()
-    else:
-        sys.meta_path.insert(0, _Finder(name, call))
+        return
+    if _FINDER not in sys.meta_path:
+        sys.meta_path.insert(0, _FINDER)
+    _FINDER.waiting.setdefault(name, []).append(call)

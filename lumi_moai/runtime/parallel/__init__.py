@@ -16,6 +16,8 @@ Every rank runs the whole script. What makes them one device:
     engine     holds these together: batches, backward, the numbers that the script reads
     seen       the optimizers and parameters that the script made
     replace    where torch calls all this
+    libraries/ libraries that train, which believe in one device
+    ahead      batches that they fetch before they use them
     moreh      MoAI's names for the one line
     already    what a script that is distributed by itself may not do as well
     need       which torch it takes
@@ -50,13 +52,14 @@ def install() -> None:
         if _WAITING:
             need.check_torch()
         return
-    from . import already, one_device, replace
+    from . import already, libraries, one_device, replace
     from .seen import Seen
 
     _SEEN.append(Seen())
     replace.install(_SEEN[0])
     already.install(is_on)
     one_device.install(is_on)
+    libraries.install(lambda: _SEEN[0].engine)
     for layout in _WAITING:
         _start(layout)
 
@@ -103,7 +106,7 @@ def enable(**choices: Any) -> None:
 
 def _start(layout: Layout) -> None:
     from .. import group
-    from . import already
+    from . import already, libraries
     from .engine import Engine, agree_on_chance
 
     me, seen = here(), _SEEN[0]
@@ -117,3 +120,4 @@ def _start(layout: Layout) -> None:
     seen.engine.await_call()
     if me.wishes.checkpoint != "off":
         seen.engine.save_and_resume()
+    libraries.begin(seen.engine)

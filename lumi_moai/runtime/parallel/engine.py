@@ -3,6 +3,7 @@
 import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +16,7 @@ from ...plan import Layout
 from .. import accelerator, group
 from ..here import Here
 from . import draws, first_call, layout, losses, place, roots
+from .ahead import Ahead, News
 from .announce import announce
 from .at_hand import AtHand
 from .gradients import Gradients
@@ -59,6 +61,7 @@ class Engine:
         self.in_backward = False
         self.in_training = False
         """Whether the script's last loop over a DataLoader was begun to train."""
+        self.ahead = Ahead()
         self._is_announced = False
         self.has_own_chance = False
         self._said: set[str] = set()
@@ -89,7 +92,7 @@ class Engine:
             self.place = place.find(planner.choose(self.layout, self._scale()), self.rank)
             group.share_among(self.place.data_group)
             self.meter.plan = self.place.plan
-            self.cutter = Cutter(self.place.data_rank, self.place.data_ranks, self.begin_batch, self.at_hand.end)
+            self.cutter = Cutter(self.place.data_rank, self.place.data_ranks, self.begin_batch, self._end_batches)
             # The stages of a pipeline take its micro-batches themselves.
             self.micro = Micro(self, self.place.plan.micro_batches if self.place.plan.pp == 1 else 1)
             self.callers = [self.micro.caller, *self.callers, *layout.callers(self.place)]
@@ -160,7 +163,13 @@ class Engine:
         return draws.rows_of(share, self.settle().data_rank) if share else None
 
     def begin_batch(self, share: Share | None, batch: Any) -> None:
-        """The script gets *batch*, of which this rank has *share*."""
+        """A loader hands out *batch*, of which this rank has *share*."""
+        self.ahead.tell(News(tell=partial(self._begin_batch, share, batch), of_batch=True, share=share))
+
+    def _end_batches(self) -> None:
+        self.ahead.tell(News(tell=self.at_hand.end, of_batch=False))
+
+    def _begin_batch(self, share: Share | None, batch: Any) -> None:
         if self.in_training and self.resume is not None:
             self.resume.batch(share)
         if self.in_training and not self.is_repeating and not self.self_check.is_running:
@@ -184,12 +193,12 @@ class Engine:
             return Cutter(0, 1, self.begin_batch, self.at_hand.end).whole(loader, own)
         ranks = self.settle().data_ranks
         if ranks > 1 and self.in_training:
-            self._take_own_chance()
+            self.take_own_chance()
             self.at_hand.begin_loop()
             return self.cutter.shares(loader, own)
         return self.cutter.whole(loader, own)
 
-    def _take_own_chance(self) -> None:
+    def take_own_chance(self) -> None:
         """Once training begins, rows on different ranks must not get the same dropout; rank 0 keeps the script's."""
         mine = self.settle().data_rank
         if not self.has_own_chance and mine != 0:

@@ -1,0 +1,54 @@
+"""Batches that a library fetches before the script is at them.
+
+A loader tells the engine of each batch as it hands it out. A library that looks ahead, to see whether a batch is the
+last one, or to count the tokens of several, gets the batch earlier than the training step does; what the loader has to
+tell then waits here.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from .share import Share
+
+
+@dataclass(frozen=True, kw_only=True)
+class News:
+    """What a loader has to tell."""
+
+    tell: Callable[[], None]
+    of_batch: bool
+    """Of a batch that is handed out; else of the end of the loop."""
+    share: Share | None = None
+    """How that batch was cut."""
+
+
+class Ahead:
+    """What loaders have to tell, told at once unless somebody holds it."""
+
+    def __init__(self) -> None:
+        self._holders: list[deque[News]] = []
+
+    def tell(self, news: News) -> None:
+        """Tell *news*, or keep it for whoever holds."""
+        if self._holders:
+            self._holders[-1].append(news)
+        else:
+            news.tell()
+
+    @contextmanager
+    def held(self, held: deque[News]) -> Iterator[None]:
+        """Within this, what there is to tell goes to *held*."""
+        self._holders.append(held)
+        try:
+            yield
+        finally:
+            self._holders.pop()
+
+    def tell_next(self, held: deque[News], batches: int = 1) -> None:
+        """Tell what is held up to and with the next *batches* of batches."""
+        while held and batches > 0:
+            news = held.popleft()
+            batches -= news.of_batch
+            self.tell(news)

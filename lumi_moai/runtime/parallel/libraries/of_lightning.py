@@ -1,0 +1,131 @@
+"""Lightning's Trainer, as `lightning` and as `pytorch_lightning`: one device, whose logged values are global."""
+
+import sys
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+
+from ... import group
+from ...late import after_import
+from ..ahead import News
+from . import whole
+from .around import around
+from .of_accelerate import refuse
+
+if TYPE_CHECKING:
+    from ..engine import Engine
+
+_NAMES = (("lightning.pytorch", "lightning.fabric"), ("pytorch_lightning", "lightning_fabric"))
+_RANK_ZERO = "lightning_utilities.core.rank_zero"
+
+
+def install(engine: Callable[[], "Engine | None"]) -> None:
+    """Get ready for Lightning."""
+    for trainer, fabric in _NAMES:
+        connectors = f"{trainer}.trainer.connectors"
+        result = f"{connectors}.logger_connector.result"
+        checkpoint, fetchers, single = (
+            f"{trainer}.callbacks.model_checkpoint", f"{trainer}.loops.fetchers", f"{trainer}.strategies.single_device"
+        )  # fmt: skip
+        for module, name, call in (
+            (f"{connectors}.accelerator_connector", "_AcceleratorConnector.__init__", _connecting),
+            (f"{connectors}.data_connector", "_DataConnector.prepare_data", _on_local_rank_0),
+            (result, "_ResultCollection.log", _logging),
+            (result, "_ResultCollection._extract_batch_size", _sizing),
+            (f"{fabric}.plugins.io.torch_io", "TorchCheckpointIO.save_checkpoint", _on_rank_0),
+            (f"{fabric}.plugins.io.torch_io", "TorchCheckpointIO.remove_checkpoint", _on_rank_0),
+            (checkpoint, "ModelCheckpoint._link_checkpoint", _on_rank_0),
+            (checkpoint, "ModelCheckpoint.file_exists", _agreed),
+            (single, "SingleDeviceStrategy.broadcast", _broadcasting),
+            (fetchers, "_PrefetchDataFetcher.__iter__", _prefetching),
+            (fetchers, "_PrefetchDataFetcher.__next__", _fetching),
+        ):
+            around(module, name, engine, call)
+        after_import(f"{fabric}.utilities.rank_zero", lambda: begin(engine()))
+
+
+def begin(engine: "Engine | None") -> None:
+    """Let loggers and progress bars write on rank 0 only, now that the variable which says so is hidden."""
+    module: Any = sys.modules.get(_RANK_ZERO)
+    if engine is not None and module is not None:
+        module.rank_zero_only.rank = engine.rank
+
+
+def _connecting(engine: "Engine", own: Callable[..., None], connector: Any, *args: Any, **kwargs: Any) -> None:
+    devices, nodes = kwargs.get("devices", "auto"), kwargs.get("num_nodes", 1)
+    if nodes != 1:
+        raise refuse(f"Trainer(num_nodes={nodes})")
+    if devices not in ("auto", -1, 1, "1", "-1", None) and not (isinstance(devices, list) and len(devices) == 1):
+        raise refuse(f"Trainer(devices={devices!r})")
+    strategy = kwargs.get("strategy", "auto")
+    own(connector, *args, **kwargs)
+    if connector.strategy.__class__.__name__ != "SingleDeviceStrategy":
+        raise refuse(f"Trainer(strategy={strategy!r})")
+
+
+def _logging(
+    engine: "Engine", own: Callable[..., None], results: Any, fx: str, name: str, value: Any, *args: Any, **kwargs: Any
+) -> None:
+    """A number of this rank's rows becomes that of the global batch, by the rule of `self.log(reduce_fx=...)`."""
+    share = engine.share
+    if share is not None and isinstance(value, torch.Tensor) and value.dim() == 0:
+        value = _reduced(engine, value, share, kwargs.get("reduce_fx", "mean"))
+    own(results, fx, name, value, *args, **kwargs)
+
+
+def _reduced(engine: "Engine", value: torch.Tensor, share: Any, reduce_fx: Any) -> torch.Tensor:
+    rule = getattr(reduce_fx, "__name__", reduce_fx)
+    if value.requires_grad or rule not in ("sum", "max", "min"):
+        return whole.scalar(engine, value, share)
+    values = whole.rows(engine, value.reshape(1), share)
+    return getattr(values, rule)()
+
+
+def _sizing(engine: "Engine", own: Callable[..., int], results: Any, metric: Any, size: int | None, meta: Any) -> int:
+    """The rows by which the mean over an epoch weighs a batch: those of the global batch."""
+    found = own(results, metric, size, meta)
+    share = engine.share
+    if share is None or not (meta.on_epoch and meta.is_mean_reduction):
+        return found
+    return int(group.total(torch.tensor(found if share.rows else 0)).item())
+
+
+def _on_rank_0(engine: "Engine", own: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+    if engine.rank == 0:
+        own(*args, **kwargs)
+    dist.barrier()
+
+
+def _on_local_rank_0(engine: "Engine", own: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+    if engine.me.ranks.local_rank == 0:
+        own(*args, **kwargs)
+    dist.barrier()
+
+
+def _agreed(engine: "Engine", own: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return group.agree(own(*args, **kwargs))
+
+
+def _broadcasting(
+    engine: "Engine", own: Callable[..., Any], strategy: Any, value: Any, *args: Any, **kwargs: Any
+) -> Any:
+    """Names of folders, and decisions by the clock, are those of rank 0."""
+    return group.agree(value)
+
+
+def _prefetching(engine: "Engine", own: Callable[..., Any], fetcher: Any) -> Any:
+    fetcher.held = deque[News]()
+    with engine.ahead.held(fetcher.held):
+        return own(fetcher)
+
+
+def _fetching(engine: "Engine", own: Callable[..., Any], fetcher: Any) -> Any:
+    held = fetcher.__dict__.setdefault("held", deque[News]())
+    try:
+        with engine.ahead.held(held):
+            return own(fetcher)
+    finally:
+        engine.ahead.tell_next(held)

@@ -1,0 +1,126 @@
+"""Hugging Face Trainer: it counts the tokens of several batches ahead, and smooths labels by hand."""
+
+import inspect
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+
+from ....errors import RequestError
+from ... import group
+from ..ahead import Ahead, News
+from ..losses import of_all_ranks
+from .around import around
+from .of_accelerate import refuse
+
+if TYPE_CHECKING:
+    from ..engine import Engine
+
+
+def install(engine: Callable[[], "Engine | None"]) -> None:
+    """Get ready for the Trainer."""
+    around("transformers.training_args", "TrainingArguments.__post_init__", engine, _choosing)
+    around("transformers.trainer", "Trainer._run_epoch", engine, _running)
+    around("transformers.trainer", "Trainer._inner_training_loop", engine, _beginning)
+    around("transformers.trainer", "Trainer.get_batch_samples", engine, _fetching)
+    around("transformers.trainer", "Trainer.floating_point_ops", engine, _counting_flos)
+    around("transformers.trainer", "Trainer.store_flos", engine, _storing_flos)
+    around("transformers.trainer", "Trainer._load_rng_state", engine, _restoring)
+    around("transformers.trainer", "rotate_checkpoints", engine, _on_rank_0)
+    around("transformers.trainer_pt_utils", "LabelSmoother.__call__", engine, _smoothing)
+
+
+class Announced(list):
+    """Batches that were fetched together, each announced when the Trainer comes to it."""
+
+    def __init__(self, batches: list, held: deque[News], ahead: Ahead) -> None:
+        super().__init__(batches)
+        self.held = held
+        self.ahead = ahead
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in super().__iter__():
+            self.ahead.tell_next(self.held)
+            yield batch
+
+
+def _choosing(engine: "Engine", own: Callable[..., None], arguments: Any) -> None:
+    for name in ("deepspeed", "fsdp", "parallelism_config"):
+        if getattr(arguments, name, None):
+            raise refuse(f"TrainingArguments({name}=...)")
+    if getattr(arguments, "auto_find_batch_size", False):
+        raise RequestError(
+            "auto_find_batch_size would change the global batch when one rank runs out of memory; leave it out, and"
+            " give per_device_train_batch_size the batch of one device"
+        )
+    own(arguments)
+
+
+def _beginning(engine: "Engine", own: Callable[..., Any], trainer: Any, *args: Any, **kwargs: Any) -> Any:
+    """The Trainer says `train()` after it has fetched the first batch; loaders ask before."""
+    trainer.model.train()
+    return own(trainer, *args, **kwargs)
+
+
+def _running(engine: "Engine", own: Callable[..., Any], trainer: Any, *args: Any, **kwargs: Any) -> Any:
+    """As above, after an evaluation at the end of an epoch."""
+    trainer.model.train()
+    return own(trainer, *args, **kwargs)
+
+
+def _fetching(engine: "Engine", own: Callable[..., Any], trainer: Any, batches: Any, count: int, device: Any) -> Any:
+    held = deque[News]()
+    with engine.ahead.held(held):
+        fetched, items = own(trainer, batches, count, device)
+    shares = [news.share for news in held if news.of_batch]
+    if items is not None and any(share is not None for share in shares):
+        # A stand-in row on a rank without a row of its own counts for nothing.
+        real = [batch for batch, share in zip(fetched, shares, strict=True) if share is None or share.rows]
+        mine = trainer._get_num_items_in_batch(real, device) if real else 0
+        items = group.total(torch.as_tensor(mine, dtype=torch.float64, device=device)).to(torch.as_tensor(items).dtype)
+    return Announced(fetched, held, engine.ahead), items
+
+
+def _smoothing(
+    engine: "Engine", own: Callable[..., Any], smoother: Any, output: Any, labels: Any, *args: Any, **kwargs: Any
+) -> Any:
+    """The label smoother's mean over tokens, over those of all ranks."""
+    given = inspect.signature(own).bind(smoother, output, labels, *args, **kwargs)
+    given.apply_defaults()
+    words = given.arguments
+    share = engine.loss_at_hand()
+    if share is None:
+        return own(**words)
+    if "num_items_in_batch" not in words:
+        raise RequestError("label smoothing over several ranks needs transformers 5.15 or newer; update it")
+    items = words["num_items_in_batch"]
+    total = own(**{**words, "num_items_in_batch": 1})
+    if items is not None:
+        return of_all_ranks(total / items, None, share)
+    counted = labels[..., 1:] if words["shift_labels"] else labels
+    return of_all_ranks(total, counted.ne(smoother.ignore_index).sum(), share)
+
+
+def _counting_flos(engine: "Engine", own: Callable[..., float], trainer: Any, inputs: Any) -> float:
+    """Those of a stand-in row do not count."""
+    return own(trainer, inputs) if engine.share is None or engine.share.rows else 0.0
+
+
+def _storing_flos(engine: "Engine", own: Callable[..., None], trainer: Any) -> None:
+    trainer.current_flos = group.total(torch.tensor(float(trainer.current_flos), dtype=torch.float64)).item()
+    own(trainer)
+
+
+def _restoring(engine: "Engine", own: Callable[..., None], trainer: Any, checkpoint: Any) -> None:
+    """A checkpoint has one device's random numbers; the ranks' dropout must differ again."""
+    own(trainer, checkpoint)
+    engine.has_own_chance = False
+    engine.take_own_chance()
+
+
+def _on_rank_0(engine: "Engine", own: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+    if engine.rank == 0:
+        own(*args, **kwargs)
+    dist.barrier()

@@ -1,0 +1,258 @@
+"""Libraries that train: a script for one device that uses one of them gives the one-device result on several ranks."""
+
+import os
+
+import pytest
+from one_device import plain, same_run
+from runtime_ranks import Run, launch, slurm, submitit
+
+from lumi_moai.plan import Layout, Wishes
+from lumi_moai.runtime import late
+
+HEAD = """
+import sys, torch
+from torch.utils.data import Dataset
+import lumi_moai
+lumi_moai.enable_advanced_parallelization()
+
+class Rows(Dataset):
+    def __init__(self, rows, seed=3):
+        chance = torch.Generator().manual_seed(seed)
+        self.tokens = torch.randint(3, 32, (rows, 12), generator=chance)
+        self.lengths = torch.randint(4, 13, (rows,), generator=chance)
+    def __len__(self):
+        return len(self.tokens)
+    def __getitem__(self, row):
+        tokens = self.tokens[row].clone()
+        labels = tokens.clone()
+        labels[self.lengths[row]:] = -100
+        return {"input_ids": tokens, "labels": labels}
+
+def llama():
+    from transformers import LlamaConfig, LlamaForCausalLM
+    torch.manual_seed(5)
+    return LlamaForCausalLM(LlamaConfig(
+        vocab_size=32, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=2, max_position_embeddings=32, pad_token_id=0, bos_token_id=1, eos_token_id=2))
+
+def shown(entries):
+    for entry in entries:
+        print({key: float(value) for key, value in entry.items() if not any(
+            word in key for word in ("runtime", "per_second"))})
+"""
+
+TRAINER = (
+    HEAD
+    + """
+from transformers import PrinterCallback, Trainer, TrainingArguments
+
+def metrics(predicted):
+    return {"right": float((predicted.predictions.argmax(-1)[:, :-1] == predicted.label_ids[:, 1:]).mean()),
+            "rows": float(len(predicted.label_ids))}
+
+def train(**words):
+    model = llama()
+    arguments = TrainingArguments(
+        "out", per_device_train_batch_size=4, per_device_eval_batch_size=3, num_train_epochs=2, learning_rate=0.02,
+        logging_steps=1, report_to="none", save_strategy="no", max_grad_norm=0.5, adam_epsilon=1e-3,
+        disable_tqdm=True, use_cpu=True,
+        **words)
+    trainer = Trainer(model, arguments, train_dataset=Rows(18), eval_dataset=Rows(7, 4), compute_metrics=metrics)
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    shown(trainer.state.log_history)
+    print(trainer.args.world_size, trainer.args.n_gpu, float(trainer.state.total_flos))
+    return trainer.model
+
+weights = []
+for words in (dict(gradient_accumulation_steps=2, eval_strategy="epoch", include_num_input_tokens_seen=True),
+              dict(label_smoothing_factor=0.1, gradient_accumulation_steps=3, dataloader_num_workers=1)):
+    weights += [parameter.detach() for parameter in train(**words).parameters()]
+torch.save(weights, sys.argv[1])
+"""
+)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_the_trainer_of_transformers(work, count):
+    lines, weights = plain(work, TRAINER)
+    same_run(work, TRAINER, lines, weights, count)
+
+
+SFT = (
+    HEAD
+    + """
+from datasets import Dataset as Table
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast, PrinterCallback
+from trl import SFTConfig, SFTTrainer
+
+words = ["<pad>", "<s>", "</s>", *"the cat sat on a mat and dog ran off to sea or up hill".split()]
+tokenizer = Tokenizer(models.WordLevel({word: place for place, word in enumerate(words)}, unk_token="<pad>"))
+tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
+chance = torch.Generator().manual_seed(1)
+
+def text(least):
+    count = int(torch.randint(least, 9, (), generator=chance))
+    return " ".join(words[int(place)] for place in torch.randint(3, len(words), (count,), generator=chance))
+
+def train(table, **more):
+    model = llama()
+    arguments = SFTConfig(
+        "out", per_device_train_batch_size=4, num_train_epochs=2, learning_rate=0.02, logging_steps=1, report_to="none",
+        save_strategy="no", adam_epsilon=1e-3, disable_tqdm=True, use_cpu=True, gradient_checkpointing=False, bf16=False,
+        gradient_accumulation_steps=2, **more)
+    trainer = SFTTrainer(model, arguments, train_dataset=Table.from_list(table), processing_class=tokenizer)
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    shown(trainer.state.log_history)
+    return [parameter.detach() for parameter in model.parameters()]
+
+weights = train([{"prompt": text(2), "completion": " " + text(1)} for _ in range(11)])
+weights += train([{"text": text(3)} for _ in range(30)], packing=True, packing_strategy="wrapped", max_length=10)
+torch.save(weights, sys.argv[1])
+"""
+)
+
+
+def test_the_sft_trainer_of_trl(work):
+    lines, weights = plain(work, SFT)
+    same_run(work, SFT, lines, weights, 2)
+
+
+ACCELERATE = (
+    HEAD
+    + """
+from accelerate import Accelerator, skip_first_batches
+from accelerate.utils import set_seed
+from torch.utils.data import DataLoader
+
+accelerator = Accelerator(gradient_accumulation_steps=2, cpu=True)
+set_seed(3)
+print(accelerator.num_processes, accelerator.is_main_process, str(accelerator.distributed_type))
+model = llama()
+optimizer = torch.optim.AdamW(model.parameters(), lr=0.02, eps=1e-3)
+train, held_out = DataLoader(Rows(18), batch_size=5, shuffle=True), DataLoader(Rows(7, 4), batch_size=3)
+schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, 8)
+model, optimizer, train, held_out, schedule = accelerator.prepare(model, optimizer, train, held_out, schedule)
+for epoch in range(2):
+    model.train()
+    total, tokens = 0.0, 0
+    for batch in train if epoch == 0 else skip_first_batches(train, 1):
+        with accelerator.accumulate(model):
+            loss = model(**batch).loss
+            total += loss.detach().float()
+            accelerator.backward(loss)
+            if accelerator.sync_gradients:
+                print("norm", float(accelerator.clip_grad_norm_(model.parameters(), 0.5)))
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+        tokens += accelerator.gather(batch["labels"].ne(-100).sum()).sum().item()
+        print("loss", loss.item(), accelerator.gather(loss.detach()).mean().item(), schedule.get_last_lr())
+    print("epoch", float(total) / len(train), tokens)
+    model.eval()
+    right, seen = 0, 0
+    for batch in held_out:
+        with torch.no_grad():
+            scores = model(**batch).logits
+        guesses, labels = accelerator.gather_for_metrics((scores.argmax(-1), batch["labels"]))
+        right, seen = right + int((guesses == labels).sum()), seen + len(labels)
+    print("held out", right, seen)
+torch.save([parameter.detach() for parameter in accelerator.unwrap_model(model).parameters()], sys.argv[1])
+"""
+)
+
+
+def test_a_loop_of_accelerate(work):
+    lines, weights = plain(work, ACCELERATE)
+    same_run(work, ACCELERATE, lines, weights, 2)
+
+
+LIGHTNING = (
+    HEAD
+    + """
+import os, pathlib, warnings
+warnings.simplefilter("ignore")
+NAME as L
+import torchmetrics
+from torch.utils.data import DataLoader, IterableDataset
+from torch import nn
+import torch.nn.functional as F
+
+class Points(Dataset):
+    def __init__(self, rows):
+        chance = torch.Generator().manual_seed(2)
+        self.x = torch.randn(rows, 4, generator=chance)
+        self.y = (self.x.sum(1) > 0).long()
+    def __len__(self):
+        return len(self.x)
+    def __getitem__(self, row):
+        return self.x[row], self.y[row]
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        points = Points(11)
+        return (points[row] for row in range(11))
+
+class Model(L.LightningModule):
+    def __init__(self, by_hand):
+        super().__init__()
+        self.automatic_optimization = not by_hand
+        self.net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
+        self.right = torchmetrics.MeanMetric()
+    def training_step(self, batch, place):
+        x, y = batch
+        scores = self.net(x)
+        loss = F.cross_entropy(scores, y)
+        hits = (scores.argmax(-1) == y).float()
+        self.right.update(hits)
+        self.log("loss", loss, on_step=True, on_epoch=True)
+        self.log("hits", hits.mean(), on_step=True, on_epoch=True)
+        self.log("count", hits.sum(), reduce_fx="sum", on_step=False, on_epoch=True)
+        if not self.automatic_optimization:
+            optimizer = self.optimizers()
+            optimizer.zero_grad()
+            self.manual_backward(loss)
+            optimizer.step()
+        return loss
+    def on_train_epoch_end(self):
+        print("right", float(self.right.compute()))
+        self.right.reset()
+    def on_train_batch_end(self, outputs, batch, place):
+        print("step", float(self.trainer.callback_metrics["loss_step"]))
+    def validation_step(self, batch, place):
+        x, y = batch
+        self.log("val_loss", F.cross_entropy(self.net(x), y))
+        self.log("val_hits", (self.net(x).argmax(-1) == y).float().mean())
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.3)
+
+weights = []
+for by_hand, data in ((False, Points(19)), (True, Points(10)), (False, Stream())):
+    torch.manual_seed(1)
+    model = Model(by_hand)
+    folder = f"out{len(weights)}"
+    best = L.callbacks.ModelCheckpoint(monitor="val_loss", save_top_k=1, dirpath=folder, filename="{epoch}-{val_loss:.3f}")
+    trainer = L.Trainer(
+        max_epochs=3, accelerator=DEVICE, devices="auto", callbacks=[best], logger=L.loggers.CSVLogger("logs"),
+        enable_progress_bar=False, enable_model_summary=False, log_every_n_steps=1,
+        gradient_clip_val=None if by_hand else 0.5, accumulate_grad_batches=1 if by_hand else 2)
+    shuffled = not isinstance(data, IterableDataset)
+    trainer.fit(model, DataLoader(data, batch_size=4, shuffle=shuffled), DataLoader(Points(7), batch_size=3))
+    shown([trainer.callback_metrics])
+    print(trainer.world_size, pathlib.Path(best.best_model_path).name, sorted(os.listdir(folder)), trainer.log_dir)
+    state = torch.load(best.best_model_path, weights_only=False)["state_dict"]
+    weights += [*state.values(), *(parameter.detach() for parameter in model.parameters())]
+print(open("logs/lightning_logs/version_0/metrics.csv").read())
+torch.save(weights, sys.argv[1])
+"""
+)
+
+
+@pytest.mark.parametrize("name", ["import lightning", "import pytorch_lightning"])
+def test_the_trainer_of_lightning(work, name):
+    script = LIGHTNING.replace("NAME", name)
+    lines, weights = plain(work, script.replace("DEVICE", "'cpu'"))
+    same_run(work, script.replace("DEVICE", "'gpu'"), lines, weights, 2)
