@@ -33,6 +33,7 @@ def install(engine: Callable[[], "Engine | None"]) -> None:
         for module, name, call in (
             (f"{connectors}.accelerator_connector", "_AcceleratorConnector.__init__", _connecting),
             (f"{connectors}.data_connector", "_DataConnector.prepare_data", _on_local_rank_0),
+            (f"{trainer}.accelerators.cuda", "CUDAAccelerator.setup_device", _setting_up),
             (result, "_ResultCollection.log", _logging),
             (result, "_ResultCollection._extract_batch_size", _sizing),
             (f"{fabric}.plugins.io.torch_io", "TorchCheckpointIO.save_checkpoint", _on_rank_0),
@@ -64,6 +65,12 @@ def _connecting(engine: "Engine", own: Callable[..., None], connector: Any, *arg
     own(connector, *args, **kwargs)
     if connector.strategy.__class__.__name__ != "SingleDeviceStrategy":
         raise refuse(f"Trainer(strategy={strategy!r})")
+
+
+def _setting_up(engine: "Engine", own: Callable[..., None], cuda: Any, device: torch.device) -> None:
+    """Where the CPU stands in there is no device to set."""
+    if device.type == "cuda":
+        own(cuda, device)
 
 
 def _logging(
