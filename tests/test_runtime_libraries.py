@@ -1,7 +1,14 @@
 """Libraries that train: a script for one device that uses one of them gives the one-device result on several ranks."""
 
+import sys
+
 import pytest
 from one_device import plain, same_run
+from runtime_ranks import Run, launch, slurm, submitit
+
+from lumi_moai.plan import Wishes
+from lumi_moai.runtime import late
+from lumi_moai.runtime.parallel.libraries import environment
 
 HEAD = """
 import sys, torch
@@ -58,7 +65,24 @@ def train(**words):
     print(trainer.args.world_size, trainer.args.n_gpu, float(trainer.state.total_flos))
     return trainer.model
 
-weights = []
+def resume():
+    def made(**words):
+        arguments = TrainingArguments(
+            "kept", per_device_train_batch_size=4, num_train_epochs=2, learning_rate=0.02, logging_steps=1,
+            report_to="none", save_steps=2, save_total_limit=2, adam_epsilon=1e-3, disable_tqdm=True, **words)
+        trainer = Trainer(llama(), arguments, train_dataset=Rows(14))
+        trainer.remove_callback(PrinterCallback)
+        return trainer
+    whole = made()
+    whole.train()
+    again = made()
+    again.train(resume_from_checkpoint="kept/checkpoint-6")
+    shown(again.state.log_history, ["train_loss"])
+    assert [entry["loss"] for entry in again.state.log_history[:-1]] == [
+        entry["loss"] for entry in whole.state.log_history[:-1]]
+    return again.model
+
+weights = [parameter.detach() for parameter in resume().parameters()]
 for words in (dict(gradient_accumulation_steps=2, eval_strategy="epoch", include_num_input_tokens_seen=True),
               dict(label_smoothing_factor=0.1, gradient_accumulation_steps=3, dataloader_num_workers=1)):
     weights += [parameter.detach() for parameter in train(**words).parameters()]
@@ -250,3 +274,119 @@ def test_the_trainer_of_lightning(work, name):
     script = LIGHTNING.replace("NAME", name)
     lines, weights = plain(work, script.replace("DEVICE", "'cpu'"))
     same_run(work, script.replace("DEVICE", "'gpu'"), lines, weights, 2)
+
+
+# Written for one device, without the line: `--parallel auto` must find it one, also where Slurm's variables say otherwise.
+WITHOUT_THE_LINE = (
+    LIGHTNING.replace("lumi_moai.enable_advanced_parallelization()", "").split("weights = []")[0]
+    + """
+import torch.distributed
+print(os.environ.get("RANK"), os.environ.get("SLURM_NTASKS"), "SLURM_JOB_ID" in os.environ)
+from accelerate import PartialState
+assert PartialState().num_processes == 1
+def is_initialized():
+    return torch.distributed.is_initialized()
+assert not is_initialized()
+trainer = L.Trainer(max_epochs=1, enable_progress_bar=False, logger=False, enable_checkpointing=False)
+print(trainer.world_size, trainer.num_devices, type(trainer.strategy).__name__)
+torch.manual_seed(0)
+model = Model(False)
+trainer.fit(model, DataLoader(Points(6), batch_size=3))
+"""
+)
+
+
+def test_a_script_without_the_line_finds_one_device_under_slurm(work):
+    script = WITHOUT_THE_LINE.replace("NAME", "import lightning.pytorch")
+    run = Run(work, launch(2, launcher="srun"), Wishes(mode="auto"))
+    ranks = run.ranks(slurm(2), run.script(script))
+    assert [rank.code for rank in ranks] == [0, 0], ranks[0].err + ranks[1].err
+    assert ranks[0].out.splitlines()[:2] == ["None None True", "1 1 SingleDeviceStrategy"]
+    assert "global batch 3 is 1 or 2 rows a rank" in ranks[0].err
+
+
+REFUSED = """
+import lumi_moai
+lumi_moai.enable_advanced_parallelization()
+from lumi_moai.errors import RequestError
+from accelerate import Accelerator, FullyShardedDataParallelPlugin
+from transformers import TrainingArguments
+import lightning.pytorch as L
+
+for ask in (
+    lambda: Accelerator(fsdp_plugin=FullyShardedDataParallelPlugin()),
+    lambda: TrainingArguments("out", fsdp=True),
+    lambda: TrainingArguments("out", deepspeed={"zero_optimization": {"stage": 3}}),
+    lambda: TrainingArguments("out", auto_find_batch_size=True),
+    lambda: L.Trainer(devices=2, accelerator="cpu"),
+    lambda: L.Trainer(strategy="ddp", accelerator="cpu"),
+    lambda: L.Trainer(num_nodes=2),
+):
+    try:
+        ask()
+        print("nothing said")
+    except RequestError as error:
+        print(error)
+"""
+
+
+def test_a_distributed_mode_of_a_library_is_refused(work):
+    run = Run(work, launch(2))
+    ranks = run.ranks(submitit(2), run.script(REFUSED))
+    assert [rank.code for rank in ranks] == [0, 0], ranks[0].err
+    asked = [line.partition(", ")[0].removeprefix("the script asks for ") for line in ranks[0].out.splitlines()]
+    assert asked == [
+        "Accelerator(fsdp_plugin=...)",
+        "TrainingArguments(fsdp=...)",
+        "TrainingArguments(deepspeed=...)",
+        "auto_find_batch_size would change the global batch when one rank runs out of memory; leave it out",
+        "Trainer(devices=2)",
+        "Trainer(strategy='ddp')",
+        "Trainer(num_nodes=2)",
+    ]
+    assert ranks[0].out.count("submit the script with --parallel script") == 6
+
+
+def test_only_the_variables_of_ranks_are_hidden():
+    gone = "RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE TORCHELASTIC_RUN_ID SLURM_PROCID SLURM_NTASKS SLURM_NTASKS_PER_NODE"
+    gone = [*gone.split(), "SLURM_STEP_NUM_TASKS", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE"]
+    kept = ["SLURM_JOB_ID", "SLURM_ARRAY_TASK_ID", "MASTER_ADDR", "OMP_NUM_THREADS", "MY_RANK", "SLURM_CPUS_PER_TASK"]
+    environ = dict.fromkeys([*gone, *kept], "1")
+    environment.hide(environ)
+    assert sorted(environ) == sorted(kept)
+
+
+def test_several_calls_wait_for_several_modules(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("late_one", "late_two"):
+        (tmp_path / f"{name}.py").write_text("here = True\n")
+    said = []
+    for word in ("a", "b"):
+        late.after_import("late_one", lambda word=word: said.append(f"one {word} {sys.modules['late_one'].here}"))
+    late.after_import("late_two", lambda: said.append("two"))
+    from importlib.util import find_spec
+
+    assert find_spec("late_one") is not None  # to ask is not to import
+    assert said == []
+    import late_one
+    import late_two
+
+    assert said == ["one a True", "one b True", "two"]
+    assert late_one.__spec__.loader is late_one.__loader__
+    assert type(late_two.__loader__).__name__ == "SourceFileLoader"
+    late.after_import("late_one", lambda: said.append("at once"))
+    assert said[-1] == "at once"
+
+
+def test_a_call_waits_for_a_module_that_is_being_imported(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "late_big.py").write_text("import late_small\nready = True\n")
+    (tmp_path / "late_small.py").write_text("")
+    late.expect("late_big")
+    said = []
+    late.after_import(
+        "late_small", lambda: late.after_import("late_big", lambda: said.append(sys.modules["late_big"].ready))
+    )
+    import late_big
+
+    assert said == [late_big.ready]

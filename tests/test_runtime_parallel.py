@@ -4,6 +4,7 @@ The reference is the script under plain `python`, where the one line does nothin
 """
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from one_device import plain, same_run
@@ -411,3 +412,18 @@ def test_options_that_are_not(choices, words):
     with pytest.raises(RequestError, match=r"^[^\n]+$") as caught:
         options.wishes(choices)
     assert words in str(caught.value)
+
+
+def test_a_whole_model_is_saved_as_the_script_made_it(work):
+    run = Run(work, launch(2))
+    body = """
+model = nn.Sequential(nn.Linear(4, 1)).cuda()
+for (x,) in DataLoader(TensorDataset(torch.ones(4, 4)), batch_size=4):
+    model(x).mean().backward()
+torch.save(model, "model.pt")
+"""
+    ranks = run.ranks(submitit(2), run.script(HEAD + body))
+    assert [rank.code for rank in ranks] == [0, 0], ranks[0].err + ranks[1].err
+    loaded = torch.load(run.folder / "model.pt", weights_only=False)
+    assert type(loaded) is torch.nn.Sequential
+    assert b"lumi_moai" not in (run.folder / "model.pt").read_bytes()

@@ -15,9 +15,9 @@ Call = Callable[[], None]
 class _ThenLoader(Loader):
     """The module's own loader, and then what waits for the module."""
 
-    def __init__(self, loader: Loader, waiting: dict[str, list[Call]]) -> None:
+    def __init__(self, loader: Loader, finder: "_Finder") -> None:
         self.loader = loader
-        self.waiting = waiting
+        self.finder = finder
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         """As the module's own loader does."""
@@ -27,8 +27,13 @@ class _ThenLoader(Loader):
         """As the module's own loader does, then the calls that wait, in the order in which they came."""
         if module.__spec__ is not None:
             module.__spec__.loader = module.__loader__ = self.loader
-        self.loader.exec_module(module)
-        for call in self.waiting.pop(module.__name__, []):
+        name = module.__name__
+        self.finder.running.add(name)
+        try:
+            self.loader.exec_module(module)
+        finally:
+            self.finder.running.discard(name)
+        for call in self.finder.waiting.pop(name, []):
             call()
 
 
@@ -40,15 +45,19 @@ class _Finder(MetaPathFinder):
 
     def __init__(self) -> None:
         self.waiting: dict[str, list[Call]] = {}
+        self.packages: set[str] = set()
+        """Whose modules somebody may wait for while they are being imported."""
+        self.running: set[str] = set()
+        """The modules of these that are being imported now."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         """The spec of an awaited module, with our calls behind its loader; None for any other module."""
-        if name not in self.waiting:
+        if name not in self.waiting and name.partition(".")[0] not in self.packages:
             return None
         found = (other.find_spec(name, path, target) for other in sys.meta_path if other is not self)
         spec = next((spec for spec in found if spec is not None), None)
         if spec is not None and spec.loader is not None:
-            spec.loader = _ThenLoader(spec.loader, self.waiting)
+            spec.loader = _ThenLoader(spec.loader, self)
         return spec
 
 
@@ -60,9 +69,22 @@ def after_import(name: str, call: Call) -> None:
 
     Several calls for one name run in the order in which they came.
     """
-    if name in sys.modules and name not in _FINDER.waiting:
+    if name in sys.modules and name not in _FINDER.waiting and name not in _FINDER.running:
         call()
         return
+    _look()
+    _FINDER.waiting.setdefault(name, []).append(call)
+
+
+def expect(*packages: str) -> None:
+    """Notice from now on when a module of *packages* is being imported.
+
+    Such a library may import torch in the middle of its own module; what then waits for that module runs at its end.
+    """
+    _look()
+    _FINDER.packages |= set(packages)
+
+
+def _look() -> None:
     if _FINDER not in sys.meta_path:
         sys.meta_path.insert(0, _FINDER)
-    _FINDER.waiting.setdefault(name, []).append(call)

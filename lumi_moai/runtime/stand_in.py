@@ -188,6 +188,8 @@ def install() -> None:
     """Let the CPU stand in for the GPU in this process, for good."""
     for name, value in _in_cuda().items():
         setattr(torch.cuda, name, value)
+        if "rng_state" in name:  # which libraries call where it is defined
+            setattr(torch.cuda.random, name, value)
     for name in ("range_push", "range_pop", "mark"):
         setattr(torch.cuda.nvtx, name, _always(None))
     torch.Tensor.record_stream = _always(None)

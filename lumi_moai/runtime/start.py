@@ -28,6 +28,16 @@ _ALONE = (
 )
 _MOAI_SWITCH = "MOREH_ENABLE_ADVANCED_PARALLELIZATION"
 """MoAI's variable: set to 1, every script is parallelised."""
+_IMPORT_TORCH = (
+    "accelerate",
+    "transformers",
+    "trl",
+    "lightning",
+    "lightning_fabric",
+    "pytorch_lightning",
+    "torchmetrics",
+)
+"""Libraries that the runtime changes, and that may be the first to import torch."""
 _INTERFACES = Path("/sys/class/net")
 
 
@@ -146,6 +156,7 @@ def drop_absent_interfaces(environ: MutableMapping[str, str], *, announce: bool)
 def _run(command: Command) -> None:
     code = command.run / "code"
     _meet_moai()
+    late.expect(*_IMPORT_TORCH)
     late.after_import("torch", _meet_torch)
     if command.is_module:
         script.run_module(command.target, list(command.arguments), code)

@@ -4,6 +4,7 @@ A root gets a class of its own, of the same name, made from the script's; an ins
 `copy.deepcopy` and `torch.save`, and a hook cannot take the place of a forward.
 """
 
+import copyreg
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
@@ -33,6 +34,8 @@ class Adopted(nn.Module):
     def __reduce_ex__(self, protocol: Any) -> Any:
         make, made_of, *rest = super().__reduce_ex__(protocol)
         own = _own_class(type(self))
+        if make is copyreg.__newobj__:  # type: ignore[attr-defined]  # pickle refuses it for any class but type(self)
+            return (copyreg._reconstructor, (own, object, None), *rest)  # type: ignore[attr-defined]
         return (make, tuple(own if part is type(self) else part for part in made_of), *rest)
 
 
