@@ -163,7 +163,7 @@ class SelfCheck:
             reason = "the step draws random numbers of its own" if before.draws() else ""
         except RequestError:
             raise
-        except Exception as error:  # noqa: BLE001  (whatever the script's code raises when it runs apart)
+        except Exception as error:  # BLE001, on purpose: the script's own code may raise anything
             reason = f"the loop's body does not run by itself ({type(error).__name__}: {error})"
         finally:
             before.put_back()
