@@ -1,0 +1,62 @@
+"""A training that real Slurm requeues, in mid-step and at its time limit: the log is that of one run."""
+
+import re
+from pathlib import Path
+
+from test_jobs import Door, door  # noqa: F401  (a fixture)
+
+TRAIN = """
+import time
+import lumi_moai, torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+torch.manual_seed(0)
+lumi_moai.enable_advanced_parallelization()
+loader = DataLoader(TensorDataset(torch.randn(32, 4)), batch_size=8, shuffle=True)
+model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1)).to("cuda")
+optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+for epoch in range(EPOCHS):
+    for number, (x,) in enumerate(loader):
+        loss = (model(x.to("cuda")) ** 2).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        print(f"epoch {epoch}.{number} loss {loss.item():.6f}", flush=True)
+        time.sleep(0.25)
+"""
+
+
+def losses(door, run):  # noqa: F811
+    return re.findall(r"epoch (\S+) loss (\S+)", door.run("logs", run["job_id"]).stdout)
+
+
+def whole_run(door, epochs):  # noqa: F811
+    run = door.submit("--flavor", "Small", door.script(TRAIN.replace("EPOCHS", str(epochs)).replace("0.25", "0")))
+    door.run("wait", run["job_id"])
+    return losses(door, run)
+
+
+def assert_same(got, expected):
+    assert [place for place, _ in got] == [place for place, _ in expected]
+    assert all(abs(float(mine) - float(theirs)) < 2e-6 for (_, mine), (_, theirs) in zip(got, expected, strict=True))
+
+
+def test_a_training_requeued_in_mid_step_goes_on(door):  # noqa: F811
+    expected = whole_run(door, 12)
+    run = door.submit("--flavor", "Medium", "--checkpoint", "2", door.script(TRAIN.replace("EPOCHS", "12")))
+    door.log_until(run["job_id"], "epoch 6.1", seconds=120)
+    door.cluster.run("scontrol", "requeue", run["job_id"])
+    assert door.until(run["job_id"], "COMPLETED", seconds=180) == "COMPLETED"
+    text = door.run("logs", run["job_id"]).stdout
+    assert "lumi-moai: resumed at step" in text
+    assert_same(losses(door, run), expected)
+
+
+def test_a_training_at_its_time_limit_asks_to_go_on(door):  # noqa: F811
+    expected = whole_run(door, 60)
+    run = door.submit("--flavor", "Medium", "--time", "1", door.script(TRAIN.replace("EPOCHS", "60")))
+    assert door.until(run["job_id"], "COMPLETED", seconds=400) == "COMPLETED"
+    assert "asks to be queued again" in door.run("logs", run["job_id"]).stdout
+    assert list(Path(run["folder"], "checkpoints").glob("requeue-*"))
+    assert_same(losses(door, run), expected)
