@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import lumi_moai
 lumi_moai.enable_advanced_parallelization()
 torch.manual_seed(7)
+random.seed(7)
 x, y = torch.randn(24, 6), torch.randn(24, 3)
 mask = (torch.arange(3)[None] <= torch.arange(24)[:, None] % 3).float()
 model = nn.Linear(6, 3).cuda()
@@ -126,14 +127,15 @@ def test_pieces_are_checked_against_the_whole(work):
 
 
 UNFIT = {
-    "for a, b, m in iter(list(loader)): F.mse_loss(model(a), b).backward()": "no backward",
     "other = iter(list(range(9)))\nfor a, b, m in loader: (next(other), F.mse_loss(model(a), b).backward())": "(next)",
     "for a, b, m in loader: F.mse_loss(model(a + torch.randn_like(a)), b).backward()": "random numbers of its own",
-    "for a, b, m in loader: F.mse_loss(model(a), b) if len(b) > 4 else b.backward()": "has no backward",
+    "it = iter(loader)\na, b, m = next(it)\nF.mse_loss(model(a), b).backward()": "not taken by a for loop",
+    "for a, b, m in loader: F.mse_loss(model(a).view(4, 3), b[:4]).backward()": "does not run by itself (RuntimeError",
+    "print(2)\nfor a, b, m in loader: len(b) > 9 and F.mse_loss(model(a), b).backward()": "first turn has no backward",
 }
 
 
-@pytest.mark.parametrize("body", list(UNFIT)[1:3], ids=["next", "random"])
+@pytest.mark.parametrize("body", UNFIT, ids=["next", "random", "no loop", "size", "no backward"])
 def test_a_check_that_cannot_be_made_is_said(work, body):
     run = Run(work, launch(2))
     ranks = run.ranks(submitit(2), run.script(HEAD + body))

@@ -55,7 +55,7 @@ class Micro:
         if self._depth:
             self._inner.add(root)
             return call(*args, **kwargs)
-        if not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() or self.engine.is_repeating:
             return call(*args, **kwargs)
         return self.memory.attempt(lambda pieces: self._compute(pieces, root, call, args, kwargs))
 
