@@ -31,11 +31,12 @@ class Bucket:
 
     def __init__(self, parameters: Sequence[torch.Tensor]) -> None:
         self.parameters = parameters
-        sizes = [parameter.numel() for parameter in parameters]
+        mine = [local(parameter) for parameter in parameters]
+        sizes = [part.numel() for part in mine]
         # One number per parameter more: whether this rank's backward reached it.
-        self.flat = parameters[0].new_zeros(sum(sizes) + len(sizes))
+        self.flat = mine[0].new_zeros(sum(sizes) + len(sizes))
         *parts, self.reached = self.flat.split([*sizes, len(sizes)])
-        self.views = [part.view_as(parameter) for part, parameter in zip(parts, parameters, strict=True)]
+        self.views = [part.view_as(own) for part, own in zip(parts, mine, strict=True)]
         self.missing = 0
         self.work: dist.Work | None = None
         self.divisor = 1
@@ -45,7 +46,8 @@ class Bucket:
         with torch.no_grad():
             grads = [parameter.grad for parameter in self.parameters]
             found = [
-                torch.zeros_like(view) if grad is None else grad for grad, view in zip(grads, self.views, strict=True)
+                torch.zeros_like(view) if grad is None else local(grad)
+                for grad, view in zip(grads, self.views, strict=True)
             ]
             reached = self.flat.new_tensor([grad is not None for grad in grads])
             torch.cat([*(grad.reshape(-1) for grad in found), reached], out=self.flat)
@@ -58,9 +60,9 @@ class Bucket:
         with torch.no_grad():
             for place, (parameter, view) in enumerate(zip(self.parameters, self.views, strict=True)):
                 if parameter.grad is not None:
-                    torch.div(view, self.divisor, out=parameter.grad)
+                    torch.div(view, self.divisor, out=local(parameter.grad))
                 elif self.reached[place] > 0:
-                    parameter.grad = view / self.divisor
+                    parameter.grad = like(view / self.divisor, parameter)
         self.work = None
 
 
@@ -102,7 +104,7 @@ class Gradients:
     def begin(self) -> None:
         """Get ready for one backward."""
         self.refresh()
-        mine = [parameter for parameter in self.parameters if is_whole(parameter)]
+        mine = [parameter for parameter in self.parameters if is_ours(parameter)]
         trained = tuple(parameter.requires_grad for parameter in mine)
         if trained != self._trained:
             self._trained = trained
@@ -119,7 +121,7 @@ class Gradients:
         for bucket in self.buckets:
             bucket.receive()
         if self._late:
-            unique = {id(parameter): parameter for parameter in self.seen.registered() if id(parameter) in self._late}
+            unique = {id(each): each for each in map(layout.now, self.seen.registered()) if id(each) in self._late}
             self._admit(list(unique.values()))
 
     def _admit(self, late: list[torch.Tensor]) -> None:
@@ -139,7 +141,8 @@ class Gradients:
             self._listen(parameter)
 
     def _listen(self, parameter: torch.Tensor) -> None:
-        if is_whole(parameter) and parameter.requires_grad and parameter not in self._heard:
+        parameter = layout.now(parameter)
+        if is_ours(parameter) and parameter.requires_grad and parameter not in self._heard:
             parameter.register_post_accumulate_grad_hook(self._arrived)
             self._heard.add(parameter)
 
@@ -168,8 +171,26 @@ class Gradients:
 
 
 def is_whole(parameter: torch.Tensor) -> bool:
-    """Whether this rank has all of *parameter*; FSDP averages the gradients of what it has spread."""
+    """Whether this rank has all of *parameter*."""
     return not isinstance(layout.now(parameter), DTensor)
+
+
+def is_ours(parameter: torch.Tensor) -> bool:
+    """Whether *parameter* is the same on all data ranks; FSDP averages what it has spread itself."""
+    mine = layout.now(parameter)
+    return not isinstance(mine, DTensor) or mine.device_mesh.mesh_dim_names == ("tp",)
+
+
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    """What of *tensor* is on this rank."""
+    return tensor._local_tensor if isinstance(tensor, DTensor) else tensor
+
+
+def like(part: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+    """*part*, of this rank, spread as *parameter* is."""
+    if not isinstance(parameter, DTensor):
+        return part
+    return DTensor.from_local(part, parameter.device_mesh, parameter.placements, run_check=False)
 
 
 def _parts(parameters: Sequence[torch.Tensor]) -> list[list[torch.Tensor]]:

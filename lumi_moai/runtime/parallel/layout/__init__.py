@@ -3,6 +3,7 @@
 What is here:
 
 blocks     the layers that repeat
+tensor/    matrix products spread over ranks
 recompute  blocks computed again in backward
 precision  bfloat16, and compiled blocks
 shard      one copy spread over ranks (FSDP2)
@@ -19,7 +20,7 @@ from torch.optim import Optimizer
 
 from ....errors import RequestError
 from ..place import Place
-from . import blocks, precision, recompute, repoint, shard
+from . import blocks, precision, recompute, repoint, shard, tensor
 from .repoint import now
 from .spread import Spread, whole
 
@@ -30,6 +31,7 @@ _STEPS: tuple[Step, ...] = (
     lambda root, lists, place: _refuse(place),
     lambda root, lists, place: recompute.apply(lists, place.plan),
     lambda root, lists, place: precision.compiled(lists, place.plan),
+    tensor.apply,
     shard.apply,
 )
 """What is done to a model, in this order."""
@@ -41,8 +43,12 @@ def apply(root: nn.Module, place: Place, optimizers: Iterable[Optimizer] = ()) -
     Raises RequestError for a model that cannot be laid out so.
     """
     lists = blocks.find(root)
+    before = dict(root.named_parameters(remove_duplicate=False))
     for step in _STEPS:
         step(root, lists, place)
+    after = dict(root.named_parameters(remove_duplicate=False))
+    moves = {id(old): (old, after[name]) for name, old in before.items() if old is not after[name]}
+    repoint.lead(moves.values())
     repoint.optimizers(optimizers)
 
 
@@ -70,9 +76,9 @@ def check_backward(place: Place, inputs: Any, *, create_graph: bool) -> None:
 
 def steppers(place: Place) -> list[Callable[..., Any]]:
     """Who takes part in a step of an optimizer, the outermost first."""
-    return [shard.step] if place.plan.dp_shard > 1 else []
+    return [shard.step] if place.plan.dp_shard * place.plan.tp > 1 else []
 
 
 def _refuse(place: Place) -> None:
-    if place.plan.tp > 1 or place.plan.pp > 1:
-        raise RequestError("this layout cannot be had yet")
+    if place.plan.pp > 1:
+        raise RequestError(f"pp={place.plan.pp} cannot be had yet; use --layout fsdp or tp=2")

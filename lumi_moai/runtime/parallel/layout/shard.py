@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map
 from ....errors import RequestError
 from ... import accelerator
 from ..place import Place
-from . import repoint, spread
+from . import spread
 from .spread import Spread, edited, native
 
 _ON_PARTS = frozenset(
@@ -33,20 +33,16 @@ def apply(root: nn.Module, lists: Sequence[Sequence[nn.Module]], place: Place) -
 
     Raises RequestError for a model that cannot be spread.
     """
-    if place.plan.dp_shard == 1 or not _is_here(root, place):
+    if place.plan.dp_shard == 1 or not is_here(root, place):
         return False
     _check(root)
-    before = dict(root.named_parameters(remove_duplicate=False))
-    whole = {each for each in before.values() if not _can_spread(each)}
+    whole = {each for each in root.parameters() if not _can_spread(each)}
     words = {"mesh": _mesh(place), "ignored_params": whole, **_policies(place)}
     reshard = place.plan.reshard
     for block in (block for blocks in lists for block in blocks):
         _shard(block, reshard_after_forward=reshard, **words)
     # The root's own weights are needed again at once, in backward; what calls it without one gives them back.
     _shard(root, reshard_after_forward=False, **words)
-    after = dict(root.named_parameters(remove_duplicate=False))
-    moves = {id(old): (old, after[name]) for name, old in before.items() if old is not after[name]}
-    repoint.lead(moves.values())
     root._get_fsdp_state()._lazy_init()  # now, because the script may call a part of the model first
     return True
 
@@ -149,7 +145,7 @@ def _can_spread(parameter: torch.Tensor) -> bool:
     return parameter.dim() > 0 and parameter.numel() > 0 and parameter.is_floating_point()
 
 
-def _is_here(root: nn.Module, place: Place) -> bool:
+def is_here(root: nn.Module, place: Place) -> bool:
     """Whether *root* is on this rank's device.
 
     Raises RequestError when it is to be trained and is not.

@@ -142,12 +142,12 @@ def answer(func: Function, args: tuple, kwargs: dict[str, Any]) -> Any:  # noqa:
         return _set(func, name, *args)
     if name.startswith("_fused"):  # optimizers, which update each number by itself: torch knows only some of them
         return func(*tree_map(_local, args), **tree_map(_local, kwargs))
+    if name.startswith("_foreach"):
+        return _each(func, args, kwargs)
     if is_fact or _NATIVE[0]:
         return _answer_fact(func, name, args, kwargs)
     if operations.is_maker(name):
         return func(torch.empty(0, dtype=args[0].dtype, device=accelerator.device()), *args[1:], **kwargs)
-    if name.startswith("_foreach"):
-        return _each(func, args, kwargs)
     if operations.is_single(name):
         mine = _aligned(name, args, kwargs)
         if mine is not None:
@@ -308,13 +308,13 @@ def _mark(leaf: Any, origins: Sequence[Origin]) -> Any:
 def _each(func: Function, args: tuple, kwargs: dict[str, Any]) -> Any:
     """An operation on lists of tensors: done apart with the spread ones, the plain ones, and those that meet both."""
     count = len(args[0])
-    kinds: dict[Callable[..., Any], list[int]] = {_natively: [], _plainly: [], _gathered: []}
+    kinds: dict[tuple[Callable[..., Any], Any], list[int]] = {}
     for place in range(count):
         met = [each[place] for each in (*args, *kwargs.values()) if _is_list(each, count)]
-        kinds[_kind(met)].append(place)
+        kinds.setdefault((_kind(met), _mesh_of(met)), []).append(place)
     results: list[Any] = [None] * count
-    for call, places in kinds.items():
-        some = call(func, *_pick(args, kwargs, places, count)) if places else None
+    for (call, _), places in kinds.items():
+        some = call(func, *_pick(args, kwargs, places, count))
         for place, result in zip(places, _whole_numbers(some or []), strict=False):
             results[place] = result
     return None if all(result is None for result in results) else results
@@ -335,6 +335,11 @@ def _whole_numbers(results: Sequence[Any]) -> Sequence[Any]:
 def _kind(met: list[Any]) -> Callable[..., Any]:
     spread = [isinstance(each, DTensor) for each in met if isinstance(each, torch.Tensor) and each.dim() > 0]
     return _plainly if not any(spread) else _natively if all(spread) else _gathered
+
+
+def _mesh_of(met: list[Any]) -> Any:
+    """Torch takes the spread tensors of one mesh in one go."""
+    return next((each._spec.mesh for each in met if isinstance(each, DTensor)), None)
 
 
 def _plainly(func: Function, args: tuple, kwargs: dict[str, Any]) -> Any:

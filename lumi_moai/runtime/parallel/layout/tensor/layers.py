@@ -1,0 +1,164 @@
+"""Layers of which each rank has the weights of a part of the outputs, or of the inputs.
+
+Which of both is a matter of speed only, so the field's names decide it: first layers of a pair have their outputs
+spread and second layers their inputs, so that what is between stays where it is. Other layers in blocks have their
+outputs spread and put together at once.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import nn
+from torch.distributed.tensor import DTensor, Shard
+
+from .....errors import RequestError
+from ...place import Place
+from ..shard import is_here
+from . import columns, moves
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_FIRST = _words(
+    "q k v q_proj k_proj v_proj query key value query_key_value qkv qkv_proj Wqkv wq wk wv q_lin k_lin v_lin c_attn"
+    " in_proj gate up gate_proj up_proj gate_up_proj c_fc fc1 w1 w3 wi wi_0 wi_1 linear1 lin1 fc_in dense_h_to_4h"
+    " intermediate.dense to_q to_k to_v to_qkv"
+)
+"""Layers that open a pair."""
+_SECOND = _words(
+    "o o_proj out_proj c_proj proj out_lin wo w2 down down_proj fc2 linear2 lin2 fc_out dense_4h_to_h output.dense"
+    " attention.dense to_out"
+)
+"""Layers that close a pair."""
+_CLASSES: dict[tuple[type, str], type] = {}
+
+
+class Split(nn.Module):
+    """A layer of which this rank has a part; it is stored, and made again, as what it was."""
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        make, made_of, *rest = super().__reduce_ex__(protocol)
+        own = next(own for (own, _), made in _CLASSES.items() if made is type(self))
+        return (make, tuple(own if part is type(self) else part for part in made_of), *rest)
+
+
+def apply(root: nn.Module, lists: Sequence[Sequence[nn.Module]], place: Place) -> bool:
+    """Spread the layers of *root* over the ranks of tp; True if that was done.
+
+    Raises RequestError for a model in which nothing can be spread.
+    """
+    tp = place.plan.tp
+    if tp == 1 or not is_here(root, place):
+        return False
+    if place.plan.compile:
+        raise RequestError("compile does not go together with tp yet; leave one of both out of --layout")
+    moves.use(place.mesh["tp"])
+    within = {id(module) for blocks in lists for block in blocks for module in block.modules()}
+    found = [(module, kind) for name, module in root.named_modules() if (kind := _kind(name, module, within, tp))]
+    if not found:
+        raise RequestError(
+            f"{type(root).__name__} has no layers that tp={tp} can spread: Linear layers in repeated blocks, or with"
+            f" names such as q_proj, c_fc or fc1, whose sizes {tp} divides; use --layout replicate or fsdp"
+        )
+    shared = _shared(root)
+    for module, kind in found:
+        if id(module.weight) not in shared:
+            _split(module, kind, place)
+    return True
+
+
+def _shared(root: nn.Module) -> set[int]:
+    """Parameters that stand in more than one place: what is tied stays in one piece."""
+    times: dict[int, int] = {}
+    for _, parameter in root.named_parameters(remove_duplicate=False):
+        times[id(parameter)] = times.get(id(parameter), 0) + 1
+    return {key for key, count in times.items() if count > 1}
+
+
+def _kind(name: str, module: nn.Module, within: set[int], tp: int) -> str | None:
+    """What to do with *module*: `first`, `second`, `alone`, or None."""
+    size = _sizes(module)
+    if size is None:
+        return None
+    ends = {".".join(name.split(".")[-count:]) for count in (1, 2)}
+    # A name of two words says more than its last word alone.
+    if ends & _SECOND and size[0] % tp == 0:
+        return "second"
+    if size[1] % tp:
+        return None
+    return "first" if ends & _FIRST else "alone" if id(module) in within else None
+
+
+def _sizes(module: nn.Module) -> tuple[int, int] | None:
+    """Inputs and outputs of a layer that can be spread; None for anything else."""
+    if "weight" not in module._parameters or module.weight is None or module.weight.dim() != 2:
+        return None
+    if type(module) is nn.Linear:
+        return module.in_features, module.out_features
+    if _is_transposed(module):
+        return module.weight.shape[0], module.weight.shape[1]
+    return None
+
+
+def _is_transposed(module: nn.Module) -> bool:
+    """Whether this is the layer of GPT-2 in transformers, whose weight is the other way round."""
+    return any(
+        (each.__module__, each.__name__) == ("transformers.pytorch_utils", "Conv1D") for each in type(module).__mro__
+    )
+
+
+def _split(module: nn.Module, kind: str, place: Place) -> None:
+    axis = (kind == "second") != _is_transposed(module)
+    _spread(module, "weight", int(axis), place)
+    if kind != "second" and module.bias is not None:
+        _spread(module, "bias", 0, place)
+    own = type(module)
+    if (own, kind) not in _CLASSES:
+        body = {"forward": _FORWARDS[kind], "__module__": own.__module__, "__qualname__": own.__qualname__}
+        _CLASSES[own, kind] = type(own.__name__, (Split, own), body)
+    module.__class__ = _CLASSES[own, kind]
+
+
+def _spread(module: nn.Module, name: str, axis: int, place: Place) -> None:
+    mesh, full = place.mesh["tp"], getattr(module, name)
+    with torch.no_grad():
+        mine = full.chunk(mesh.size(), axis)[mesh.get_local_rank()].clone(memory_format=torch.contiguous_format)
+    part = DTensor.from_local(mine, mesh, [Shard(axis)], run_check=False)
+    module._parameters[name] = nn.Parameter(part, requires_grad=full.requires_grad)
+
+
+def _mine(parameter: Any) -> Any:
+    """This rank's numbers, whose gradient goes to the spread parameter; others, and None, as they are."""
+    if not isinstance(parameter, DTensor):
+        return parameter
+    with torch._C.DisableTorchFunctionSubclass():
+        return parameter.to_local()
+
+
+def _weight(module: nn.Module) -> torch.Tensor:
+    mine: torch.Tensor = _mine(module.weight)
+    return mine.t() if _is_transposed(module) else mine
+
+
+def _first(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    whole = moves.copy(columns.together(x))
+    y = F.linear(whole, _weight(module), _mine(module.bias))
+    return columns.mark(y, y.dim() - 1)
+
+
+def _alone(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return columns.together(_first(module, x))
+
+
+def _second(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    weight = _weight(module)
+    y = moves.total(F.linear(columns.aligned(x, weight.shape[1] * moves.ranks()), weight))
+    bias = _mine(module.bias)
+    return y if bias is None else y + bias.to(y.dtype)
+
+
+_FORWARDS: Mapping[str, Callable[..., torch.Tensor]] = {"first": _first, "second": _second, "alone": _alone}

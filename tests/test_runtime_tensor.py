@@ -1,0 +1,181 @@
+"""Models whose matrix products are spread over the ranks of a tp group: the same losses, norms and weights."""
+
+import pytest
+from one_device import plain, same_run
+
+HEAD = """
+import math, sys
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+import lumi_moai
+lumi_moai.enable_advanced_parallelization()
+torch.manual_seed(7)
+tokens = torch.randint(0, 13, (19, 6), generator=torch.Generator().manual_seed(3))
+saved = []
+"""
+
+# 19 rows in batches of 8: the last batch has 3 rows. Norms, clipping, AdamW, a scheduler, evaluation in between.
+TAIL = """
+def train(name, model, loss_of, steps=2):
+    model = model.to("cuda")
+    optim = torch.optim.AdamW(model.parameters(), lr=0.01, eps=1e-3)  # the bias of keys has only rounding
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optim, 12)
+    for epoch in range(2):
+        model.train()
+        for (rows,) in DataLoader(TensorDataset(tokens), batch_size=8, shuffle=True):
+            loss = loss_of(model, rows.to("cuda"))
+            loss.backward()
+            norm = nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+            optim.step()
+            scheduler.step()
+            optim.zero_grad()
+            print(f"{name} loss {loss.item()} norm {norm.item()}")
+        model.eval()
+        with torch.no_grad():
+            total = sum(loss_of(model, rows.to("cuda")).item() * len(rows) for (rows,) in
+                        DataLoader(TensorDataset(tokens), batch_size=5))
+        print(f"{name} held out {total}")
+    return [torch.tensor(p.detach().tolist()) for p in model.parameters()]
+"""
+
+GPT = """
+class Attention(nn.Module):
+    def __init__(self, width, heads):
+        super().__init__()
+        self.c_attn, self.c_proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.n_head, self.n_embd = heads, width
+        self.resid_dropout = nn.Dropout(0.0)
+    def forward(self, x):
+        B, T, C = x.size()
+        q, k, v = self.c_attn(x).split(self.n_embd, dim=2)
+        k = k.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)
+        q = q.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)
+        v = v.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        y = y.transpose(1, 2).contiguous().view(B, T, C)
+        return self.resid_dropout(self.c_proj(y))
+class MLP(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.c_fc, self.gelu, self.c_proj = nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+    def forward(self, x):
+        return self.c_proj(self.gelu(self.c_fc(x)))
+class Block(nn.Module):
+    def __init__(self, width, heads):
+        super().__init__()
+        self.ln_1, self.attn = nn.LayerNorm(width), Attention(width, heads)
+        self.ln_2, self.mlp = nn.LayerNorm(width), MLP(width)
+    def forward(self, x):
+        x = x + self.attn(self.ln_1(x))
+        return x + self.mlp(self.ln_2(x))
+class GPT(nn.Module):
+    def __init__(self, vocabulary=13, width=16, heads=2, depth=2):
+        super().__init__()
+        self.wte, self.wpe = nn.Embedding(vocabulary, width), nn.Embedding(6, width)
+        self.h = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.ln_f, self.lm_head = nn.LayerNorm(width), nn.Linear(width, vocabulary, bias=False)
+        self.wte.weight = self.lm_head.weight
+    def forward(self, x):
+        h = self.wte(x) + self.wpe(torch.arange(x.shape[1], device=x.device))
+        for block in self.h:
+            h = block(h)
+        return self.lm_head(self.ln_f(h))
+def next_token(model, rows):
+    return F.cross_entropy(model(rows)[:, :-1].flatten(0, 1), rows[:, 1:].flatten())
+saved += train("gpt", GPT(), next_token)
+"""
+
+# Grouped queries, rotary embedding, a norm of queries per head, a gate; attention by hand with a mask; one frozen layer.
+LLAMA = """
+class RMSNorm(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+    def forward(self, x):
+        return self.weight * (x.float() * torch.rsqrt(x.float().pow(2).mean(-1, keepdim=True) + 1e-5)).type_as(x)
+def turn(x, cos, sin):
+    left, right = x[..., ::2], x[..., 1::2]
+    return torch.stack((left * cos - right * sin, left * sin + right * cos), dim=-1).flatten(3)
+class Attention(nn.Module):
+    def __init__(self, width, heads, groups):
+        super().__init__()
+        self.heads, self.groups, self.size = heads, groups, width // heads
+        self.wq, self.wk = nn.Linear(width, width, bias=False), nn.Linear(width, groups * self.size, bias=False)
+        self.wv, self.wo = nn.Linear(width, groups * self.size, bias=False), nn.Linear(width, width, bias=False)
+        self.q_norm = RMSNorm(self.size)
+    def forward(self, x, cos, sin, mask):
+        B, T, _ = x.shape
+        q = turn(self.q_norm(self.wq(x).view(B, T, self.heads, self.size)), cos, sin).transpose(1, 2)
+        k = turn(self.wk(x).view(B, T, self.groups, self.size), cos, sin)
+        v = self.wv(x).view(B, T, self.groups, self.size)
+        repeat = self.heads // self.groups
+        k, v = (t[:, :, :, None, :].expand(B, T, self.groups, repeat, self.size).reshape(B, T, -1, self.size)
+                .transpose(1, 2) for t in (k, v))
+        scores = torch.matmul(q, k.transpose(2, 3)) / math.sqrt(self.size)
+        scores = F.softmax((scores + mask).float(), dim=-1).type_as(q)
+        return self.wo(torch.matmul(scores, v).transpose(1, 2).contiguous().view(B, T, -1))
+class FeedForward(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.w1, self.w2 = nn.Linear(width, 24, bias=False), nn.Linear(24, width, bias=False)
+        self.w3 = nn.Linear(width, 24, bias=False)
+    def forward(self, x):
+        return self.w2(F.silu(self.w1(x)) * self.w3(x))
+class Layer(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.attention, self.feed_forward = Attention(width, 4, 2), FeedForward(width)
+        self.attention_norm, self.ffn_norm = RMSNorm(width), RMSNorm(width)
+    def forward(self, x, *rest):
+        x = x + self.attention(self.attention_norm(x), *rest)
+        return x + self.feed_forward(self.ffn_norm(x))
+class Llama(nn.Module):
+    def __init__(self, width=16):
+        super().__init__()
+        self.tok_embeddings = nn.Embedding(13, width)
+        self.layers = nn.ModuleList(Layer(width) for _ in range(2))
+        self.norm, self.output = RMSNorm(width), nn.Linear(width, 13, bias=False)
+        self.layers[0].feed_forward.w3.weight.requires_grad = False
+        angles = torch.outer(torch.arange(6.0), torch.tensor([1.0, 0.1]))[:, None]
+        self.register_buffer("cos", angles.cos(), persistent=False)
+        self.register_buffer("sin", angles.sin(), persistent=False)
+    def forward(self, x):
+        h = self.tok_embeddings(x)
+        mask = torch.full((6, 6), float("-inf"), device=h.device).triu(1)
+        for layer in self.layers:
+            h = layer(h, self.cos, self.sin, mask)
+        return self.output(self.norm(h))
+def next_token(model, rows):
+    return F.cross_entropy(model(rows)[:, :-1].flatten(0, 1), rows[:, 1:].flatten())
+saved += train("llama", Llama(), next_token)
+"""
+
+
+HUGGING_FACE = """
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+def own_loss(model, rows):
+    return model(input_ids=rows, labels=rows).loss
+llama = LlamaConfig(vocab_size=13, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4,
+                    num_key_value_heads=2, max_position_embeddings=8, attn_implementation="sdpa")
+saved += train("hf llama", LlamaForCausalLM(llama), own_loss)
+gpt2 = GPT2Config(vocab_size=13, n_positions=8, n_embd=16, n_layer=2, n_head=2, resid_pdrop=0.0, embd_pdrop=0.0,
+                  attn_pdrop=0.0, attn_implementation="eager")
+saved += train("gpt2", GPT2LMHeadModel(gpt2), own_loss)
+"""
+SAVE = """
+torch.save(saved, sys.argv[1])
+"""
+EVERY = HEAD + TAIL + GPT + LLAMA + HUGGING_FACE + SAVE
+
+
+@pytest.fixture(scope="module")
+def every(tmp_path_factory):
+    """What the script of four transformers prints and saves on one device."""
+    return plain(tmp_path_factory.mktemp("every"), EVERY)
+
+
+@pytest.mark.parametrize(("layout", "count"), [("tp=2", 2), ("tp=2,fsdp", 4), ("tp=2,replicate", 4)])
+def test_transformers_are_spread_with_the_one_device_result(tmp_path, every, layout, count):
+    same_run(tmp_path, EVERY, *every, count, layout=layout)
