@@ -2,6 +2,9 @@
 
 import pytest
 from one_device import plain, same_run
+from runtime_ranks import Run, launch, submitit
+
+from lumi_moai.plan import Layout, Wishes
 
 HEAD = """
 import math, sys
@@ -164,6 +167,82 @@ gpt2 = GPT2Config(vocab_size=13, n_positions=8, n_embd=16, n_layer=2, n_head=2, 
                   attn_pdrop=0.0, attn_implementation="eager")
 saved += train("gpt2", GPT2LMHeadModel(gpt2), own_loss)
 """
+# Dropout everywhere: tp ranks that have the same rows must draw the same, and rank 0 draws what one device would.
+FAMILIES = """
+import copy
+import transformers as hf
+small = {"vocab_size": 13, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
+         "num_attention_heads": 4, "max_position_embeddings": 8}
+def own_loss(model, rows):
+    return model(input_ids=rows, labels=rows).loss
+sdpa, eager = {"attn_implementation": "sdpa"}, {"attn_implementation": "eager"}
+MODELS = {
+    "mistral": lambda: hf.MistralForCausalLM(hf.MistralConfig(**small, num_key_value_heads=2, **eager)),
+    "qwen3": lambda: hf.Qwen3ForCausalLM(hf.Qwen3Config(**small, num_key_value_heads=1, head_dim=4, **sdpa)),
+    "neox": lambda: hf.GPTNeoXForCausalLM(hf.GPTNeoXConfig(**small, attention_dropout=0.1, hidden_dropout=0.1, **eager)),
+    "opt": lambda: hf.OPTForCausalLM(hf.OPTConfig(**{**small, "ffn_dim": 24, "word_embed_proj_dim": 16}, dropout=0.1)),
+    "bert": lambda: hf.BertForMaskedLM(hf.BertConfig(**small, **eager)),
+    "t5": lambda: hf.T5ForConditionalGeneration(hf.T5Config(vocab_size=13, d_model=16, d_kv=4, d_ff=24, num_layers=2,
+                                                            num_heads=4, decoder_start_token_id=0)),
+}
+for name, make in MODELS.items():
+    saved += train(name, make(), own_loss)
+class Encoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.head = nn.Embedding(13, 16), nn.Linear(16, 13)
+        layer = nn.TransformerEncoderLayer(16, 4, 24, dropout=0.1, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2)
+    def forward(self, rows):
+        return self.head(self.encoder(self.embed(rows), src_key_padding_mask=rows == 0))
+def rebuild(model, rows):
+    return F.cross_entropy(model(rows).flatten(0, 1), rows.flatten())
+model = Encoder()
+saved += train("encoder", model, rebuild)
+twin = copy.deepcopy(model)
+for mine, theirs in zip(twin.parameters(), model.parameters()):
+    mine.data.mul_(0.5).add_(theirs.data, alpha=0.5)
+twin.load_state_dict({name: value * 1.5 for name, value in model.state_dict().items()})
+print(f"twin {rebuild(twin, tokens).item()} {rebuild(model, tokens).item()}")
+print([(name, tuple(value.shape)) for name, value in model.state_dict().items()], type(model.encoder.layers[0].linear1))
+"""
+# A pair of layers with things between that know nothing of parts: a sum over them, sorting, functions of the script's own
+# with a backward, edits, layers that take the whole.
+BETWEEN = """
+class Cumulated(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.softmax(-1).cumsum(-1)
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient.flip(-1).cumsum(-1)
+WAYS = {
+    "norm": lambda x: F.layer_norm(x, x.shape[-1:]) * x.std(-1, keepdim=True) + F.normalize(x, dim=-1),
+    "order": lambda x: x.sort(-1).values.roll(1, -1) * torch.linspace(0, 1, x.size(-1)) + x[..., :1],
+    "own": lambda x: Cumulated.apply(x),
+    "halves": lambda x: torch.cat([F.silu(a) * b for a, b in [x.chunk(2, dim=-1), x.chunk(2, dim=-1)]], dim=-1),
+    "shapes": lambda x: x.view(x.shape[0], x.shape[1], 3, 4).transpose(-1, -2).reshape(x.shape).unsqueeze(0)[0],
+    "heads": lambda x: F.softmax(x.unflatten(-1, (4, 3)), dim=-1).mul_(2).flatten(2) + x.mean((0, 1)),
+    "einsum": lambda x: torch.einsum("bti,btj->bij", x, x).sum(1)[:, None] + x.masked_fill(x > 0.5, 0.0),
+    "stack": lambda x: torch.stack([x, x.relu()], dim=1)[:, 1] * F.dropout(x, 0.3) + F.dropout(x.clone(), 0.2, True, True),
+}
+class Pair(nn.Module):
+    def __init__(self, between):
+        super().__init__()
+        self.fc1, self.between, self.fc2 = nn.Linear(16, 12), between, nn.Linear(12, 16)
+        self.scale = nn.Parameter(torch.ones(12))
+    def forward(self, x):
+        return x + self.fc2(self.between(self.fc1(x) * self.scale))
+class Stack(nn.Module):
+    def __init__(self, between):
+        super().__init__()
+        self.embed, self.head = nn.Embedding(13, 16), nn.Linear(16, 13)
+        self.blocks = nn.Sequential(Pair(between), Pair(between))
+    def forward(self, rows):
+        return self.head(self.blocks(self.embed(rows)))
+for name, between in WAYS.items():
+    saved += train(name, Stack(between), lambda model, rows: F.cross_entropy(model(rows).flatten(0, 1), rows.flatten()))
+"""
 SAVE = """
 torch.save(saved, sys.argv[1])
 """
@@ -179,3 +258,49 @@ def every(tmp_path_factory):
 @pytest.mark.parametrize(("layout", "count"), [("tp=2", 2), ("tp=2,fsdp", 4), ("tp=2,replicate", 4)])
 def test_transformers_are_spread_with_the_one_device_result(tmp_path, every, layout, count):
     same_run(tmp_path, EVERY, *every, count, layout=layout)
+
+
+def test_families_with_dropout_are_spread_with_the_one_device_result(tmp_path):
+    text = HEAD + TAIL + FAMILIES + BETWEEN + SAVE
+    same_run(tmp_path, text, *plain(tmp_path, text), 2, layout="tp=2")
+
+
+REFUSED = {
+    "Sequential has no layers that tp=2 can spread": (
+        "tp=2",
+        "nn.Sequential(nn.Embedding(13, 8), nn.LSTM(8, 13))",
+        "lambda model, rows: model(rows)[0].mean()",
+    ),
+    "compile does not go together with tp yet": (
+        "tp=2,compile",
+        "nn.Sequential(nn.Embedding(13, 8), nn.Linear(8, 8))",
+        "lambda model, rows: model(rows).mean()",
+    ),
+    "edits a tensor in place (__setitem__) that is spread over tp=2 ranks": (
+        "tp=2",
+        "nn.ModuleDict({'embed': nn.Embedding(13, 8), 'fc1': nn.Linear(8, 8)})",
+        "edit",
+    ),
+    "asks a tensor for its register_hook that is spread over tp=2 ranks": (
+        "tp=2",
+        "nn.ModuleDict({'embed': nn.Embedding(13, 8), 'fc1': nn.Linear(8, 8)})",
+        "lambda model, rows: model['fc1'](model['embed'](rows)).register_hook(print)",
+    ),
+    "pp=2 cannot be had yet": ("pp=2", "nn.Sequential(nn.Embedding(13, 8), nn.Linear(8, 8))", "edit"),
+}
+
+
+@pytest.mark.parametrize("words", REFUSED)
+def test_what_cannot_be_spread_is_refused_by_name(tmp_path, words):
+    layout, model, loss_of = REFUSED[words]
+    edit = """
+def edit(model, rows):
+    x = model["fc1"](model["embed"](rows))
+    x[..., 0] = 1
+    return x.mean()
+"""
+    run = Run(tmp_path, launch(2), Wishes(layout=Layout.parse(layout), self_check=False))
+    text = HEAD + TAIL + edit + f"train('refused', {model}, {loss_of})"
+    ranks = run.ranks(submitit(2), run.script(text))
+    assert ranks[0].code != 0
+    assert words in ranks[0].err

@@ -70,7 +70,7 @@ def check_backward(place: Place, inputs: Any, *, create_graph: bool) -> None:
 
     Raises RequestError.
     """
-    if place.plan.dp_shard > 1:
+    if place.plan.dp_shard * place.plan.tp > 1:
         shard.check_backward(inputs, create_graph=create_graph)
 
 

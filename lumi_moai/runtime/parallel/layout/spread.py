@@ -6,6 +6,7 @@ number alone work on the parts; all others work on a gathered copy, and what the
 Every rank runs the same script, so all ranks gather together.
 """
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -46,6 +47,17 @@ class Spread(DTensor):
     def __torch_function__(cls, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
         """The answer of the whole tensor to *func*."""
         return answer(func, args, kwargs or {})
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """A copy that is spread likewise."""
+        if id(self) not in memo:
+            with torch._C.DisableTorchFunctionSubclass(), torch.no_grad():
+                made: Any = _wrap(self._local_tensor.clone(), self, self.shape)
+                memo[id(self)] = made.requires_grad_(self.requires_grad)
+            made.__dict__.update(copy.deepcopy(vars(self), memo))
+            made.__class__ = Spread
+            made.grad = copy.deepcopy(self.grad, memo)
+        return memo[id(self)]
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:
         """As torch prints the whole tensor."""

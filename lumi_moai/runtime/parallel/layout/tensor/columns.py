@@ -21,6 +21,12 @@ from . import moves
 Function = Callable[..., Any]
 Rule = Callable[[Function, tuple, dict[str, Any]], Any]
 """Computes a function on parts; `NotImplemented` when that cannot be."""
+_GUARDED: list[Function] = []
+"""torch's own `Function.apply`, once it is replaced."""
+_REFUSED = frozenset(
+    ("data_ptr", "untyped_storage", "storage", "register_hook", "retain_grad", "__cuda_array_interface__", "__dlpack__")
+)
+"""What a copy that is put together cannot stand in for."""
 _AXIS_STRIDE = 999983
 """A prime, so that no view of another axis has the same."""
 
@@ -56,10 +62,18 @@ def mark(part: torch.Tensor, axis: int) -> Columns:
 
 def together(value: Any) -> Any:
     """The whole of *value*, plain; all ranks of the group must call this together."""
-    if not isinstance(value, Columns):
-        return value
-    with torch._C.DisableTorchFunctionSubclass():
-        return moves.joined(value, value._axis)
+    return moves.joined(_plain(value), value._axis) if isinstance(value, Columns) else value
+
+
+def guard() -> None:
+    """From now on an autograd function of somebody else gets whole tensors: torch tells nobody that it is called."""
+    if not _GUARDED:
+        _GUARDED.append(torch.autograd.Function.apply.__func__)
+        torch.autograd.Function.apply = classmethod(_apply)
+
+
+def _apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
+    return _GUARDED[0](cls, *tree_map(together, args), **tree_map(together, kwargs))
 
 
 def aligned(value: torch.Tensor, last: int) -> torch.Tensor:
@@ -93,6 +107,10 @@ def _answer(func: Function, args: tuple, kwargs: dict[str, Any]) -> Any:
             result = rule(func, args, kwargs)
         if result is not NotImplemented:
             return result
+    if name in _REFUSED:
+        raise RequestError(
+            f"the model asks a tensor for its {name} that is spread over tp={moves.ranks()} ranks; use --layout fsdp"
+        )
     if isinstance(args[0], Columns) and (operations.is_in_place(name) or name.startswith(("__set", "_set_"))):
         raise RequestError(
             f"the model edits a tensor in place ({name}) that is spread over tp={moves.ranks()} ranks;"

@@ -5,6 +5,7 @@ spread and second layers their inputs, so that what is between stays where it is
 outputs spread and put together at once.
 """
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -40,6 +41,12 @@ _CLASSES: dict[tuple[type, str], type] = {}
 class Split(nn.Module):
     """A layer of which this rank has a part; it is stored, and made again, as what it was."""
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> nn.Module:
+        made = type(self).__new__(type(self))
+        memo[id(self)] = made
+        vars(made).update(copy.deepcopy(vars(self), memo))
+        return made
+
     def __reduce_ex__(self, protocol: Any) -> Any:
         make, made_of, *rest = super().__reduce_ex__(protocol)
         own = next(own for (own, _), made in _CLASSES.items() if made is type(self))
@@ -57,6 +64,7 @@ def apply(root: nn.Module, lists: Sequence[Sequence[nn.Module]], place: Place) -
     if place.plan.compile:
         raise RequestError("compile does not go together with tp yet; leave one of both out of --layout")
     moves.use(place.mesh["tp"])
+    columns.guard()
     within = {id(module) for blocks in lists for block in blocks for module in block.modules()}
     found = [(module, kind) for name, module in root.named_modules() if (kind := _kind(name, module, within, tp))]
     if not found:
