@@ -94,7 +94,8 @@ torch.save(weights, sys.argv[1])
 @pytest.mark.parametrize("count", [2, 4])
 def test_the_trainer_of_transformers(work, count):
     lines, weights = plain(work, TRAINER)
-    same_run(work, TRAINER, lines, weights, count)
+    _, ranks = same_run(work, TRAINER, lines, weights, count)
+    assert f"over {count} ranks: global batch 4" in ranks[0].err
 
 
 SFT = (
@@ -136,7 +137,8 @@ torch.save(weights, sys.argv[1])
 
 def test_the_sft_trainer_of_trl(work):
     lines, weights = plain(work, SFT)
-    same_run(work, SFT, lines, weights, 2)
+    _, ranks = same_run(work, SFT, lines, weights, 2)
+    assert "over 2 ranks: global batch 4" in ranks[0].err
 
 
 ACCELERATE = (
@@ -185,7 +187,8 @@ torch.save([parameter.detach() for parameter in accelerator.unwrap_model(model).
 
 def test_a_loop_of_accelerate(work):
     lines, weights = plain(work, ACCELERATE)
-    same_run(work, ACCELERATE, lines, weights, 2)
+    _, ranks = same_run(work, ACCELERATE, lines, weights, 2)
+    assert "over 2 ranks: global batch 5" in ranks[0].err
 
 
 LIGHTNING = (
@@ -273,7 +276,8 @@ torch.save(weights, sys.argv[1])
 def test_the_trainer_of_lightning(work, name):
     script = LIGHTNING.replace("NAME", name)
     lines, weights = plain(work, script.replace("DEVICE", "'cpu'"))
-    same_run(work, script.replace("DEVICE", "'gpu'"), lines, weights, 2)
+    _, ranks = same_run(work, script.replace("DEVICE", "'gpu'"), lines, weights, 2)
+    assert "over 2 ranks: global batch 4" in ranks[0].err
 
 
 # Written for one device, without the line: `--parallel auto` must find it one, also where Slurm's variables say otherwise.

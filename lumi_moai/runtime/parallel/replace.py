@@ -16,7 +16,7 @@ from torch.nn.modules.module import (
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from . import batchnorm, draws, losses
+from . import batchnorm, draws, losses, roots
 from .resume import watch
 from .seen import Seen
 
@@ -99,7 +99,8 @@ def _saving(own: Callable[..., None], seen: Seen) -> Callable[..., None]:
     def save(obj: object, f: Any, *args: Any, **kwargs: Any) -> None:
         named = isinstance(f, (str, os.PathLike))
         if not seen.engine or not named or seen.engine.rank == 0:
-            own(obj, f, *args, **kwargs)
+            with roots.as_made():
+                own(obj, f, *args, **kwargs)
         if seen.engine and named:
             dist.barrier()
 

@@ -5,9 +5,11 @@ A root gets a class of its own, of the same name, made from the script's; an ins
 """
 
 import copyreg
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
+from weakref import WeakSet
 
 from torch import nn
 
@@ -15,6 +17,7 @@ Call = Callable[..., Any]
 Caller = Callable[[nn.Module, Call, tuple, dict[str, Any]], Any]
 """Takes part in a call of a root: given the root, what to call, and its arguments."""
 _CLASSES: dict[type, type] = {}
+_ADOPTED: WeakSet[nn.Module] = WeakSet()
 
 
 def adopt(root: nn.Module, caller: Caller) -> None:
@@ -26,6 +29,20 @@ def adopt(root: nn.Module, caller: Caller) -> None:
         body = {"__call__": _called(caller, own), "__module__": own.__module__, "__qualname__": own.__qualname__}
         _CLASSES[own] = type(own.__name__, (Adopted, own), body)
     root.__class__ = _CLASSES[own]
+    _ADOPTED.add(root)
+
+
+@contextmanager
+def as_made() -> Iterator[None]:
+    """Within this the roots have the classes that the script gave them: a file must hold nothing of ours."""
+    swapped = [(root, type(root)) for root in _ADOPTED if type(root) in _CLASSES.values()]
+    for root, adopted in swapped:
+        root.__class__ = _own_class(adopted)
+    try:
+        yield
+    finally:
+        for root, adopted in swapped:
+            root.__class__ = adopted
 
 
 class Adopted(nn.Module):
