@@ -15,7 +15,7 @@ from ... import planner
 from ...plan import Layout
 from .. import accelerator, group
 from ..here import Here
-from . import draws, first_call, layout, losses, place, roots
+from . import draws, first_call, layout, losses, place, roots, under_way
 from .ahead import Ahead, News
 from .announce import announce
 from .at_hand import AtHand
@@ -227,20 +227,24 @@ class Engine:
         roots = (tensors,) if torch.is_tensor(tensors) else tuple(tensors)
         values = [_start_value(root, share) for root in roots]
         self.gradients.begin()
+        with self.gradients.early(under_way.only(roots, seeds, args, kwargs)):
+            self._go_back(own, roots, _seeds([under_way.plain(root) for root in roots], seeds, share), *args, **kwargs)
+            self.gradients.finish()
+        for root, value in zip(roots, values, strict=True):
+            _settle_value(root, value)
+        self.settle()
+        self.self_check.went_back(roots)
+
+    def _go_back(self, own: Callable[..., None], roots: Sequence[torch.Tensor], *args: Any, **kwargs: Any) -> None:
         self.micro.memory.begin_backward()
         self.in_backward = True
         try:
-            own(roots, _seeds(roots, seeds, share), *args, **kwargs)
+            own([under_way.plain(root) for root in roots], *args, **kwargs)
         except torch.OutOfMemoryError as full:
             self.micro.memory.recover(roots, full)
         finally:
             self.in_backward = False
             self.micro.memory.forget()
-        self.gradients.finish()
-        for root, value in zip(roots, values, strict=True):
-            _settle_value(root, value)
-        self.settle()
-        self.self_check.went_back(roots)
 
     def check_grad(self, inputs: Any, *, create_graph: bool) -> None:
         """Refuse a `torch.autograd.grad` of the script that would give a part of a gradient.

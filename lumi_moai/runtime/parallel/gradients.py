@@ -6,7 +6,8 @@ same buckets in the same order in every backward, whichever parameters their row
 """
 
 import gc
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,8 +16,9 @@ from torch.distributed.tensor import DTensor
 
 from ...errors import RequestError
 from .. import accelerator, group
-from . import layout
+from . import layout, under_way
 from .known import Known
+from .under_way import Sums
 
 if TYPE_CHECKING:
     from .seen import Seen
@@ -39,7 +41,7 @@ class Bucket:
         self.views = [part.view_as(own) for part, own in zip(parts, mine, strict=True)]
         self.missing = 0
         self.work: dist.Work | None = None
-        self.divisor = 1
+        self.divisor: int | torch.Tensor = 1
 
     def send(self) -> None:
         """Start the average of what the gradients are now."""
@@ -53,11 +55,13 @@ class Bucket:
             torch.cat([*(grad.reshape(-1) for grad in found), reached], out=self.flat)
         self.work, self.divisor = group.start_average(self.flat)
 
-    def receive(self) -> None:
-        """Wait for the average and make it the gradient; what no rank reached keeps having none."""
+    def receive(self, correction: torch.Tensor | None = None) -> None:
+        """Wait for the average and make it, times *correction*, the gradient; what no rank reached stays without."""
         if self.work is not None:
             self.work.wait()
         with torch.no_grad():
+            if correction is not None:
+                self.divisor = self.divisor / correction.to(self.flat.device)
             for place, (parameter, view) in enumerate(zip(self.parameters, self.views, strict=True)):
                 if parameter.grad is not None:
                     torch.div(view, self.divisor, out=local(parameter.grad))
@@ -79,6 +83,8 @@ class Gradients:
         self._heard = Known()
         self._late: set[int] = set()
         self._sent = 0
+        self._early: Sums | None = None
+        self._correction: torch.Tensor | None = None
         self._optimizers = 0
         self._trained: tuple[bool, ...] = ()
 
@@ -115,11 +121,35 @@ class Gradients:
             bucket.missing = len(bucket.parameters)
         self._sent = 0
 
+    @contextmanager
+    def early(self, sums: Sums | None) -> Iterator[None]:
+        """Let the backward inside begin before *sums* are there; when it cannot, wait for all sums first.
+
+        The correction at the end is for all of a gradient, so there must be none yet, and none that others average.
+        """
+        self._early = sums if sums is not None and self._are_new() else None
+        if self._early is None:
+            under_way.arrive()
+            yield
+            return
+        self._early.is_early = True
+        try:
+            yield
+        finally:
+            self._early.is_early = False
+            self._early = None
+
+    def _are_new(self) -> bool:
+        every = [*self.parameters, *self.seen.registered()]
+        return all(is_whole(parameter) for parameter in every) and all(parameter.grad is None for parameter in every)
+
     def finish(self) -> None:
         """Send what is left after one backward, and make the averages the gradients."""
         self._send(len(self.buckets))
+        self._correction = self._early.correction() if self._early is not None else None
+        under_way.arrive()
         for bucket in self.buckets:
-            bucket.receive()
+            bucket.receive(self._correction)
         if self._late:
             unique = {id(each): each for each in map(layout.now, self.seen.registered()) if id(each) in self._late}
             self._admit(list(unique.values()))
@@ -131,7 +161,7 @@ class Gradients:
         for part in _parts(late):
             bucket = Bucket(part)
             bucket.send()
-            bucket.receive()
+            bucket.receive(self._correction)
 
     def _fill_buckets(self, parameters: Sequence[torch.Tensor]) -> None:
         self.buckets = [Bucket(part) for part in _parts(parameters)]

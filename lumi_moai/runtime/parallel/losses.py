@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from .. import group
+from . import under_way
 from .known import Known
 from .share import Share
 
@@ -73,8 +74,13 @@ def is_marked(scalar: torch.Tensor) -> bool:
     return scalar in _GLOBAL
 
 
-def of_all_ranks(own: torch.Tensor, count: torch.Tensor | float | None, share: Share) -> torch.Tensor:
-    """The sum of *own* over ranks, over that of *count*; without a count, the sum."""
+def of_all_ranks(
+    own: torch.Tensor, count: torch.Tensor | float | None, share: Share, before: under_way.Counts | None = None
+) -> torch.Tensor:
+    """The sum of *own* over ranks, over that of *count*; without a count, the sum.
+
+    *before*, what this loss was divided by last, allows the loss to be under way for a while.
+    """
     if _COLLECTORS:
         return _COLLECTORS[-1](own, count)
     with torch.no_grad():  # not detach(), which is ours and would ask all ranks
@@ -82,6 +88,8 @@ def of_all_ranks(own: torch.Tensor, count: torch.Tensor | float | None, share: S
         mine = torch.stack([own.double(), counts.double()])
     if share.rows == 0:
         mine = torch.zeros_like(mine)  # a stand-in row counts for nothing
+    if before is not None and own.requires_grad and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        return mark(under_way.begin(own, mine, share, None if count is None else before))
     sums, counted = group.total(mine)
     divisor = torch.ones_like(counted) if count is None else counted
     factor = torch.zeros_like(divisor) if share.rows == 0 else 1 / (divisor * share.weight)
@@ -93,6 +101,7 @@ def globalised(
 ) -> Callable[..., Any]:
     """The loss *function*, over the global batch whenever the batch at hand was cut."""
     signature = inspect.signature(function)
+    before = under_way.Counts()
     within: list[None] = []  # torch calls the loss by its name once more when a torch function mode is at work
 
     @functools.wraps(function)
@@ -113,7 +122,7 @@ def globalised(
             own = function(**{**words, "reduction": "sum"})
         finally:
             within.clear()
-        return of_all_ranks(own, None if reduction == "sum" else count(words), mine)
+        return of_all_ranks(own, None if reduction == "sum" else count(words), mine, before)
 
     return over_ranks
 
