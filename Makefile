@@ -45,7 +45,7 @@ golden: $(VENV)/ready
 	git --no-pager diff --stat -- tests/golden
 
 bench: $(VENV)/ready
-	$(BIN)/python tests/bench/commands.py
+	$(BIN)/python tests/bench
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,8 +1,4 @@
-"""The figures that we hold ourselves to. Ratios, each measured in one run on one machine; absolute times mean little.
-
-`make bench` prints every figure with its bound and ends with 1 when one is missed. Not a test: a busy machine would
-make it fail for no reason of ours.
-"""
+"""The commands: how fast the door opens, and what a thousand jobs and a log of 1 GB cost."""
 
 import json
 import os
@@ -10,7 +6,6 @@ import resource
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -145,19 +140,8 @@ PEAK = (
 )
 
 
-def main():
-    missed = 0
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        env = world(folder)
-        for part in (door, status, array, collect):
-            for what, value, bound in part(folder, env):
-                held = bound is None or value <= bound
-                missed += not held
-                limit = "" if bound is None else f"at most {bound:g}"
-                print(f"{'ok  ' if held else 'MISS'}  {what:55}  {value:8.3f}  {limit}", flush=True)
-    sys.exit(bool(missed))
-
-
-if __name__ == "__main__":
-    main()
+def figures(folder):
+    env = world(folder)
+    for part in (door, status, array, collect):
+        for what, value, bound in part(folder, env):
+            yield what, value, ("at most", bound) if bound is not None else ("no bound", 0)

@@ -6,6 +6,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -63,7 +64,8 @@ def ours(folder, count, size, layout=""):
     """Our ranks of the bare script."""
     run = folder / f"run-{count}-{size}-{layout}"
     (run / "code").mkdir(parents=True)
-    job = {"launch": launch(count).as_json(), "parallel": Wishes(mode="auto", layout=Layout.parse(layout)).as_json()}
+    wishes = Wishes(mode="auto", layout=Layout.parse(layout), self_check=False, checkpoint="off")
+    job = {"launch": launch(count).as_json(), "parallel": wishes.as_json()}
     (run / "job.json").write_text(json.dumps(job))
     command = [sys.executable, "-m", "lumi_moai.runtime", "--run", str(run), "--", str(SCRIPTS / "bare.py")]
     return Ranks([command] * count, submitit(count), size)
@@ -102,6 +104,42 @@ def speed(mine, theirs, *, turns, steps):
         walls.append(their_wall / wall)
         cpus.append(their_cpu / cpu)
     return statistics.median(walls), statistics.median(cpus), walls
+
+
+def started(ranks_of, *args):
+    """Seconds until every rank of a run stands before its first step."""
+    began = time.perf_counter()
+    run = ranks_of(*args)
+    took = time.perf_counter() - began
+    run.end()
+    return took
+
+
+def start_up(folder, turns=3):
+    """Seconds that our start of 4 ranks takes more than 4 bare scripts started at once: the median of pairs."""
+    more = [
+        started(ours, folder / f"start-{turn}", 4, "small") - started(by_hand, "bare.py", 4, "small")
+        for turn in range(turns)
+    ]
+    return statistics.median(more)
+
+
+PEERS = (
+    # peer, ranks, our layout, at least
+    ("ddp.py", 2, "replicate", 0.98),
+    ("accelerated.py", 2, "replicate", 1.0),
+    ("fsdp2.py", 2, "fsdp", 0.98),
+    ("bare.py", 1, "", 0.99),  # on the CPU, where there is no device
+)
+
+
+def figures(folder):
+    for peer, count, layout, bound in PEERS:
+        with side_by_side(ours(folder / peer, count, "large", layout), by_hand(peer, count, "large")) as pair:
+            wall, cpu, _ = speed(*pair, turns=40, steps=3)
+        yield f"our tokens/s / those of {peer}, {count} rank(s)", wall, ("at least", bound)
+        yield f"the same in tokens per CPU second, {peer}", cpu, ("no bound", 0)
+    yield "seconds to start 4 ranks, more than of the bare script", start_up(folder), ("at most", 1.0)
 
 
 if __name__ == "__main__":  # one pair, for looking closer: training.py ddp.py 2 small "" 20 10
