@@ -44,7 +44,7 @@ class Split(nn.Module):
     def __deepcopy__(self, memo: dict[int, Any]) -> nn.Module:
         made = type(self).__new__(type(self))
         memo[id(self)] = made
-        vars(made).update(copy.deepcopy(vars(self), memo))
+        made.__dict__.update(copy.deepcopy(vars(self), memo))
         return made
 
     def __reduce_ex__(self, protocol: Any) -> Any:
