@@ -148,6 +148,8 @@ class Engine:
 
     def say_once(self, topic: str, sentence: str) -> None:
         """Say *sentence* in the log, on rank 0, once for each *topic*."""
+        if self.self_check.is_running:  # which is silent, so it would be said to nobody
+            return
         if self.rank == 0 and topic not in self._said:
             print(f"lumi-moai: {sentence}", file=sys.stderr)
         self._said.add(topic)
