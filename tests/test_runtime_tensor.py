@@ -222,7 +222,7 @@ WAYS = {
     "own": lambda x: Cumulated.apply(x),
     "halves": lambda x: torch.cat([F.silu(a) * b for a, b in [x.chunk(2, dim=-1), x.chunk(2, dim=-1)]], dim=-1),
     "shapes": lambda x: x.view(x.shape[0], x.shape[1], 3, 4).transpose(-1, -2).reshape(x.shape).unsqueeze(0)[0],
-    "heads": lambda x: F.softmax(x.unflatten(-1, (4, 3)), dim=-1).mul_(2).flatten(2) + x.mean((0, 1)),
+    "heads": lambda x: (F.softmax(x.unflatten(-1, (4, 3)), dim=-1) + 1).mul_(2).flatten(2) + x.mean((0, 1)),
     "einsum": lambda x: torch.einsum("bti,btj->bij", x, x).sum(1)[:, None] + x.masked_fill(x > 0.5, 0.0),
     "stack": lambda x: torch.stack([x, x.relu()], dim=1)[:, 1] * F.dropout(x, 0.3) + F.dropout(x.clone(), 0.2, True, True),
 }
@@ -303,4 +303,4 @@ def edit(model, rows):
     text = HEAD + TAIL + edit + f"train('refused', {model}, {loss_of})"
     ranks = run.ranks(submitit(2), run.script(text))
     assert ranks[0].code != 0
-    assert words in ranks[0].err
+    assert words in "".join(rank.err for rank in ranks)
