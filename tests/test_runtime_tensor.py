@@ -226,6 +226,13 @@ WAYS = {
     "einsum": lambda x: torch.einsum("bti,btj->bij", x, x).sum(1)[:, None] + x.masked_fill(x > 0.5, 0.0),
     "stack": lambda x: torch.stack([x, x.relu()], dim=1)[:, 1] * F.dropout(x, 0.3) + F.dropout(x.clone(), 0.2, True, True),
 }
+def halve(x):
+    if not x.requires_grad:
+        return x.sin()
+    x.register_hook(lambda gradient: gradient / 2)
+    x.register_hook(lambda gradient: gradient - gradient.mean(-1, keepdim=True))
+    return x.sin()
+WAYS["hooks"] = halve
 class Pair(nn.Module):
     def __init__(self, between):
         super().__init__()
@@ -281,10 +288,10 @@ REFUSED = {
         "nn.ModuleDict({'embed': nn.Embedding(13, 8), 'fc1': nn.Linear(8, 8)})",
         "edit",
     ),
-    "asks a tensor for its register_hook that is spread over tp=2 ranks": (
+    "asks a tensor for its data_ptr that is spread over tp=2 ranks": (
         "tp=2",
         "nn.ModuleDict({'embed': nn.Embedding(13, 8), 'fc1': nn.Linear(8, 8)})",
-        "lambda model, rows: model['fc1'](model['embed'](rows)).register_hook(print)",
+        "lambda model, rows: model['fc1'](model['embed'](rows)).data_ptr()",
     ),
     "pp=2 cannot be had yet": ("pp=2", "nn.Sequential(nn.Embedding(13, 8), nn.Linear(8, 8))", "edit"),
 }

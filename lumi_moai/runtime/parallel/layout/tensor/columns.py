@@ -24,7 +24,7 @@ Rule = Callable[[Function, tuple, dict[str, Any]], Any]
 _GUARDED: list[Function] = []
 """torch's own `Function.apply`, once it is replaced."""
 _REFUSED = frozenset(
-    ("data_ptr", "untyped_storage", "storage", "register_hook", "retain_grad", "__cuda_array_interface__", "__dlpack__")
+    ("data_ptr", "untyped_storage", "storage", "retain_grad", "__cuda_array_interface__", "__dlpack__")
 )
 """What a copy that is put together cannot stand in for."""
 _AXIS_STRIDE = 999983
@@ -319,6 +319,28 @@ def _dropout(func: Function, args: tuple, kwargs: dict[str, Any]) -> Any:
     return mark(value.mul_(mine) if words.get("inplace") else value * mine, value._axis)
 
 
+def _hooked(func: Function, args: tuple, kwargs: dict[str, Any]) -> Any:
+    """A hook on the gradient, which gets it as what it is: a part that answers as the whole."""
+    value, hook = (*args, *kwargs.values())
+    axis = value._axis
+
+    def part(gradient: torch.Tensor) -> Any:
+        changed = hook(mark(gradient.view_as(gradient), axis))
+        return (
+            None
+            if changed is None
+            else _plain(changed)
+            if _is_along(changed, axis)
+            else moves.part(together(changed), axis)
+        )
+
+    return func(value, part)
+
+
+def _is_along(value: torch.Tensor, axis: int) -> bool:
+    return isinstance(value, Columns) and value._axis == axis
+
+
 def _table(*entries: tuple[Rule, str]) -> Mapping[str, Rule]:
     return {name: rule for rule, names in entries for name in names.split()}
 
@@ -348,4 +370,5 @@ _RULES = _table(
     ),
     (_glued, "cat concat stack"),
     (_dropout, "dropout"),
+    (_hooked, "register_hook"),
 )
