@@ -183,6 +183,7 @@ def _meet_moai() -> None:
     me = here()
     if me is not None and me.wishes.mode != "script":
         parallel.answer_to_moai()
+        parallel.watch_files()
 
 
 def _farewell(me: Here, meeting: Meeting, code: int) -> None:

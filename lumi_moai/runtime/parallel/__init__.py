@@ -21,6 +21,7 @@ Every rank runs the whole script. What makes them one device:
     moreh      MoAI's names for the one line
     already    what a script that is distributed by itself may not do as well
     need       which torch it takes
+    files/     what the script reads and writes: rank 0's files are the script's
     one_device what a script means by `cuda:0`
 
 The functions of torch are replaced right after torch is imported, so that a script's
@@ -32,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 from ...plan import Layout
 from ..here import here
 from . import moreh, need, options
+from .files import removing, writing
 
 if TYPE_CHECKING:
     from .seen import Seen
@@ -67,6 +69,12 @@ def install() -> None:
 def answer_to_moai() -> None:
     """Let the script import MoAI's driver; called once in a rank, before the script."""
     moreh.install_package(is_on)
+
+
+def watch_files() -> None:
+    """Have a say in which files are written; called once in a rank, before the script."""
+    writing.install()
+    removing.install()
 
 
 def is_on() -> bool:
@@ -117,6 +125,7 @@ def _start(layout: Layout) -> None:
     agree_on_chance()
     seen.engine = Engine(me, seen, layout)
     seen.engine.gradients.refresh()
+    writing.begin(me.ranks.rank, me.ranks.world_size, me.run)
     seen.engine.await_call()
     if me.wishes.checkpoint != "off":
         seen.engine.save_and_resume()

@@ -46,6 +46,7 @@ class Engine:
         """What the command line and the script's one line ask for; the command line wins."""
         self.place: Place | None = None
         """Set by `settle`, when training begins."""
+        self._birth: Place | None = None
         self.meter = Meter(me.run, self.rank, me.launch.peak_tflops)
         self.callers: list[roots.Caller] = [self.meter.caller]
         """Who takes part in a call of the script's models, the outermost first."""
@@ -121,6 +122,24 @@ class Engine:
                 self.seen.laid_out.update(root.modules())
         roots.adopt(root, self.call)
         self.gradients.refresh(again=True)
+
+    @property
+    def shards(self) -> bool:
+        """Whether some rank has less than all of a model."""
+        return self.place is not None and self.place.plan.shards
+
+    def place_of_birth(self) -> Place | None:
+        """Where a new parameter is cut at once; None if models are laid out when training begins only."""
+        if self.place is None and self.may_shard and self._birth is None:
+            self._birth = place.find(planner.choose(self.layout, self._scale()), self.rank)
+        here = self.place or self._birth
+        spreads = here is not None and here.plan.dp_shard > 1 and here.plan.tp == here.plan.pp == 1
+        return here if spreads else None
+
+    @property
+    def may_shard(self) -> bool:
+        """The same, or the user asked for it and training has not begun."""
+        return self.shards or self.layout.data in ("shard", "hybrid")
 
     def step(self, optimizer: Optimizer, own: roots.Call, args: tuple, kwargs: dict[str, Any]) -> Any:
         """One step of an optimizer of the script."""

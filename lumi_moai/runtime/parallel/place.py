@@ -24,6 +24,12 @@ class Place:
     """The ranks that have the other parts; None for all ranks of the job."""
 
     @property
+    def spread_mesh(self) -> DeviceMesh:
+        """The ranks that hold parts of one copy, and, if there are several copies, those that hold the same part."""
+        both = self.plan.dp_replicate > 1
+        return self.mesh["dp_replicate", "dp_shard"] if both else self.mesh["dp_shard"]
+
+    @property
     def data_ranks(self) -> int:
         """Among how many a batch is shared out."""
         return self.plan.data_ranks

@@ -2,13 +2,11 @@
 
 import functools
 import inspect
-import os
 from collections.abc import Callable, Iterator
 from types import MethodType
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch.nn.modules.module import (
     register_module_module_registration_hook,
     register_module_parameter_registration_hook,
@@ -16,7 +14,8 @@ from torch.nn.modules.module import (
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from . import batchnorm, draws, losses, roots
+from . import batchnorm, draws, losses
+from .files import hooks
 from .resume import watch
 from .seen import Seen
 
@@ -29,7 +28,7 @@ def install(seen: Seen) -> None:
     for name in ("item", "tolist", "__float__", "detach"):
         setattr(torch.Tensor, name, _reading(getattr(torch.Tensor, name), seen))
     watch.install(seen)
-    torch.save = _saving(torch.save, seen)
+    hooks.install(seen)
     Optimizer.add_param_group = _adopting(Optimizer.add_param_group, seen)
     torch.nn.Module.train = _switching(torch.nn.Module.train, seen)
     register_module_parameter_registration_hook(lambda module, _, parameter: seen.note_parameter(module, parameter))
@@ -90,21 +89,6 @@ def _say_counted(seen: Seen) -> None:
         seen.engine.say_once(
             "count", "a count read while a batch is shared out, such as (out == y).sum().item(), is of this rank's rows"
         )
-
-
-def _saving(own: Callable[..., None], seen: Seen) -> Callable[..., None]:
-    """Into a named file rank 0 writes, and all wait for it; into anything else each rank writes for itself."""
-
-    @functools.wraps(own)
-    def save(obj: object, f: Any, *args: Any, **kwargs: Any) -> None:
-        named = isinstance(f, (str, os.PathLike))
-        if not seen.engine or not named or seen.engine.rank == 0:
-            with roots.as_made():
-                own(obj, f, *args, **kwargs)
-        if seen.engine and named:
-            dist.barrier()
-
-    return save
 
 
 def _adopting(own: Callable[..., None], seen: Seen) -> Callable[..., None]:

@@ -49,11 +49,15 @@ class Adopted(nn.Module):
     """A root; it is stored, and made again, as what it was."""
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        make, made_of, *rest = super().__reduce_ex__(protocol)
-        own = _own_class(type(self))
-        if make is copyreg.__newobj__:  # type: ignore[attr-defined]  # pickle refuses it for any class but type(self)
-            return (copyreg._reconstructor, (own, object, None), *rest)  # type: ignore[attr-defined]
-        return (make, tuple(own if part is type(self) else part for part in made_of), *rest)
+        return as_class(_own_class(type(self)), super().__reduce_ex__(protocol))
+
+
+def as_class(own: type, reduced: Any) -> tuple:
+    """*reduced*, what `__reduce_ex__` says of a module, as it would be for a module of the class *own*."""
+    make, made_of, *rest = reduced
+    if make is copyreg.__newobj__:  # type: ignore[attr-defined]  # pickle refuses it for any class but the module's
+        return (copyreg._reconstructor, (own, object, None), *rest)  # type: ignore[attr-defined]
+    return (make, tuple(own if isinstance(each, type) and issubclass(each, own) else each for each in made_of), *rest)
 
 
 def _own_class(adopted: type) -> type:

@@ -31,6 +31,10 @@ _TOTALS = _words("sum mean norm vector_norm linalg_vector_norm")
 """Operations whose result over the parts is a single number."""
 
 
+_DRAWS = _words("normal_ uniform_ random_ bernoulli_ exponential_ log_normal_ cauchy_ geometric_")
+"""What fills a tensor with random numbers, whatever was in it."""
+
+
 def name_of(function: Callable[..., Any]) -> tuple[str, bool]:
     """The name of *function*, and whether it only asks for facts; `data` when it reads a property, `_set_data` else."""
     name = getattr(function, "__name__", "")
@@ -38,6 +42,11 @@ def name_of(function: Callable[..., Any]) -> tuple[str, bool]:
         field = getattr(getattr(function, "__self__", None), "__name__", "")
         return (field, field not in _VIEWS) if name == "__get__" else (f"_set_{field}", True)
     return name, name in _FACTS
+
+
+def fills(function: Callable[..., Any], name: str) -> bool:
+    """Whether *function*, called *name*, gives a tensor new numbers whatever was in it."""
+    return name in _DRAWS or getattr(function, "__module__", "") == "torch.nn.init"
 
 
 def is_maker(name: str) -> bool:

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map
 from ....errors import RequestError
 from ... import accelerator
 from ..place import Place
-from . import spread
+from . import born, spread
 from .spread import Spread, edited, native
 
 _ON_PARTS = frozenset(
@@ -36,13 +36,14 @@ def apply(root: nn.Module, lists: Sequence[Sequence[nn.Module]], place: Place) -
     if place.plan.dp_shard == 1 or not is_here(root, place):
         return False
     _check(root)
-    whole = {each for each in root.parameters() if not _can_spread(each)}
-    words = {"mesh": _mesh(place), "ignored_params": whole, **_policies(place)}
-    reshard = place.plan.reshard
-    for block in (block for blocks in lists for block in blocks):
-        _shard(block, reshard_after_forward=reshard, **words)
-    # The root's own weights are needed again at once, in backward; what calls it without one gives them back.
-    _shard(root, reshard_after_forward=False, **words)
+    with born.set_aside(root, on_host=place.plan.offload):
+        whole = {each for each in root.parameters() if not born.can_spread(each)}
+        words = {"mesh": place.spread_mesh, "ignored_params": whole, **_policies(place)}
+        reshard = place.plan.reshard
+        for block in (block for blocks in lists for block in blocks):
+            _shard(block, reshard_after_forward=reshard, **words)
+        # The root's own weights are needed again at once, in backward; what calls it without one gives them back.
+        _shard(root, reshard_after_forward=False, **words)
     root._get_fsdp_state()._lazy_init()  # now, because the script may call a part of the model first
     return True
 
@@ -127,22 +128,12 @@ def _is_trained_view(leaf: Any) -> bool:
     return isinstance(leaf, torch.Tensor) and leaf.requires_grad and leaf._is_view()
 
 
-def _mesh(place: Place) -> Any:
-    both = place.plan.dp_replicate > 1
-    return place.mesh["dp_replicate", "dp_shard"] if both else place.mesh["dp_shard"]
-
-
 def _policies(place: Place) -> dict[str, Any]:
     # Weights travel in float32 also when matrix products are in bfloat16 (precision.in_bfloat16): norms and biases in
     # bfloat16 meet float32 buffers and activations of the script, and torch refuses to mix them.
     return {
         "offload_policy": CPUOffloadPolicy(pin_memory=accelerator.is_gpu()) if place.plan.offload else OffloadPolicy()
     }
-
-
-def _can_spread(parameter: torch.Tensor) -> bool:
-    """A number by itself, and what is no number with a point, stays whole on every rank."""
-    return parameter.dim() > 0 and parameter.numel() > 0 and parameter.is_floating_point()
 
 
 def is_here(root: nn.Module, place: Place) -> bool:

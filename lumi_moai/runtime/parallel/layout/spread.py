@@ -31,6 +31,8 @@ _REFUSED = {
     "__dlpack__": "its address",
 }
 _NATIVE = [False]
+BIRTHPLACE = [torch.device("cpu")]
+"""Where the script made its last parameter: its random numbers come from there."""
 _EDITS = [0]
 """How often spread tensors have been edited; views of gathered copies follow."""
 ON_EDIT: list[Callable[[], None]] = []
@@ -66,6 +68,19 @@ class Spread(DTensor):
     def __format__(self, spec: str) -> str:
         """As torch formats the whole tensor."""
         return format(_like_parameter(self), spec)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """A copy of this rank's part; what shares memory goes on to share it."""
+        if id(self) not in memo:
+            with torch._C.DisableTorchFunctionSubclass(), torch.no_grad():
+                copied = _spread(_wrap(copy.deepcopy(self._local_tensor, memo), self, self.shape))
+            is_parameter = getattr(self, "_is_param", False)
+            memo[id(self)] = torch.nn.Parameter(copied, self.requires_grad) if is_parameter else copied
+        return memo[id(self)]
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """As a plain whole tensor is stored; all ranks must store together."""
+        return _like_parameter(self).cpu().__reduce_ex__(protocol)
 
 
 class Origin:
@@ -158,6 +173,9 @@ def answer(func: Function, args: tuple, kwargs: dict[str, Any]) -> Any:  # noqa:
         return _each(func, args, kwargs)
     if is_fact or _NATIVE[0]:
         return _answer_fact(func, name, args, kwargs)
+    target = args[0] if args else kwargs.get("tensor")
+    if operations.fills(func, name) and isinstance(target, DTensor):
+        return _fill(func, target, args, kwargs)
     if operations.is_maker(name):
         return func(torch.empty(0, dtype=args[0].dtype, device=accelerator.device()), *args[1:], **kwargs)
     if operations.is_single(name):
@@ -173,6 +191,18 @@ def answer(func: Function, args: tuple, kwargs: dict[str, Any]) -> Any:  # noqa:
 def whole(tensor: torch.Tensor) -> torch.Tensor:
     """All of *tensor*, on this rank's device; its gradient goes to the parts. All ranks must call this together."""
     return _Whole.apply(tensor) if isinstance(tensor, DTensor) else tensor
+
+
+def _fill(function: Function, target: DTensor, args: tuple, kwargs: dict[str, Any]) -> DTensor:
+    """Fill *target* with the numbers that one device would draw."""
+    full = torch.empty(target.shape, dtype=target.dtype, device=BIRTHPLACE[0])
+    mine = tree_map(lambda leaf: full if leaf is target else leaf, (args, kwargs))
+    with torch.no_grad():
+        function(*mine[0], **mine[1])
+        part = part_of(full, target)._local_tensor
+        with torch._C.DisableTorchFunctionSubclass():
+            target._local_tensor.copy_(part)
+    return target
 
 
 def part_of(full: torch.Tensor, like: DTensor) -> DTensor:

@@ -1,0 +1,255 @@
+"""Files that the script opens for writing: rank 0's become real, what the other ranks write goes nowhere.
+
+The ranks do not wait for each other when a file is written. Rank 0 notes in the job's store when it has closed one, and
+a rank that reads a file again which it wrote itself waits for that note.
+"""
+
+import builtins
+import io
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ....errors import RunError
+from . import together
+
+_EXISTS, _IS_FILE = os.path.exists, os.path.isfile  # those of `removing` wait
+_PATIENCE_SECONDS = 600
+_WRITING = frozenset("wax+")
+_SYSTEM = ("/dev", "/proc", "/sys")
+_CACHES = (
+    *("XDG_CACHE_HOME", "XDG_STATE_HOME", "HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE", "TRANSFORMERS_CACHE"),
+    *("TORCH_HOME", "TRITON_HOME", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "TORCH_EXTENSIONS_DIR"),
+    *("MPLCONFIGDIR", "NUMBA_CACHE_DIR", "MIOPEN_USER_DB_PATH", "MIOPEN_CUSTOM_CACHE_DIR", "WANDB_CACHE_DIR"),
+)
+_HOME_CACHES = (".cache", ".triton", ".keras", ".config", ".local")
+_GO_BETWEENS = frozenset(
+    [
+        *("pathlib", "pathlib._local", "pathlib._abc", "shutil", "os", "posixpath", "genericpath", "io", "codecs"),
+        *("gzip", "bz2", "lzma", "zipfile", "tarfile", "logging", "logging.handlers", "contextlib", "functools"),
+    ]
+)
+"""Modules that open a file for whoever calls them."""
+_OURS_BETWEEN = (__package__, "lumi_moai.runtime.parallel.resume.files")
+_OWN_OPENERS = ("lumi_moai.", "tempfile", "multiprocessing")
+"""Modules whose files each rank needs for itself."""
+_OWN_WORLDS = (
+    *("torch._inductor", "torch._dynamo", "torch._functorch", "torch.distributed", "torch.utils.cpp_extension"),
+    *("triton", "datasets", "huggingface_hub", "filelock", "multiprocess", "numba"),
+)
+"""The same, however far away the opening is."""
+
+
+class Desk:
+    """Which files rank 0 alone writes, and which it has finished."""
+
+    def __init__(self) -> None:
+        self.rank: int | None = None
+        """None until the ranks are one device."""
+        self._store: Any = None
+        self._process = 0
+        self._homes: tuple[str, ...] = ()
+        self._private: tuple[str, ...] = ()
+        self._temporary: tuple[str, ...] = ()
+        self._finished: Counter[str] = Counter()
+        self._read: set[str] = set()
+        self._acts: Counter[str] = Counter()
+        self._others = 0
+        self._elsewhere: dict[str, str] = {}
+
+    def open_for(self, rank: int, ranks: int, run: Path, store: Any) -> None:
+        """Begin: *store* is where ranks leave their notes, files under the run folder *run* are the script's."""
+        self._others = ranks - 1
+        home = os.path.expanduser("~")
+        caches = [os.environ[name] for name in _CACHES if os.environ.get(name)]
+        self._private = _absolute(*_SYSTEM, *caches, *(os.path.join(home, name) for name in _HOME_CACHES))
+        self._temporary = _absolute(tempfile.gettempdir(), "/tmp", "/var/tmp")  # noqa: S108
+        here = _absolute(os.getcwd(), str(run))
+        self._homes = tuple(each for each in here if not any(_within(each_temp, each) for each_temp in self._temporary))
+        self._store, self._process, self.rank = store, os.getpid(), rank
+
+    def ours(self, path: Any) -> str | None:
+        """The absolute *path* if rank 0 alone writes it; None if each rank writes its own."""
+        if self.rank is None or isinstance(path, int) or os.getpid() != self._process or together.is_alone():
+            return None
+        where = os.path.abspath(os.fsdecode(path))
+        if any(_within(where, private) for private in self._private):
+            return None
+        at_home = any(_within(where, home) for home in self._homes)
+        if not at_home and any(_within(where, temporary) for temporary in self._temporary):
+            return None
+        if _EXISTS(where) and not (_IS_FILE(where) or os.path.isdir(where)):
+            return None  # a pipe or a socket
+        return None if _wanted_by_each(sys._getframe(1)) else where
+
+    def finished(self, where: str) -> None:
+        """This rank has written *where*, moved it there or taken it away."""
+        self._finished[where] += 1
+        if self.rank == 0:
+            self._store.set(f"files/{where}#{self._finished[where]}", b"1")
+
+    def settled(self, path: Any) -> Any:
+        """Where to read *path* from, once rank 0 has done with it what this rank did before.
+
+        Raises RunError when rank 0 never does.
+        """
+        if self.rank is None or isinstance(path, int) or not (self._finished or self._elsewhere):
+            return path
+        where = os.path.abspath(os.fsdecode(path))
+        count = self._finished.get(where, 0)
+        if where in self._finished and not together.is_alone():
+            self._read.add(where)
+        if self.rank == 0:
+            return path
+        if count and os.getpid() == self._process:
+            self._wait(f"files/{where}#{count}", where)
+        return self._elsewhere.get(where) or self._moved(where) or path
+
+    def before_change(self, where: str) -> None:
+        """Rank 0 is about to change *where*: if the script has read it, the others may be about to as well.
+
+        Raises RunError when another rank does not come to the same change.
+        """
+        if where not in self._read or threading.current_thread() is not threading.main_thread():
+            return
+        self._read.discard(where)
+        self._acts[where] += 1
+        key = f"changes/{where}#{self._acts[where]}"
+        if self.rank:
+            self._store.add(key, 1)
+            return
+        end = time.monotonic() + _PATIENCE_SECONDS
+        while self._store.add(key, 0) < self._others:
+            if time.monotonic() > end:
+                raise RunError(
+                    f"rank 0 is about to change {where}, which the script has read before, and another rank has not"
+                    f" come to that within {_PATIENCE_SECONDS} s; write and remove files on all ranks alike"
+                )
+            time.sleep(0.002)
+
+    def saved(self, mine: str) -> None:
+        """Rank 0 has written *mine* while all waited; who changes it later must wait for its readers."""
+        self._finished.setdefault(os.path.abspath(mine), 0)
+
+    def call_alike(self, mine: str, of_rank_0: str) -> None:
+        """What the script calls *mine* here is *of_rank_0* on rank 0: a name with the time in it, say."""
+        if mine == of_rank_0:
+            return
+        mine, of_rank_0 = os.path.abspath(mine), os.path.abspath(of_rank_0)
+        self._elsewhere[mine] = of_rank_0
+        while os.path.basename(mine) == os.path.basename(of_rank_0) and mine != os.path.dirname(mine):
+            mine, of_rank_0 = os.path.dirname(mine), os.path.dirname(of_rank_0)
+        self._elsewhere[mine] = of_rank_0
+
+    def _moved(self, where: str) -> str | None:
+        folders = (folder for folder in self._elsewhere if _within(where, folder))
+        return next((self._elsewhere[folder] + where[len(folder) :] for folder in folders), None)
+
+    def _wait(self, key: str, where: str) -> None:
+        from datetime import timedelta
+
+        try:
+            self._store.wait([key], timedelta(seconds=_PATIENCE_SECONDS))
+        except RuntimeError as error:
+            raise RunError(
+                f"rank {self.rank} reads {where}, which rank 0 has not written within {_PATIENCE_SECONDS} s; write it"
+                " on all ranks alike"
+            ) from error
+
+
+DESK = Desk()
+
+
+def begin(rank: int, ranks: int, run: Path) -> None:
+    """The ranks are one device from now on; *run* is the run folder."""
+    from torch.distributed.distributed_c10d import _get_default_store
+
+    store = _get_default_store()
+    # A connection of its own where torch has that: a file may be closed in any thread, at any time.
+    DESK.open_for(rank, ranks, run, store.clone() if hasattr(store, "clone") else store)
+    if rank:
+        os.environ["WANDB_MODE"] = "disabled"
+
+
+class Opening:
+    """`open`, in the place of Python's own; no function, which would become a method of a class that keeps it."""
+
+    def __init__(self, own: Callable[..., Any]) -> None:
+        self.own = own
+        self.__wrapped__ = own
+        self.__name__ = "open"
+        self.__doc__ = own.__doc__
+
+    def __call__(self, file: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+        """As Python's `open`."""
+        if DESK.rank is None or kwargs.get("opener") is not None:
+            return self.own(file, mode, *args, **kwargs)
+        if not _WRITING & set(mode):
+            return self.own(DESK.settled(file), mode, *args, **kwargs)
+        where = DESK.ours(file)
+        if where is None:
+            return self.own(file, mode, *args, **kwargs)
+        DESK.before_change(where)
+        opened = self.own(file, mode, *args, **kwargs) if DESK.rank == 0 else self._nowhere(file, mode, args, kwargs)
+        return _told(opened, where)
+
+    def _nowhere(self, file: Any, mode: str, args: tuple, kwargs: dict[str, Any]) -> Any:
+        if "+" not in mode:
+            return self.own(os.devnull, mode.replace("x", "w").replace("a", "w"), *args, **kwargs)
+        # Whoever reads what it has written must find it.
+        before = b""
+        if "r" in mode or "a" in mode:
+            with self.own(file, "rb") as old:
+                before = old.read()
+        handle, name = tempfile.mkstemp()
+        with self.own(handle, "wb") as copy:
+            copy.write(before)
+        opened = self.own(name, mode.replace("x", "w"), *args, **kwargs)
+        os.unlink(name)
+        return opened
+
+
+def install() -> None:
+    """Put `Opening` in the place of Python's `open`; once, before the script."""
+    builtins.open = io.open = Opening(builtins.open)
+
+
+def _told(opened: Any, where: str) -> Any:
+    """*opened*, which says when it is closed; at its lowest layer, which closes last, however that comes about."""
+    raw = getattr(opened, "buffer", opened)
+    raw = getattr(raw, "raw", raw)
+    own = raw.close
+
+    def close() -> None:
+        vars(raw).pop("close", None)
+        own()
+        DESK.finished(where)
+
+    raw.close = close
+    return opened
+
+
+def _wanted_by_each(frame: Any) -> bool:
+    nearest = None
+    while frame is not None:
+        name = frame.f_globals.get("__name__") or ""
+        if nearest is None and name not in _GO_BETWEENS and not name.startswith(_OURS_BETWEEN):
+            nearest = name
+        if name.startswith(_OWN_WORLDS):
+            return True
+        frame = frame.f_back
+    return (nearest or "").startswith(_OWN_OPENERS)
+
+
+def _within(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
+
+
+def _absolute(*paths: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for path in paths for name in (os.path.abspath(path), os.path.realpath(path))))

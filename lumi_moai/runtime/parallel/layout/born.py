@@ -1,0 +1,112 @@
+"""Parameters of which each rank holds a part from their birth, where the user asked for a layout that spreads them.
+
+As soon as a module gets a parameter, the rank keeps its part and lets the rest go: no rank ever holds a whole model.
+Numbers that a script draws for it (`normal_`) are drawn whole on every rank, one parameter after the other, and cut, so
+they are those of one device. Weights that a library reads from files arrive the same way.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.tensor import DTensor, Replicate, Shard
+
+from ... import accelerator
+from ..place import Place
+from .spread import BIRTHPLACE, Spread
+
+_NOW = "_lumi_moai_converted"
+Taken = list[tuple[nn.Module, str, nn.Parameter]]
+
+
+def can_spread(parameter: torch.Tensor) -> bool:
+    """A number by itself, and what is no number with a point, stays whole on every rank."""
+    return parameter.dim() > 0 and parameter.numel() > 0 and parameter.is_floating_point()
+
+
+def spread(parameter: torch.Tensor, place: Place) -> nn.Parameter | None:
+    """The part of *parameter* that this rank holds in its stead; None if it stays as it is."""
+    usual = type(parameter) is nn.Parameter and not parameter.is_meta
+    if not usual or not can_spread(parameter) or parameter.grad_fn is not None:
+        return None
+    BIRTHPLACE[0] = parameter.device
+    with torch.no_grad():
+        made = nn.Parameter(_cut(parameter.data, place), parameter.requires_grad)
+    made.__dict__.update(vars(parameter))
+    made.__class__ = Spread
+    return made
+
+
+def _cut(full: torch.Tensor, place: Place) -> DTensor:
+    mesh = place.spread_mesh
+    parts, mine = full.contiguous().chunk(place.plan.dp_shard), mesh.get_local_rank("dp_shard")
+    part = parts[mine].clone() if mine < len(parts) else full.new_empty((0, *full.shape[1:]))
+    placements = [*[Replicate()] * (mesh.ndim - 1), Shard(0)]
+    stride = torch.empty(full.shape, device="meta").stride()
+    return DTensor.from_local(part, mesh, placements, run_check=False, shape=full.shape, stride=stride)
+
+
+@contextmanager
+def set_aside(root: nn.Module, *, on_host: bool) -> Iterator[None]:
+    """Let FSDP see parameters without memory in the place of *root*'s parts, and give it the parts at the end.
+
+    The script's parameters stay the same objects.
+    """
+    taken: Taken = []
+    stand_ins: dict[int, nn.Parameter] = {}
+    for module in root.modules():
+        for name, parameter in module._parameters.items():
+            if isinstance(parameter, DTensor):
+                empty = torch.empty(parameter.shape, dtype=parameter.dtype, device="meta")
+                stand_in = stand_ins.setdefault(id(parameter), nn.Parameter(empty, parameter.requires_grad))
+                taken.append((module, name, parameter))
+                module._parameters[name] = stand_in
+    yield
+    for module, name, parameter in taken:
+        laid_out: Any = module._parameters[name]
+        if isinstance(laid_out, DTensor):
+            parameter._spec = laid_out._spec
+        local = parameter._local_tensor
+        parameter._local_tensor = local.to("cpu" if on_host else accelerator.device())
+        module._parameters[name] = parameter
+
+
+def converting(own: Callable[..., Any]) -> Callable[..., Any]:
+    """`Module._apply`, which is behind `.to()`, `.cuda()` and `.bfloat16()`: of parts, the parts are converted."""
+
+    def apply(module: nn.Module, function: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
+        mine = {name: each for name, each in module._parameters.items() if isinstance(each, DTensor)}
+        if not mine:
+            return own(module, function, recurse)
+        for name in mine:
+            module._parameters[name] = None
+        try:
+            return own(module, function, recurse)
+        finally:
+            for name, each in mine.items():
+                module._parameters[name] = _converted(each, function)
+
+    return apply
+
+
+def _converted(parameter: Any, function: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    known = vars(parameter).get(_NOW)
+    if known is not None:
+        return known
+    with torch.no_grad():
+        local = function(parameter._local_tensor)
+    if local.dtype == parameter.dtype:
+        parameter._local_tensor = local
+        return parameter
+    spec = parameter._spec
+    with torch.no_grad():
+        made: Any = DTensor.from_local(
+            local, spec.mesh, spec.placements, run_check=False, shape=parameter.shape, stride=spec.stride
+        )
+    made = nn.Parameter(made, parameter.requires_grad)
+    made.__class__ = Spread
+    made.__dict__.update(vars(parameter))
+    vars(parameter)[_NOW] = made  # for a tied one, which comes again
+    return made

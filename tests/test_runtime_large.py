@@ -1,0 +1,163 @@
+"""Models that fit no rank: cut while they are read or made, never whole on any rank; and Hugging Face's files."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from one_device import assert_same_weights, plain, same_run
+from runtime_ranks import Run, launch, submitit
+
+from lumi_moai.plan import Layout, Wishes
+
+HEAD = """
+import gc, json, os, sys, threading, time
+from pathlib import Path
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, LlamaConfig, LlamaForCausalLM
+import lumi_moai
+lumi_moai.enable_advanced_parallelization()
+torch.manual_seed(7)
+"""
+
+# A small Llama with tied weights: made, trained, stored, read again in another type, read as another model whose head
+# is not in the files, stored again; weights that a script gives by hand.
+PRETRAINED = (
+    HEAD
+    + """
+out = Path(sys.argv[1]).parent / "out"
+config = LlamaConfig(hidden_size=20, intermediate_size=28, num_hidden_layers=2, num_attention_heads=2, vocab_size=31,
+                     num_key_value_heads=1, tie_word_embeddings=True, pad_token_id=0, num_labels=3)
+x = torch.randint(1, 31, (10, 6), generator=torch.Generator().manual_seed(1))
+def train(model, labels):
+    model.train()
+    optim = torch.optim.AdamW(model.parameters(), lr=0.01, eps=1e-3)
+    for a, b in DataLoader(TensorDataset(x, labels), batch_size=4, shuffle=True):
+        loss = model(a, labels=b).loss
+        optim.zero_grad()
+        loss.backward()
+        optim.step()
+        print(f"loss {loss.item()}")
+model = LlamaForCausalLM(config)
+print(f"drawn {sum(p.double().sum().item() for p in model.parameters())} {torch.rand(1).item()}")
+model.to("cuda")
+train(model, x)
+model.save_pretrained(out / "first", max_shard_size="9KB")
+low = AutoModelForCausalLM.from_pretrained(out / "first", dtype=torch.bfloat16)
+print(low.dtype, low.lm_head.weight is low.model.embed_tokens.weight, f"{low.lm_head.weight.float().abs().sum().item():.1f}")
+print(AutoModelForCausalLM.from_pretrained(out / "first").to(torch.bfloat16).lm_head.weight.dtype)
+again = AutoModelForCausalLM.from_pretrained(out / "first").cuda()
+train(again, x)
+other = AutoModelForSequenceClassification.from_pretrained(out / "first", num_labels=3).cuda()
+print(f"head {other.score.weight.sum().item()} {torch.rand(1).item()}")
+train(other, x[:, 0] % 3)
+other.save_pretrained(out / "second")
+config.save_pretrained(out / "config")
+by_hand = nn.Linear(4, 3)
+nn.init.trunc_normal_(by_hand.weight)
+nn.init.orthogonal_(by_hand.weight)
+with torch.no_grad():
+    by_hand.weight[0] = 1.0
+by_hand.load_state_dict({"weight": by_hand.weight.detach().clone() + 1, "bias": torch.arange(3.0)})
+print(f"by hand {by_hand.weight.sum().item()} {by_hand.bias.sum().item()} {by_hand(torch.ones(4)).sum().item()}")
+torch.save([again.state_dict(), other.state_dict()], out / "states.pt")
+torch.save(model.state_dict(), sys.argv[1])
+"""
+)
+
+# Llama 70B's proportions: 22 of its layers at a sixteenth of its width.
+SHAPE = "hidden_size=512, intermediate_size=1792, num_hidden_layers=22, num_attention_heads=8, num_key_value_heads=1, vocab_size=8016"
+MAKE = f"""
+import sys
+from transformers import LlamaConfig, LlamaForCausalLM
+LlamaForCausalLM(LlamaConfig({SHAPE})).save_pretrained(sys.argv[1], max_shard_size="60MB")
+"""
+MEASURE = (
+    HEAD
+    + f"""
+LlamaForCausalLM(LlamaConfig(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1))
+def now():
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("RssAnon"))
+before = now()
+class Peak:
+    def __enter__(self):
+        gc.collect()
+        self.most = now()
+        self.over = False
+        self.thread = threading.Thread(target=self.watch)
+        self.thread.start()
+        return self
+    def watch(self):
+        while not self.over:
+            self.most = max(self.most, now())
+            time.sleep(0.002)
+    def __exit__(self, *_):
+        self.over = True
+        self.thread.join()
+        self.grown = self.most - before
+def laid_out(model):
+    next(iter(DataLoader(torch.zeros(4, 1))))
+    return model
+with Peak() as peak:
+    if sys.argv[3] == "read":
+        model = laid_out(AutoModelForCausalLM.from_pretrained(sys.argv[1]).cuda())
+    else:
+        model = laid_out(LlamaForCausalLM(LlamaConfig({SHAPE})).cuda())
+sizes = [p.numel() * p.element_size() for p in model.parameters()]
+total = sum(p.double().sum().item() for p in model.parameters())
+found = dict(grown=peak.grown, full=sum(sizes), largest=max(sizes), total=total)
+from lumi_moai.runtime.here import here
+handle = os.open(sys.argv[2] + str(here().ranks.rank), os.O_CREAT | os.O_WRONLY)
+os.write(handle, json.dumps(found).encode())
+"""
+)
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("plain")
+    return folder, *plain(folder, PRETRAINED)
+
+
+@pytest.mark.parametrize("layout", ["replicate", "fsdp"])
+def test_pretrained_models_are_those_of_one_device(work, one, layout):
+    folder, lines, weights = one
+    run, _ = same_run(work, PRETRAINED, lines, weights, 2, layout=layout)
+    mine, theirs = run.folder / "out", folder / "out"
+    assert sorted(p.relative_to(mine) for p in mine.rglob("*")) == sorted(
+        p.relative_to(theirs) for p in theirs.rglob("*")
+    )
+    for name in ("first/config.json", "first/model.safetensors.index.json", "config/config.json"):
+        assert json.loads((mine / name).read_text()) == json.loads((theirs / name).read_text()), name
+    for first, second in zip(torch.load(mine / "states.pt"), torch.load(theirs / "states.pt"), strict=True):
+        assert_same_weights(first, second)
+    from safetensors.torch import load_file
+
+    assert_same_weights(
+        load_file(mine / "second" / "model.safetensors"), load_file(theirs / "second" / "model.safetensors")
+    )
+
+
+def test_no_rank_holds_a_whole_model(work):
+    """A model of 340 MB on 2 ranks: what each rank has at most is its half and a few single weights."""
+    subprocess.run([sys.executable, "-c", MAKE, str(work / "model")], check=True, capture_output=True)
+    assert len(list((work / "model").glob("*.safetensors"))) > 4
+    found = {}
+    for layout, how in (("fsdp", "read"), ("fsdp", "made"), ("replicate", "made")):
+        run = Run(work / f"{layout}-{how}", launch(2), Wishes(layout=Layout.parse(layout), checkpoint="off"))
+        ranks = run.ranks(submitit(2), run.script(MEASURE), str(work / "model"), str(run.folder / "found"), how)
+        assert [rank.code for rank in ranks] == [0, 0], "\n".join(rank.err for rank in ranks)
+        found[layout, how] = [json.loads((run.folder / f"found{rank}").read_text()) for rank in range(2)]
+    for rank in range(2):
+        read, made, whole = (each[rank] for each in found.values())
+        assert read["full"] == made["full"] == whole["full"] > 300e6
+        assert made["total"] == pytest.approx(whole["total"])
+        for spread in (read, made):
+            assert spread["grown"] < whole["full"] / 2 + 2 * whole["largest"] + 20e6 < 0.7 * whole["full"], found
+        assert whole["grown"] > 0.95 * whole["full"]
+    print(found)
