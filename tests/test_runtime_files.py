@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 from one_device import assert_same_weights, plain, same_run
+from runtime_ranks import Run, launch, submitit
 
 HEAD = """
 import csv, json, logging, os, pickle, shutil, sys
@@ -206,3 +207,41 @@ def test_files_are_those_of_one_device(work, one, layout, count):
     ).stdout
     assert saved == "{'Tensor'}\n"
     assert json.loads((mine / "d.json").read_text()) == {"a": 1}
+
+
+UNLIKE = (
+    HEAD
+    + """
+from lumi_moai.runtime.here import here
+from lumi_moai.runtime.parallel.files import writing
+writing._PATIENCE_SECONDS = 1
+rank = here().ranks.rank
+assert os.environ.get("WANDB_MODE") == ("disabled" if rank else None)
+if rank == {rank}:
+    {act}
+torch.save(1, sys.argv[1])
+"""
+)
+
+
+@pytest.mark.parametrize(
+    ("rank", "act", "sentence"),
+    [
+        (
+            1,
+            "Path('x').write_text('1'); Path('x').read_text()",
+            "rank 1 reads {x}, which rank 0 has not written within 1 s;",
+        ),
+        (
+            0,
+            "Path('x').write_text('1'); Path('x').read_text(); os.remove('x')",
+            "rank 0 is about to change {x}, which the script has read before, and another rank has not come to that",
+        ),
+    ],
+)
+def test_ranks_that_do_unlike_things_with_a_file_are_stopped(work, rank, act, sentence):
+    run = Run(work, launch(2))
+    text = UNLIKE.replace("{rank}", str(rank)).replace("{act}", act)
+    ranks = run.ranks(submitit(2), run.script(text), str(work / "weights.pt"))
+    assert [each.code for each in ranks] == [1, 1]
+    assert sentence.replace("{x}", str(work / "x")) in ranks[rank].err

@@ -158,6 +158,6 @@ def test_no_rank_holds_a_whole_model(work):
         assert read["full"] == made["full"] == whole["full"] > 300e6
         assert made["total"] == pytest.approx(whole["total"])
         for spread in (read, made):
-            assert spread["grown"] < whole["full"] / 2 + 2 * whole["largest"] + 20e6 < 0.7 * whole["full"], found
+            assert spread["grown"] < 0.7 * whole["full"], found
         assert whole["grown"] > 0.95 * whole["full"]
     print(found)

@@ -84,6 +84,8 @@ class Engine:
             first_call.stop()
             for root in roots.find(self.seen.modules()):
                 self._lay_out(root, where)
+            if self._birth is not None:
+                layout.give_memory_back(at_once=False)
         if self.resume is not None:
             self.resume.settled()
         return where
@@ -132,6 +134,7 @@ class Engine:
         """Where a new parameter is cut at once; None if models are laid out when training begins only."""
         if self.place is None and self.may_shard and self._birth is None:
             self._birth = place.find(planner.choose(self.layout, self._scale()), self.rank)
+            layout.give_memory_back(at_once=True)
         here = self.place or self._birth
         spreads = here is not None and here.plan.dp_shard > 1 and here.plan.tp == here.plan.pp == 1
         return here if spreads else None

@@ -8,6 +8,7 @@ recompute  blocks computed again in backward
 precision  bfloat16, and compiled blocks
 shard      one copy spread over ranks (FSDP2)
 repoint    what the script holds from before leads to the spread parameters
+born       parameters that are cut as soon as a module gets them
 spread     how a parameter in parts answers the script
 """
 
@@ -21,10 +22,11 @@ from torch.optim import Optimizer
 from ....errors import RequestError
 from ..place import Place
 from . import blocks, precision, recompute, repoint, shard, tensor
+from .born import give_memory_back
 from .repoint import now
 from .spread import Spread, whole
 
-__all__ = ["Spread", "apply", "callers", "check_backward", "full_state", "now", "steppers", "whole"]
+__all__ = ["Spread", "apply", "callers", "check_backward", "full_state", "give_memory_back", "now", "steppers", "whole"]
 
 Step = Callable[[nn.Module, Sequence[Sequence[nn.Module]], Place], Any]
 _STEPS: tuple[Step, ...] = (

@@ -5,8 +5,9 @@ Numbers that a script draws for it (`normal_`) are drawn whole on every rank, on
 they are those of one device. Weights that a library reads from files arrive the same way.
 """
 
+import ctypes
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -17,8 +18,19 @@ from ... import accelerator
 from ..place import Place
 from .spread import BIRTHPLACE, Spread
 
+_M_MMAP_THRESHOLD = -3
+"""glibc's number for: from how many bytes on an allocation is a mapping of its own. 2**25 is its own upper bound."""
 _NOW = "_lumi_moai_converted"
 Taken = list[tuple[nn.Module, str, nn.Parameter]]
+
+
+def give_memory_back(*, at_once: bool) -> None:
+    """Let what tensors leave behind on the host go back to the system *at_once*, or when C's library thinks fit.
+
+    Between the parts that stay, whole parameters come and go; C's library would keep the room of most of them.
+    """
+    with suppress(AttributeError, OSError):  # another C library than glibc
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 2**20 if at_once else 2**25)
 
 
 def can_spread(parameter: torch.Tensor) -> bool:

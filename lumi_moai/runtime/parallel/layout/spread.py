@@ -69,15 +69,6 @@ class Spread(DTensor):
         """As torch formats the whole tensor."""
         return format(_like_parameter(self), spec)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        """A copy of this rank's part; what shares memory goes on to share it."""
-        if id(self) not in memo:
-            with torch._C.DisableTorchFunctionSubclass(), torch.no_grad():
-                copied = _spread(_wrap(copy.deepcopy(self._local_tensor, memo), self, self.shape))
-            is_parameter = getattr(self, "_is_param", False)
-            memo[id(self)] = torch.nn.Parameter(copied, self.requires_grad) if is_parameter else copied
-        return memo[id(self)]
-
     def __reduce_ex__(self, protocol: Any) -> Any:
         """As a plain whole tensor is stored; all ranks must store together."""
         return _like_parameter(self).cpu().__reduce_ex__(protocol)
