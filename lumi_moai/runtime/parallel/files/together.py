@@ -63,13 +63,13 @@ def _alone() -> "Iterator[None]":
 def _outcome(call: Callable[[], Any]) -> tuple[Any, Exception | None]:
     try:
         return call(), None
-    except Exception as error:  # raised again by every rank
+    except Exception as error:  # BLE001, on purpose: raised again by every rank
         return None, error
 
 
 def _sendable(value: Any, error: Exception | None) -> tuple[Any, Exception | None]:
     try:
         pickle.loads(pickle.dumps((value, error)))  # noqa: S301
-    except Exception:  # some errors cannot be made again from what they store; nobody waits for such a value
+    except Exception:  # BLE001, on purpose: some errors cannot be made again from what they store
         return None, None if error is None else RuntimeError(f"{type(error).__name__}: {error}")
     return value, error

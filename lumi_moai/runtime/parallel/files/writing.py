@@ -23,11 +23,8 @@ _EXISTS, _IS_FILE = os.path.exists, os.path.isfile  # those of `removing` wait
 _PATIENCE_SECONDS = 600
 _WRITING = frozenset("wax+")
 _SYSTEM = ("/dev", "/proc", "/sys")
-_CACHES = (
-    *("XDG_CACHE_HOME", "XDG_STATE_HOME", "HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE", "TRANSFORMERS_CACHE"),
-    *("TORCH_HOME", "TRITON_HOME", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "TORCH_EXTENSIONS_DIR"),
-    *("MPLCONFIGDIR", "NUMBA_CACHE_DIR", "MIOPEN_USER_DB_PATH", "MIOPEN_CUSTOM_CACHE_DIR", "WANDB_CACHE_DIR"),
-)
+_CACHES = ("_HOME", "_CACHE", "_CACHE_DIR", "_EXTENSIONS_DIR", "_DB_PATH", "CONFIGDIR", "_TMPDIR")
+"""How the names of variables end in which libraries are told where their caches are; the list itself is the site's."""
 _HOME_CACHES = (".cache", ".triton", ".keras", ".config", ".local")
 _GO_BETWEENS = frozenset(
     [
@@ -67,7 +64,8 @@ class Desk:
         """Begin: *store* is where ranks leave their notes, files under the run folder *run* are the script's."""
         self._others = ranks - 1
         home = os.path.expanduser("~")
-        caches = [os.environ[name] for name in _CACHES if os.environ.get(name)]
+        told = _absolute(*(value for name, value in os.environ.items() if name.endswith(_CACHES) and value))
+        caches = [each for each in told if not any(_within(each, mine) for mine in _absolute(os.getcwd(), str(run)))]
         self._private = _absolute(*_SYSTEM, *caches, *(os.path.join(home, name) for name in _HOME_CACHES))
         self._temporary = _absolute(tempfile.gettempdir(), "/tmp", "/var/tmp")  # noqa: S108
         here = _absolute(os.getcwd(), str(run))
