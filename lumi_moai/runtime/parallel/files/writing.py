@@ -65,7 +65,7 @@ class Desk:
         self._others = ranks - 1
         home = os.path.expanduser("~")
         told = _absolute(*(value for name, value in os.environ.items() if name.endswith(_CACHES) and value))
-        caches = [each for each in told if not any(_within(each, mine) for mine in _absolute(os.getcwd(), str(run)))]
+        caches = [each for each in told if not any(_within(mine, each) for mine in _absolute(os.getcwd(), str(run)))]
         self._private = _absolute(*_SYSTEM, *caches, *(os.path.join(home, name) for name in _HOME_CACHES))
         self._temporary = _absolute(tempfile.gettempdir(), "/tmp", "/var/tmp")  # noqa: S108
         here = _absolute(os.getcwd(), str(run))
