@@ -14,12 +14,13 @@ from runtime_ranks import Run, launch, submitit
 from lumi_moai.plan import Layout, Wishes
 
 HEAD = """
-import sys
+import os, sys
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 import lumi_moai
+on_ranks = "WORLD_SIZE" in os.environ
 lumi_moai.enable_advanced_parallelization()
 torch.manual_seed(7)
 chance = torch.Generator().manual_seed(1)
@@ -94,13 +95,12 @@ def test_losses_of_every_kind_in_pieces(work, hook):
 FITS = (
     HEAD
     + """
-import os
 class Small(nn.Module):
     def __init__(self):
         super().__init__()
         self.net = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
     def forward(self, x):
-        if "WORLD_SIZE" in os.environ and len(x) > 8:
+        if on_ranks and len(x) > 8:
             raise torch.OutOfMemoryError("HIP out of memory")
         return self.net(x)
 x, y = torch.randn(256, 6, generator=chance), torch.randn(256, 3, generator=chance)
@@ -143,12 +143,12 @@ IN_BACKWARD = FITS.replace(
         return x.clone()
     @staticmethod
     def backward(ctx, grad):
-        if "WORLD_SIZE" in os.environ and len(grad) > 8:
+        if on_ranks and len(grad) > 8:
             raise torch.OutOfMemoryError("HIP out of memory")
         return grad
 class Small""",
 ).replace(
-    """        if "WORLD_SIZE" in os.environ and len(x) > 8:
+    """        if on_ranks and len(x) > 8:
             raise torch.OutOfMemoryError("HIP out of memory")
         return self.net(x)""",
     """        return self.net[2](Full.apply(self.net[1](self.net[0](x))))""",
@@ -200,6 +200,7 @@ MODELS = {
     "twice": Says(lambda model, out: torch.tanh(out)),
     "changed": Says(lambda model, out: out),
 }
+optim = torch.optim.SGD([p for model in MODELS.values() for p in model.parameters()], lr=0.1)
 MODELS["hooked"].net.register_forward_hook(lambda module, args, out: None)
 for name, model in MODELS.items():
     for a, b in DataLoader(TensorDataset(x, y), batch_size=21):

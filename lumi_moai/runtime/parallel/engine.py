@@ -182,9 +182,11 @@ class Engine:
         return None if self.is_repeating else self.at_hand.share
 
     def rows(self) -> draws.Rows | None:
-        """Of the batch at hand; None while every rank has the whole batch."""
+        """Of the batch at hand; None while every rank has the whole batch, or a piece of its rows."""
         share = self.share
-        return draws.rows_of(share, self.settle().data_rank) if share else None
+        if share is None or self.micro.in_piece:
+            return None
+        return draws.rows_of(share, self.settle().data_rank)
 
     def begin_batch(self, share: Share | None, batch: Any) -> None:
         """A loader hands out *batch*, of which this rank has *share*."""
@@ -265,7 +267,7 @@ class Engine:
         try:
             own([under_way.plain(root) for root in roots], *args, **kwargs)
         except torch.OutOfMemoryError as full:
-            self.micro.memory.recover(roots, full)
+            self.micro.memory.recover([under_way.plain(root) for root in roots], full)
         finally:
             self.in_backward = False
             self.micro.memory.forget()

@@ -10,6 +10,7 @@ memory   how many pieces: halved when memory runs out in the first steps
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -40,6 +41,8 @@ class Micro:
         self.memory = Memory(engine, pieces)
         self.rows: int | None = None
         """Of this rank's part of the batch at hand; None before the first batch."""
+        self.in_piece = False
+        """Whether a part of this rank's rows is being computed."""
         self._depth = 0
         self._inner: set[nn.Module] = set()
         self._looked: set[int] = set()
@@ -96,7 +99,7 @@ class Micro:
             pieces=pieces,
             sums=Sums(self.engine.share, is_whole=len(pieces) == 1),
             trained=lambda: [] if spread else self._parameters(root),
-            inside=self._inside,
+            inside=partial(self._inside, in_piece=len(pieces) > 1),
             nested=self._nested if spread else None,
             on_full=self.memory.filled,
         )
@@ -126,13 +129,14 @@ class Micro:
         return obstacles.Looking(root, call, with_graph=with_graph)
 
     @contextmanager
-    def _inside(self) -> Iterator[None]:
+    def _inside(self, *, in_piece: bool) -> Iterator[None]:
         self._depth += 1
-        share = self.engine.loss_share
+        share, self.in_piece = self.engine.loss_share, in_piece
         try:
             yield
         finally:
             self._depth -= 1
+            self.in_piece = False
             self.engine.loss_share = share
 
     def _nested(self, outputs: Any, seeds: Any) -> None:
