@@ -40,7 +40,7 @@ for step, (rows, weight) in enumerate(DataLoader(TensorDataset(x.repeat(4, 1), t
     best, patience = (number, 0) if number < best else (best, patience + 1)
     if number < 0.7 and step > 5:
         torch.save(model.state_dict(), sys.argv[1])
-        sys.exit(3 if "RANK" in __import__("os").environ else 0)
+        sys.exit(3 if __import__("lumi_moai.runtime.here", fromlist=["here"]).here() else 0)
 """
 )
 

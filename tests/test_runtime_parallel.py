@@ -310,7 +310,7 @@ def refused(work, body, words):
     text = HEAD.replace("lumi_moai.enable_advanced_parallelization()", "") + body
     ranks = run.ranks(submitit(2), run.script(text))
     assert [rank.code for rank in ranks] == [1, 1]
-    notes = ("certificate", "parallel", "[info]", "full cop", "self-check")
+    notes = ("certificate", "parallel", "[info]", "full cop", "self-check", "a count read")
     errors = [line for rank in ranks for line in rank.err.splitlines() if not any(note in line for note in notes)]
     assert len(errors) == 1, errors
     assert words in errors[0]
