@@ -311,3 +311,35 @@ def edit(model, rows):
     ranks = run.ranks(submitit(2), run.script(text))
     assert ranks[0].code != 0
     assert words in "".join(rank.err for rank in ranks)
+
+
+# How often parts are put together, in forward and backward, counted on this rank; and what it holds of the weights.
+COUNTED = """
+from lumi_moai.runtime.parallel.layout.tensor import moves
+joins, own = [], moves._join
+moves._join = lambda mine, axis: joins.append(tuple(mine.shape)) or own(mine, axis)
+def count(name, model, loss_of):
+    model = model.to("cuda")
+    optim = torch.optim.SGD(model.parameters(), lr=0.1)
+    for (rows,) in DataLoader(TensorDataset(tokens), batch_size=19):
+        joins.clear()
+        loss_of(model, rows).backward()
+    held = sum(p.to_local().numel() if hasattr(p, "to_local") else p.numel() for p in model.parameters())
+    print(f"{name} {len(joins)} joins, {held} of {sum(p.numel() for p in model.parameters())} numbers")
+saved = count("by hand", Llama(), next_token)
+count("llama", LlamaForCausalLM(llama), own_loss)
+count("gpt2", GPT2LMHeadModel(gpt2), own_loss)
+"""
+
+
+def test_what_is_known_stays_in_parts(tmp_path):
+    """A pair of layers around what works on parts is never put together; a fused qkv is, and its parts are."""
+    families = (LLAMA + HUGGING_FACE).replace("saved += ", "# ")
+    run = Run(tmp_path, launch(2), Wishes(layout=Layout.parse("tp=2"), self_check=False))
+    ranks = run.ranks(submitit(2), run.script(HEAD + families + COUNTED))
+    assert [rank.code for rank in ranks] == [0, 0], ranks[0].err
+    assert ranks[0].out.splitlines() == [
+        "by hand 0 joins, 2424 of 4344 numbers",
+        "llama 0 joins, 2416 of 4336 numbers",
+        "gpt2 4 joins, 3744 of 6928 numbers",
+    ]

@@ -294,7 +294,8 @@ def _axis_in(view: torch.Tensor, size: int) -> int | None:
 
 def _glued(func: Function, args: tuple, kwargs: dict[str, Any]) -> Any:
     """`cat` and `stack` along another axis."""
-    parts = args[0] if args else kwargs["tensors"]
+    # An empty tensor without axes is what caches of keys begin with; torch leaves it out as well.
+    parts = [each for each in (args[0] if args else kwargs["tensors"]) if each.dim() != 1 or each.numel()]
     first = next(each for each in parts if isinstance(each, Columns))
     if not all(isinstance(each, Columns) and (each._axis, each._size) == (first._axis, first._size) for each in parts):
         return NotImplemented
@@ -303,7 +304,7 @@ def _glued(func: Function, args: tuple, kwargs: dict[str, Any]) -> Any:
     axis = given % (first.dim() + is_new)
     if axis == first._axis and not is_new:
         return NotImplemented
-    return mark(func(*args, **kwargs), first._axis + (is_new and axis <= first._axis))
+    return mark(func(parts, dim=axis), first._axis + (is_new and axis <= first._axis))
 
 
 def _dropout(func: Function, args: tuple, kwargs: dict[str, Any]) -> Any:
