@@ -162,6 +162,10 @@ def _run(command: Command) -> None:
         script.run_module(command.target, list(command.arguments), code)
     else:
         script.run_file(script.find(code, command.target), list(command.arguments))
+    if "torch" in sys.modules:
+        from . import parallel
+
+        parallel.finish()
 
 
 def _meet_torch() -> None:
@@ -193,7 +197,6 @@ def _farewell(me: Here, meeting: Meeting, code: int) -> None:
 
         if me.ranks.world_size > 1 and me.ranks.rank == 0 and not group.was_joined():
             print(_ALONE.format(count=me.ranks.world_size), file=sys.stderr)
-        parallel.finish()
         group.leave(together=parallel.is_on())
     if me.launch.launcher == "local":
         watch.leave(me.ranks, meeting, code)

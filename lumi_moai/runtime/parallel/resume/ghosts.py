@@ -36,8 +36,8 @@ _VALUE = "_lumi_moai_value"
 
 
 def is_ghost(thing: object) -> bool:
-    """Whether *thing* is a tensor without a value of its own."""
-    return isinstance(thing, FakeTensor)
+    """Whether *thing* is a tensor without a value of its own; torch.compile has FakeTensors that are none of ours."""
+    return isinstance(thing, FakeTensor) and isinstance(thing.fake_mode, Ghosts)
 
 
 def value_of(ghost: torch.Tensor) -> torch.Tensor | None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -51,6 +52,9 @@ class Resume:
         """The step at which this start went on."""
         wishes = engine.me.wishes
         self.saver = Saver(self.place, engine.rank, wishes.checkpoint, wishes.keep, alarm.time_is_short)
+        self._started = time.time()
+        self._loaded: dict[str, float] = {}
+        """Files that the script has loaded in this start, and when they were written."""
         self._gradients_stay = False
         self._has_stepped = False
         self._looks = 8
@@ -88,6 +92,7 @@ class Resume:
                 f"the checkpoint {path} was made by another script, or by this one with other arguments; restart what"
                 " made it, or start anew with --checkpoint off"
             )
+        self._started, self._loaded = facts["started"], facts["loaded"]
         self.journal = Journal.load((path / "journal").read_bytes())
         self.replay = Replay(path, facts, self.journal)
         self.engine.say_once("resume", f"a checkpoint of step {facts['step']} is there; repeating the steps up to it")
@@ -176,6 +181,8 @@ class Resume:
             "optimizer_groups": [state.groups_of(optimizer) for optimizer in optimizers],
             "scalers": [scaler.state_dict() for scaler in self.engine.seen.scalers()],
             "printed": [stream.count for stream in self._streams()],
+            "started": self._started,
+            "loaded": self._loaded,
             "world_size": self.engine.me.ranks.world_size,
             "held": {name: [*_form(tensor)] for name, tensor in held.items()},
         }
@@ -321,6 +328,29 @@ class Resume:
             found["stage"] = OptState.STEPPED
             found["found_inf_per_device"] = {accelerator.device(): torch.zeros((), device=accelerator.device())}
         return result
+
+    def loads(self, path: str) -> None:
+        """The script loads the file at *path*; one that it saved before the restart means that it resumes itself."""
+        written = os.path.getmtime(path)
+        if self.replay is None:
+            self._loaded[path] = written
+            return
+        facts = self.replay.facts
+        is_new = written >= facts["started"] and facts["loaded"].get(path) != written
+        if is_new and self.steps == 0:
+            self.engine.say_once("own", f"the script goes on from its own file {path}, not from our checkpoint")
+            self._start_anew(self.replay)
+
+    def _start_anew(self, replay: Replay) -> None:
+        """Leave the checkpoints of earlier starts: their steps are counted from another beginning."""
+        self.replay, self.journal = None, Journal()
+        replay.end()
+        for stream in self._streams():
+            stream.begin(self.place / "printed", is_repeating=False)
+        dist.barrier(self.saver.group)
+        if self.engine.rank == 0:
+            for path in folder.found(self.place):
+                shutil.rmtree(path, ignore_errors=True)
 
     def value(self, what: str, compute: Any) -> Any:
         """A number that torch itself tells the script, such as a GradScaler's scale."""

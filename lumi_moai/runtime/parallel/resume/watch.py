@@ -1,10 +1,12 @@
 """Where torch tells us what the script does: reads, gradients asked for by hand, scaled steps."""
 
 import functools
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.amp import GradScaler
 from torch.utils._pytree import tree_leaves
 
@@ -23,13 +25,26 @@ def install(seen: "Seen") -> None:
 
     for name in reads.NAMES:
         setattr(torch.Tensor, name, reads.watched(name, getattr(torch.Tensor, name), current))
+    FakeTensor.tolist = reads.watched("tolist", FakeTensor.tolist, current)  # it has one of its own
     torch.Tensor.__format__ = reads.formatted(torch.Tensor.__format__, current)
+    torch.load = _loading(torch.load, current)
     torch.autograd.grad = _asking(torch.autograd.grad)
     GradScaler.__init__ = _making(GradScaler.__init__, seen)
     GradScaler.step = _scaled_step(GradScaler.step, current)
     GradScaler.get_scale = _told(GradScaler.get_scale, current)
     for name in ("update", "unscale_"):
         setattr(GradScaler, name, _when_real(getattr(GradScaler, name), current))
+
+
+def _loading(own: Callable[..., Any], current: Callable[[], Any]) -> Callable[..., Any]:
+    @functools.wraps(own)
+    def load(f: Any, *args: Any, **kwargs: Any) -> Any:
+        resume = current()
+        if resume is not None and isinstance(f, (str, os.PathLike)) and os.path.isfile(f):
+            resume.loads(os.path.abspath(f))
+        return own(f, *args, **kwargs)
+
+    return load
 
 
 def _asking(own: Callable[..., Any]) -> Callable[..., Any]:
