@@ -159,5 +159,5 @@ def test_no_rank_holds_a_whole_model(work):
         assert made["total"] == pytest.approx(whole["total"])
         for spread in (read, made):
             assert spread["grown"] < 0.7 * whole["full"], found
-        assert whole["grown"] > 0.95 * whole["full"]
+        assert whole["grown"] > 0.9 * whole["full"]
     print(found)
