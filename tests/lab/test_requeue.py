@@ -51,12 +51,12 @@ def assert_same(got, expected):
 
 def test_a_training_requeued_in_mid_step_goes_on(door):  # noqa: F811
     expected = whole_run(door, 12)
-    said = door.run("logs", run["job_id"]).stdout
+    run = door.submit("--flavor", "Medium", "--checkpoint", "2", door.script(text(12, "0.25")))
     door.log_until(run["job_id"], "epoch 6.1", seconds=120)
     door.cluster.run("scontrol", "requeue", run["job_id"])
     assert door.until(run["job_id"], "COMPLETED", seconds=180) == "COMPLETED"
-    text = door.run("logs", run["job_id"]).stdout
-    assert "lumi-moai: resumed at step" in text
+    said = door.run("logs", run["job_id"]).stdout
+    assert "lumi-moai: resumed at step" in said
     assert_same(losses(door, run), expected)
 
 
