@@ -261,3 +261,42 @@ def test_training_waits_for_checkpoints_under_two_percent_of_the_time(stall):
     assert stall / seconds <= 0.02
     assert seconds >= 60
     assert interval.seconds_between(5.0, stall, None) == 5.0
+
+
+OWN = """
+    import os, time
+    import lumi_moai, torch
+    from torch import nn
+    from torch.utils.data import DataLoader, TensorDataset
+
+    torch.manual_seed(0)
+    lumi_moai.enable_advanced_parallelization()
+    loader = DataLoader(TensorDataset(torch.ones(8, 4)), batch_size=4)
+    model = nn.Linear(4, 2).to("cuda")
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
+    first = 0
+    if os.path.exists("own.pt"):
+        kept = torch.load("own.pt")
+        first = kept["epoch"] + 1
+        model.load_state_dict(kept["model"])
+        print("from epoch", first)
+    for epoch in range(first, 16):
+        for (x,) in loader:
+            loss = (model(x.to("cuda")) ** 2).mean()
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            time.sleep(PAUSE)
+        print(epoch, f"{loss.item():.6f}")
+        torch.save({"epoch": epoch, "model": model.state_dict()}, "own.pt")
+"""
+
+
+def test_a_script_that_resumes_itself_does_so(tmp_path):
+    run = Run(tmp_path / "run", launch(1))
+    first = killed_after(run, start(run, OWN, 1), 4)
+    last = whole(ended(start(run, OWN, 1, job="78")))
+    assert "the script goes on from its own file" in last.err
+    epochs = [line.split()[0] for line in (first[0].out + last.out).splitlines() if "from" not in line]
+    assert epochs == [str(epoch) for epoch in range(16)]
+    assert "from epoch" in last.out

@@ -55,8 +55,7 @@ def test_a_training_requeued_in_mid_step_goes_on(door):  # noqa: F811
     door.log_until(run["job_id"], "epoch 6.1", seconds=120)
     door.cluster.run("scontrol", "requeue", run["job_id"])
     assert door.until(run["job_id"], "COMPLETED", seconds=180) == "COMPLETED"
-    said = door.run("logs", run["job_id"]).stdout
-    assert "lumi-moai: resumed at step" in said
+    assert "lumi-moai: resumed at step" in door.run("logs", run["job_id"]).stdout
     assert_same(losses(door, run), expected)
 
 

@@ -114,11 +114,11 @@ class Engine:
     def _lay_out(self, root: torch.nn.Module, where: Place) -> None:
         if isinstance(root, roots.Adopted):
             return
+        if self.resume is not None:
+            self.resume.sketch(root)
         # Around a part that is laid out nothing more can be; the rest of such a model stays whole.
         if where.plan.data_ranks * where.plan.tp * where.plan.pp > 1 and not self.seen.laid_out & set(root.modules()):
             self.gradients.adopt([*root.parameters(), *(each for each in root.buffers() if each.is_floating_point())])
-            if self.resume is not None:
-                self.resume.sketch(root)
             layout.apply(root, where, self.seen.living_optimizers())
             if where.plan.shards:
                 self.seen.laid_out.update(root.modules())

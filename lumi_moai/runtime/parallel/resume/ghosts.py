@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensor, FakeTensorMode
+from torch.distributed.tensor import DTensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
@@ -171,7 +172,10 @@ class Twins(TorchFunctionMode):
         found = self.twins.get(id(tensor))
         if found is not None and found[0] is tensor:
             return found[1]
-        if not self.stained or not _is_plain(tensor) or not self.is_stained(tensor):
+        if isinstance(tensor, DTensor):  # what is spread over ranks is a weight, or made of weights
+            self.replace([tensor])
+            return self.twins[id(tensor)][1]
+        if not self.stained or not self.is_stained(tensor):
             return tensor
         return self.ghosts.of(tensor)
 
@@ -184,7 +188,11 @@ class Twins(TorchFunctionMode):
         self.stained.pop(tensor.untyped_storage()._cdata, None)
 
     def is_stained(self, tensor: torch.Tensor) -> bool:
-        """Whether a ghost was written into *tensor*, or into what it is a view of."""
+        """Whether a ghost stands for *tensor*, or was written into it or into what it is a view of."""
+        if id(tensor) in self.twins:
+            return True
+        if not _is_plain(tensor):
+            return False
         key = tensor.untyped_storage()._cdata
         found = self.stained.get(key)
         return found is not None and not found.expired()

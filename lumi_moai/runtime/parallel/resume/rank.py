@@ -22,6 +22,7 @@ from ....errors import RequestError
 from ... import accelerator, alarm, group
 from ...output import Counted
 from .. import roots
+from ..files import together
 from . import chance, folder, reads, state, survivors
 from .journal import Journal
 from .replay import Replay
@@ -201,7 +202,7 @@ class Resume:
         mine = {
             name: tensor
             for name, tensor in self._found().items()
-            if type(tensor) in (torch.Tensor, nn.Parameter)
+            if (type(tensor) in (torch.Tensor, nn.Parameter) or isinstance(tensor, DTensor))
             and (tensor.numel() <= _SMALL or tuple(tensor.shape) in shapes)
         }
         named: list[Any] = [None] * dist.get_world_size()
@@ -210,7 +211,7 @@ class Resume:
         common = [name for name in named[0][0] if all(name in names for names, _ in named)]
         # Rank 0's alone is stored: a number of the batch is the global one, for which all ranks are needed.
         found = {f"script.{name}": self._global(mine[name]) for name in common}
-        return found if self.engine.rank == 0 else {}
+        return {name: each for name, each in found.items() if self.engine.rank == 0 or isinstance(each, DTensor)}
 
     def _global(self, tensor: torch.Tensor) -> torch.Tensor:
         if tensor.requires_grad and tensor.dim() == 0 and not tensor.is_leaf:
@@ -331,6 +332,8 @@ class Resume:
 
     def loads(self, path: str) -> None:
         """The script loads the file at *path*; one that it saved before the restart means that it resumes itself."""
+        if together.is_alone():
+            return
         written = os.path.getmtime(path)
         if self.replay is None:
             self._loaded[path] = written

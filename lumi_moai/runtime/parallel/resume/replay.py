@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.distributed.checkpoint as dcp
+from torch.distributed.tensor import DTensor
 from torch.overrides import _get_current_function_mode
 
 from ....errors import RequestError
@@ -14,6 +15,7 @@ from . import files, reads
 from .ghosts import Ghosts, Twins, is_ghost, set_value
 from .imagine import Imagination
 from .journal import Journal
+from .state import bare
 
 
 class Replay:
@@ -75,17 +77,19 @@ class Replay:
         Raises RequestError for a tensor that was written into and is not in the checkpoint.
         """
         wanted = {
-            f"script.{way}": tensor for way, tensor in found.items() if is_ghost(tensor) or self._is_stained(tensor)
+            f"script.{way}": tensor
+            for way, tensor in found.items()
+            if is_ghost(tensor) or self.twins.is_stained(tensor)
         }
         stored = self.facts["held"]
-        rooms = {name: _room(*stored[name]) for name in wanted if name in stored}
+        rooms = {name: _room(wanted[name], *stored[name]) for name in wanted if name in stored}
         if rooms:
             dcp.load(dict(rooms), storage_reader=dcp.FileSystemReader(self.path), process_group=group)
         for name, room in rooms.items():
             tensor = wanted[name]
             if is_ghost(tensor):
                 set_value(tensor, room.to(tensor.device))
-            elif tensor.shape == room.shape:
+            elif tensor.shape == room.shape and not isinstance(tensor, DTensor):
                 with torch.no_grad():
                     tensor.copy_(room)
                 self.twins.clean(tensor)
@@ -96,9 +100,9 @@ class Replay:
                 " a variable, list or attribute of the function that trains, or add up numbers read with .item()"
             )
 
-    def _is_stained(self, tensor: torch.Tensor) -> bool:
-        return type(tensor) in (torch.Tensor, torch.nn.Parameter) and self.twins.is_stained(tensor)
 
-
-def _room(dtype: str, shape: list[int]) -> torch.Tensor:
+def _room(held: torch.Tensor, dtype: str, shape: list[int]) -> torch.Tensor:
+    """Where a value is loaded: at once into a tensor that is spread over ranks."""
+    if isinstance(held, DTensor) and list(held.shape) == shape:
+        return bare(held)
     return torch.zeros(shape, dtype=getattr(torch, dtype))

@@ -15,6 +15,8 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 
+from ..layout import now
+
 _DEEPEST = 4
 _LONGEST = 4096
 _NOT_INTO = (ModuleType, type, Optimizer, DataLoader, Dataset, str, bytes, int, float)
@@ -45,7 +47,7 @@ def _frames(is_scripts: Any) -> list[FrameType]:
 
 def _walk(thing: Any, way: str, depth: int, seen: set[int]) -> Iterator[tuple[str, torch.Tensor]]:
     if isinstance(thing, torch.Tensor):
-        yield way, thing
+        yield way, now(thing)
         return
     if thing is None or isinstance(thing, _NOT_INTO) or depth > _DEEPEST or id(thing) in seen:
         return
