@@ -75,6 +75,7 @@ class Counted:
             self._known = self._counts[self._number]
             self.count = 0
             return
+        self._known = 0
         for text in held or ():
             self.write(text)
         self._counts[self._number] = self.count
