@@ -90,7 +90,7 @@ REFUSED = {
     "grad": "call loss.backward() and read parameter.grad",
     "inputs": "gradients of chosen parameters (inputs=..., torch.autograd.grad) would be this rank's part",
     "twice": "create_graph=True needs weights that stay gathered",
-    "hooked": "a parameter has a hook on its gradient (register_hook)",
+    "hooked": "the script asked a parameter that is spread over ranks for a hook on its gradient",
     "sparse": "embed has sparse gradients",
     "clipped": "embed edits its weight in forward (max_norm)",
     "lazy": "0 is a lazy module without weights when training begins",
