@@ -289,6 +289,7 @@ OWN = """
             time.sleep(PAUSE)
         print(epoch, f"{loss.item():.6f}")
         torch.save({"epoch": epoch, "model": model.state_dict()}, "own.pt")
+    raise SystemExit(0)
 """
 
 
@@ -300,3 +301,66 @@ def test_a_script_that_resumes_itself_does_so(tmp_path):
     epochs = [line.split()[0] for line in (first[0].out + last.out).splitlines() if "from" not in line]
     assert epochs == [str(epoch) for epoch in range(16)]
     assert "from epoch" in last.out
+
+
+HABITS = """
+    import sys, time
+    import lumi_moai, torch
+    from torch import nn
+    from torch.utils.data import DataLoader, TensorDataset
+
+    torch.manual_seed(0)
+    lumi_moai.enable_advanced_parallelization()
+    loader = DataLoader(TensorDataset(torch.randn(48, 4), torch.randn(48, 1)), batch_size=8, shuffle=True)
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1)).to("cuda")
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-1, momentum=0.9)
+    schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0, factor=0.5)
+    scaler = torch.amp.GradScaler("cuda", init_scale=4.0, growth_interval=3)
+
+
+    class Meter:
+        def __init__(self):
+            self.total, self.losses = 0, []
+
+
+    def train(epoch, meter):
+        for number, (x, y) in enumerate(loader):
+            loss = nn.functional.mse_loss(model(x.to("cuda")), y.to("cuda"))
+            scaled = scaler.scale(loss)
+            scaled.backward()
+            if number == 2:  # an overflow, which the scaler leaves out
+                model[0].weight.grad.fill_(float("inf"))
+            scaler.unscale_(optimizer)
+            norm = sum(p.grad.norm().item() ** 2 for p in model.parameters()) ** 0.5
+            before = scaler.get_scale()
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad(set_to_none=False)
+            meter.losses.append(loss.detach())
+            meter.total = meter.total + loss.detach() * len(y)
+            if loss < 0.8:
+                print("small")
+            print(f"{epoch} {number} {loss:.6f} {norm if number != 2 else 0.0:.6f} {before} {scaler.get_scale()}")
+            time.sleep(PAUSE)
+        return torch.stack(meter.losses).mean()
+
+
+    for epoch in range(5):
+        meter = Meter()
+        mean = train(epoch, meter)
+        schedule.step(mean)
+        print(epoch, float(mean), f"{len(meter.losses)}", schedule.get_last_lr()[0], int(mean > 1))
+    torch.save(model.state_dict(), sys.argv[1])
+"""
+
+
+def test_habits_of_scripts_are_repeated(tmp_path):
+    """A GradScaler that leaves steps out, norms by hand, sums in an object, a schedule that watches the loss."""
+    lines, weights = plain(
+        tmp_path, textwrap.dedent(HABITS.replace("PAUSE", "0").replace('Scaler("cuda"', 'Scaler("cpu"'))
+    )
+    run = Run(tmp_path / "run", launch(2))
+    first = killed_after(run, start(run, HABITS, 2), 3)
+    last = whole(ended(start(run, HABITS, 2, job="78")))
+    assert_one_run(first[0], last, lines)
+    assert_same_weights(torch.load(run.folder / "weights.pt"), weights)

@@ -158,10 +158,14 @@ def _run(command: Command) -> None:
     _meet_moai()
     late.expect(*_IMPORT_TORCH)
     late.after_import("torch", _meet_torch)
-    if command.is_module:
-        script.run_module(command.target, list(command.arguments), code)
-    else:
-        script.run_file(script.find(code, command.target), list(command.arguments))
+    try:
+        if command.is_module:
+            script.run_module(command.target, list(command.arguments), code)
+        else:
+            script.run_file(script.find(code, command.target), list(command.arguments))
+    except SystemExit as stop:
+        if stop.code:
+            raise
     if "torch" in sys.modules:
         from . import parallel
 

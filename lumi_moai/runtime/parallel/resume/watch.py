@@ -2,6 +2,7 @@
 
 import functools
 import os
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +73,9 @@ def _told(own: Callable[..., float], current: Callable[[], Any]) -> Callable[...
     @functools.wraps(own)
     def get_scale(scaler: GradScaler) -> float:
         resume = current()
-        if resume is None or resume.is_paused or not scaler.is_enabled():
+        # The scaler asks itself when it is saved.
+        is_asked = resume is not None and not resume.is_paused and reads.is_scripts(sys._getframe(1).f_code)
+        if not is_asked or not scaler.is_enabled():
             return own(scaler)
         return resume.value("scale of a GradScaler", functools.partial(own, scaler))
 
