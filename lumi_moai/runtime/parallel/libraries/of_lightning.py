@@ -49,10 +49,10 @@ def install(engine: Callable[[], "Engine | None"]) -> None:
 
 
 def begin(engine: "Engine | None") -> None:
-    """Let loggers and progress bars write on rank 0 only, now that the variable which says so is hidden."""
+    """Let every rank take itself for the one there is: what all ranks write alike is rank 0's (`files.writing`)."""
     module: Any = sys.modules.get(_RANK_ZERO)
     if engine is not None and module is not None:
-        module.rank_zero_only.rank = engine.rank
+        module.rank_zero_only.rank = 0
 
 
 def _connecting(engine: "Engine", own: Callable[..., None], connector: Any, *args: Any, **kwargs: Any) -> None:
