@@ -235,7 +235,7 @@ torch.save(1, sys.argv[1])
         (
             0,
             "Path('x').write_text('1'); Path('x').read_text(); os.remove('x')",
-            "rank 0 is about to change {x}, which the script has read before, and another rank has not come to that",
+            "rank 0 is about to change {x}, which the script has looked at before, and another rank has",
         ),
     ],
 )
@@ -245,3 +245,52 @@ def test_ranks_that_do_unlike_things_with_a_file_are_stopped(work, rank, act, se
     ranks = run.ranks(submitit(2), run.script(text), str(work / "weights.pt"))
     assert [each.code for each in ranks] == [1, 1]
     assert sentence.replace("{x}", str(work / "x")) in ranks[rank].err
+
+
+# Every rank is later than the one before, and looks before it writes.
+LATE = (
+    HEAD
+    + """
+import time
+from lumi_moai.runtime.here import here
+def late():
+    time.sleep(0.4 * here().ranks.rank)
+seen = []
+for _ in range(2):
+    late()
+    number = 0
+    while (out / f"run{number}").exists():
+        number += 1
+    (out / f"run{number}").mkdir(parents=True)
+    (out / f"run{number}" / "kept").mkdir()
+    late()
+    old = sorted(out.glob("run*"))[:-1]
+    for folder in old:
+        shutil.rmtree(folder)
+    late()
+    names = sorted(os.listdir(out))
+    (out / f"after-{len(names)}.txt").write_text("here")
+    late()
+    fresh = not os.path.isfile(out / "table.csv")
+    with open(out / "table.csv", "a") as file:
+        file.write("header\\n" * fresh + "row\\n")
+    late()
+    best = json.loads((out / "best.json").read_text()) if (out / "best.json").exists() else 0
+    (out / "best.json").write_text(str(best + 1))
+    seen.append((number, names, fresh, best))
+os.write(2, json.dumps(seen).encode())
+"""
+)
+
+
+def test_a_late_rank_does_not_see_what_comes_after(work):
+    run = Run(work, launch(3))
+    ranks = run.ranks(submitit(3), run.script(LATE), str(work / "weights.pt"))
+    assert [each.code for each in ranks] == [0, 0, 0], ranks[0].err
+    seen = [json.loads(each.err[each.err.index("[[") :]) for each in ranks]
+    assert seen[0] == [
+        [0, ["run0"], True, 0],
+        [1, ["after-1.txt", "best.json", "run1", "table.csv"], False, 1],
+    ]
+    assert seen[1:] == seen[:1] * 2
+    assert (work / "out" / "table.csv").read_text() == "header\nrow\nrow\n"

@@ -3,15 +3,14 @@
 import functools
 import os
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from . import together
 from .writing import DESK
 
-_PATIENCE_SECONDS = 10.0
-_OF_TARGET = ("remove", "unlink", "rmdir", "removedirs")
+_OF_TARGET = ("remove", "unlink", "rmdir", "removedirs", "chmod", "chown", "utime", "truncate")
 _MOVES = ("rename", "replace", "renames")
 _LINKS = ("link", "symlink")
 _TREES = ("rmtree",)
@@ -36,6 +35,8 @@ def install() -> None:
     for owner, names in ((os.path, ("exists", "isfile", "getsize")), (Path, ("exists", "is_file"))):
         for name in names:
             setattr(owner, name, _looking(getattr(owner, name)))
+    for name in ("listdir", "scandir"):
+        setattr(os, name, _listing(getattr(os, name)))
 
 
 def _once(own: Callable[..., Any], *, changed: int, moves: bool = False) -> Callable[..., Any]:
@@ -56,7 +57,10 @@ def _once(own: Callable[..., Any], *, changed: int, moves: bool = False) -> Call
         touched = sorted({where, os.path.abspath(os.fsdecode(args[0]))} if moves else {where})
         for path in touched:
             DESK.before_change(path)
-        result = own(*args, **kwargs) if DESK.rank == 0 else target
+        result = target
+        if DESK.rank == 0:
+            with together.alone():  # a tree is removed by calls of our own functions, which only this rank makes
+                result = own(*args, **kwargs)
         for path in touched:
             DESK.finished(path)
         return result
@@ -65,16 +69,16 @@ def _once(own: Callable[..., Any], *, changed: int, moves: bool = False) -> Call
 
 
 def _making(own: Callable[..., None]) -> Callable[..., None]:
-    """A folder that rank 0 makes is there when the call returns; one that it calls otherwise stays away."""
+    """A folder that rank 0 makes is there when the call returns; what rank 0 meets instead, every rank meets."""
 
     @functools.wraps(own)
     def mkdir(path: Any, *args: Any, **kwargs: Any) -> None:
-        if not DESK.rank or kwargs.get("dir_fd") is not None or DESK.ours(path) is None:
+        where = None if DESK.rank is None or kwargs.get("dir_fd") is not None else DESK.ours(path)
+        if where is None:
             own(path, *args, **kwargs)
             return
-        end = time.monotonic() + _PATIENCE_SECONDS
-        while not os.path.isdir(path) and time.monotonic() < end:
-            time.sleep(0.005)
+        DESK.before_change(where)
+        DESK.as_rank_0(where, functools.partial(own, path, *args, **kwargs))
 
     return mkdir
 
@@ -88,3 +92,12 @@ def _looking(own: Callable[..., Any]) -> Callable[..., Any]:
         return own(type(path)(there) if isinstance(path, Path) else there, *args, **kwargs)
 
     return look
+
+
+def _listing(own: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(own)
+    def names(path: Any = ".", *args: Any, **kwargs: Any) -> Any:
+        DESK.listed(path)
+        return own(path, *args, **kwargs)
+
+    return names

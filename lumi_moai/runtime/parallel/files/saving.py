@@ -51,7 +51,6 @@ def to_file(path: Any, write: Callable[[str], None], others: Callable[[], Any] |
 
     DESK.before_change(os.path.abspath(mine))
     DESK.call_alike(str(mine), together.by_rank_0(written, others))
-    DESK.saved(mine)
 
 
 @contextmanager

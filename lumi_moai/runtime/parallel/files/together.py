@@ -27,7 +27,7 @@ def by_rank_0(call: Callable[[], Any], others: Callable[[], Any] | None = None) 
     from ... import group
 
     if dist.get_rank() == 0:
-        with _alone():
+        with alone():
             value, error = _outcome(call)
         group.agree(_sendable(value, error))
         mine = None
@@ -52,7 +52,8 @@ def for_all(own: Callable[..., Any], is_on: Callable[[], bool]) -> Callable[...,
 
 
 @contextmanager
-def _alone() -> "Iterator[None]":
+def alone() -> "Iterator[None]":
+    """What this rank does in here it does by itself: its files are real, and the others need not come to the same."""
     _ALONE[0] += 1
     try:
         yield

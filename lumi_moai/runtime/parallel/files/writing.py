@@ -1,12 +1,15 @@
 """Files that the script opens for writing: rank 0's become real, what the other ranks write goes nowhere.
 
 The ranks do not wait for each other when a file is written. Rank 0 notes in the job's store when it has closed one, and
-a rank that reads a file again which it wrote itself waits for that note.
+a rank that reads a file again which it wrote itself waits for that note. Only before rank 0 changes what it has looked
+at itself does it wait: the others look at the same, and must not find the change before they come to it.
 """
 
 import builtins
+import errno
 import io
 import os
+import stat
 import sys
 import tempfile
 import threading
@@ -19,8 +22,9 @@ from typing import Any
 from ....errors import RunError
 from . import together
 
-_EXISTS, _IS_FILE = os.path.exists, os.path.isfile  # those of `removing` wait
 _PATIENCE_SECONDS = 600
+_LOOKS = 100_000
+"""So many of the last looks are remembered: a script may open a million pictures."""
 _WRITING = frozenset("wax+")
 _SYSTEM = ("/dev", "/proc", "/sys")
 _CACHES = ("_HOME", "_CACHE", "_CACHE_DIR", "_EXTENSIONS_DIR", "_DB_PATH", "CONFIGDIR", "_TMPDIR")
@@ -55,7 +59,7 @@ class Desk:
         self._private: tuple[str, ...] = ()
         self._temporary: tuple[str, ...] = ()
         self._finished: Counter[str] = Counter()
-        self._read: set[str] = set()
+        self._looks: dict[str, None] = {}
         self._acts: Counter[str] = Counter()
         self._others = 0
         self._elsewhere: dict[str, str] = {}
@@ -82,58 +86,93 @@ class Desk:
         at_home = any(_within(where, home) for home in self._homes)
         if not at_home and any(_within(where, temporary) for temporary in self._temporary):
             return None
-        if _EXISTS(where) and not (_IS_FILE(where) or os.path.isdir(where)):
-            return None  # a pipe or a socket
-        return None if _wanted_by_each(sys._getframe(1)) else where
+        return None if _is_no_file(where) or _wanted_by_each(sys._getframe(1)) else where
 
     def finished(self, where: str) -> None:
         """This rank has written *where*, moved it there or taken it away."""
-        self._finished[where] += 1
-        if self.rank == 0:
-            self._store.set(f"files/{where}#{self._finished[where]}", b"1")
+        for place in _places(where):
+            self._finished[place] += 1
+            if self.rank == 0:
+                self._store.set(f"files/{place}#{self._finished[place]}", b"1")
 
     def settled(self, path: Any) -> Any:
         """Where to read *path* from, once rank 0 has done with it what this rank did before.
 
         Raises RunError when rank 0 never does.
         """
-        if self.rank is None or isinstance(path, int) or not (self._finished or self._elsewhere):
+        if self.rank is None or isinstance(path, int):
             return path
         where = os.path.abspath(os.fsdecode(path))
-        count = self._finished.get(where, 0)
-        if where in self._finished and not together.is_alone():
-            self._read.add(where)
         if self.rank == 0:
+            self._look(where)
             return path
+        count = self._finished.get(where, 0)
         if count and os.getpid() == self._process:
             self._wait(f"files/{where}#{count}", where)
         return self._elsewhere.get(where) or self._moved(where) or path
 
+    def listed(self, folder: Any) -> None:
+        """The script asks what is in *folder*; returns once rank 0 has done there what this rank did before."""
+        if self.rank is None or isinstance(folder, int):
+            return
+        place = os.path.join(os.path.abspath(os.fsdecode(folder)), "")
+        if self.rank == 0:
+            self._look(place)
+        elif self._finished.get(place) and os.getpid() == self._process:
+            self._wait(f"files/{place}#{self._finished[place]}", place)
+
     def before_change(self, where: str) -> None:
-        """Rank 0 is about to change *where*: if the script has read it, the others may be about to as well.
+        """Rank 0 is about to change *where*: if the script has looked at it, the others may be about to as well.
 
         Raises RunError when another rank does not come to the same change.
         """
-        if where not in self._read or threading.current_thread() is not threading.main_thread():
+        if threading.current_thread() is not threading.main_thread():
             return
-        self._read.discard(where)
+        for place in _places(where):
+            self._acts[place] += 1
+            key = f"changes/{place}#{self._acts[place]}"
+            if self.rank:
+                self._store.add(key, 1)
+            elif place in self._looks:
+                del self._looks[place]
+                self._await_others(key, where)
+
+    def as_rank_0(self, where: str, act: Callable[[], None]) -> None:
+        """Let rank 0 do *act* to *where*, and every rank meet the OSError that rank 0 meets."""
         self._acts[where] += 1
-        key = f"changes/{where}#{self._acts[where]}"
+        key = f"acts/{where}#{self._acts[where]}"
         if self.rank:
-            self._store.add(key, 1)
+            self._wait(key, where)
+            code = int(self._store.get(key))
+            if code:
+                raise OSError(code, os.strerror(code), where)
             return
+        code = 0
+        try:
+            act()
+        except OSError as error:
+            code = error.errno or errno.EIO
+            raise
+        finally:
+            self._store.set(key, str(code))
+
+    def _look(self, place: str) -> None:
+        if together.is_alone() or os.getpid() != self._process:
+            return
+        self._looks.pop(place, None)
+        self._looks[place] = None
+        if len(self._looks) > _LOOKS:
+            del self._looks[next(iter(self._looks))]
+
+    def _await_others(self, key: str, where: str) -> None:
         end = time.monotonic() + _PATIENCE_SECONDS
         while self._store.add(key, 0) < self._others:
             if time.monotonic() > end:
                 raise RunError(
-                    f"rank 0 is about to change {where}, which the script has read before, and another rank has not"
-                    f" come to that within {_PATIENCE_SECONDS} s; write and remove files on all ranks alike"
+                    f"rank 0 is about to change {where}, which the script has looked at before, and another rank has"
+                    f" not come to that within {_PATIENCE_SECONDS} s; write and remove files on all ranks alike"
                 )
             time.sleep(0.002)
-
-    def saved(self, mine: str) -> None:
-        """Rank 0 has written *mine* while all waited; who changes it later must wait for its readers."""
-        self._finished.setdefault(os.path.abspath(mine), 0)
 
     def call_alike(self, mine: str, of_rank_0: str) -> None:
         """What the script calls *mine* here is *of_rank_0* on rank 0: a name with the time in it, say."""
@@ -243,6 +282,20 @@ def _wanted_by_each(frame: Any) -> bool:
             return True
         frame = frame.f_back
     return (nearest or "").startswith(_OWN_OPENERS)
+
+
+def _is_no_file(where: str) -> bool:
+    """Whether *where* is a pipe, a socket or a device; asked once, as rank 0 may take a file away at any time."""
+    try:
+        mode = os.stat(where).st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def _places(where: str) -> tuple[str, str]:
+    """What a change of *where* changes: itself, and what its folder holds."""
+    return where, os.path.join(os.path.dirname(where), "")
 
 
 def _within(path: str, folder: str) -> bool:

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from ... import group
 from ...late import after_import
 from ..ahead import News
+from ..files import together
 from . import whole
 from .around import around
 from .of_accelerate import refuse
@@ -36,9 +37,6 @@ def install(engine: Callable[[], "Engine | None"]) -> None:
             (f"{trainer}.accelerators.cuda", "CUDAAccelerator.setup_device", _setting_up),
             (result, "_ResultCollection.log", _logging),
             (result, "_ResultCollection._extract_batch_size", _sizing),
-            (f"{fabric}.plugins.io.torch_io", "TorchCheckpointIO.save_checkpoint", _on_rank_0),
-            (f"{fabric}.plugins.io.torch_io", "TorchCheckpointIO.remove_checkpoint", _on_rank_0),
-            (checkpoint, "ModelCheckpoint._link_checkpoint", _on_rank_0),
             (checkpoint, "ModelCheckpoint.file_exists", _agreed),
             (single, "SingleDeviceStrategy.broadcast", _broadcasting),
             (fetchers, "_PrefetchDataFetcher.__iter__", _prefetching),
@@ -100,15 +98,10 @@ def _sizing(engine: "Engine", own: Callable[..., int], results: Any, metric: Any
     return int(group.total(torch.tensor(found if share.rows else 0)).item())
 
 
-def _on_rank_0(engine: "Engine", own: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-    if engine.rank == 0:
-        own(*args, **kwargs)
-    dist.barrier()
-
-
 def _on_local_rank_0(engine: "Engine", own: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
     if engine.me.ranks.local_rank == 0:
-        own(*args, **kwargs)
+        with together.alone():
+            own(*args, **kwargs)
     dist.barrier()
 
 

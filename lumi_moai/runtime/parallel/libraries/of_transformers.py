@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.distributed as dist
 
 from ....errors import RequestError
 from ... import group
@@ -28,7 +27,6 @@ def install(engine: Callable[[], "Engine | None"]) -> None:
     around("transformers.trainer", "Trainer.floating_point_ops", engine, _counting_flos)
     around("transformers.trainer", "Trainer.store_flos", engine, _storing_flos)
     around("transformers.trainer", "Trainer._load_rng_state", engine, _restoring)
-    around("transformers.trainer", "rotate_checkpoints", engine, _on_rank_0)
     around("transformers.trainer_pt_utils", "LabelSmoother.__call__", engine, _smoothing)
 
 
@@ -118,9 +116,3 @@ def _restoring(engine: "Engine", own: Callable[..., None], trainer: Any, checkpo
     own(trainer, checkpoint)
     engine.has_own_chance = False
     engine.take_own_chance()
-
-
-def _on_rank_0(engine: "Engine", own: Callable[..., None], *args: Any, **kwargs: Any) -> None:
-    if engine.rank == 0:
-        own(*args, **kwargs)
-    dist.barrier()
