@@ -63,6 +63,39 @@ def test_what_scripts_do_with_weights_in_parts_is_as_on_one_device(tmp_path, nam
     same_run(tmp_path, text, lines, weights, 2, layout=layout)
 
 
+# How often a block is computed, and in which type; the second model has no blocks.
+COUNTED = (
+    scripts.HEAD
+    + """
+class Block(nn.Module):
+    calls = 0
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+    def forward(self, x):
+        Block.calls += 1
+        Block.type = self.a(x).dtype
+        return x + self.b(torch.tanh(self.a(x)))
+x = torch.randn(8, 4, generator=torch.Generator().manual_seed(1))
+model, small = nn.Sequential(*(Block() for _ in range(3))), nn.Linear(4, 4)
+optim = torch.optim.SGD([*model.parameters(), *small.parameters()], lr=0.1)
+for (rows,) in DataLoader(TensorDataset(x), batch_size=4):
+    loss = small(model(rows)).square().mean()
+    loss.backward()
+    optim.step()
+print(Block.calls, Block.type)
+"""
+)
+
+
+def test_one_rank_computes_again_and_in_bfloat16_as_well(tmp_path):
+    run = Run(tmp_path, launch(1), Wishes(layout=Layout.parse("recompute=full,bf16"), self_check=False))
+    (rank,) = run.ranks(submitit(1), run.script(COUNTED))
+    assert rank.out == "12 torch.bfloat16\n", rank.err
+    assert "Linear has no list of like blocks, so recompute and compile leave it as it is" in rank.err
+    assert rank.err.count("no list of like blocks") == 1
+
+
 @pytest.mark.parametrize("layout", ["fsdp,bf16", "replicate,bf16"])
 def test_bfloat16_computes_coarsely_and_keeps_float32_weights(tmp_path, layout):
     lines, weights = plain(tmp_path, scripts.COARSE)

@@ -66,6 +66,30 @@ def test_ranks_tell_their_plan_and_their_speed(work):
     assert 0 < kept["mfu"] < 0.65
 
 
+# Every third step something is evaluated, amid the epoch.
+EVALUATED = SCRIPT.replace(
+    """        optim.step()
+""",
+    """        optim.step()
+        count = globals().get("count", 0) + 1
+        if count % 3 == 0:
+            model.eval()
+            with torch.no_grad():
+                for (y,) in DataLoader(TensorDataset(tokens), batch_size=4):
+                    model(y)
+            model.train()
+""",
+)
+
+
+def test_an_evaluation_amid_an_epoch_does_not_end_the_counting(work):
+    run = Run(work, launch(2), Wishes(layout=Layout.parse("replicate")))
+    ranks = run.ranks(submitit(2), run.script(EVALUATED))
+    assert [rank.code for rank in ranks] == [0, 0], ranks[0].err
+    kept = json.loads((run.folder / "measured.json").read_text())
+    assert kept["tokens_per_second"] * kept["step_seconds"] * kept["steps"] == pytest.approx((8 * 7 + 6) * 5)
+
+
 def test_a_scripts_own_steps_come_first():
     own = b"[Step 1/9] Loss: 2.5 Throughput: 100.0 tokens/sec\n"
     ours = f"lumi-moai: {measured().line}\n".encode()

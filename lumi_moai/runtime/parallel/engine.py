@@ -61,7 +61,7 @@ class Engine:
         self.gradients = Gradients(seen)
         self.in_backward = False
         self.in_training = False
-        """Whether the script's last loop over a DataLoader was begun to train."""
+        """Whether the script's last batch is of a loop that was begun to train."""
         self.ahead = Ahead()
         self._is_announced = False
         self.has_own_chance = False
@@ -95,7 +95,7 @@ class Engine:
             self.place = place.find(planner.choose(self.layout, self._scale()), self.rank)
             group.share_among(self.place.data_group)
             self.meter.plan = self.place.plan
-            self.cutter = Cutter(self.place.data_rank, self.place.data_ranks, self.begin_batch, self._end_batches)
+            self.cutter = Cutter(self.place.data_rank, self.place.data_ranks, self._end_batches)
             # The stages of a pipeline take its micro-batches themselves.
             self.micro = Micro(self, self.place.plan.micro_batches if self.place.plan.pp == 1 else 1)
             self.callers = [self.micro.caller, *self.callers, *layout.callers(self.place)]
@@ -117,8 +117,10 @@ class Engine:
         if self.resume is not None:
             self.resume.sketch(root)
         # Around a part that is laid out nothing more can be; the rest of such a model stays whole.
-        if where.plan.data_ranks * where.plan.tp * where.plan.pp > 1 and not self.seen.laid_out & set(root.modules()):
+        if not self.seen.laid_out & set(root.modules()):
             self.gradients.adopt([*root.parameters(), *(each for each in root.buffers() if each.is_floating_point())])
+            if sentence := layout.idle(root, where.plan):
+                self.say_once(sentence, sentence)
             layout.apply(root, where, self.seen.living_optimizers())
             if where.plan.shards:
                 self.seen.laid_out.update(root.modules())
@@ -188,14 +190,16 @@ class Engine:
             return None
         return draws.rows_of(share, self.settle().data_rank)
 
-    def begin_batch(self, share: Share | None, batch: Any) -> None:
-        """A loader hands out *batch*, of which this rank has *share*."""
-        self.ahead.tell(News(tell=partial(self._begin_batch, share, batch), of_batch=True, share=share))
+    def begin_batch(self, share: Share | None, batch: Any, *, trains: bool) -> None:
+        """A loader hands out *batch*, of which this rank has *share*, in a loop that was begun to train or not."""
+        tell = partial(self._begin_batch, share, batch, trains=trains)
+        self.ahead.tell(News(tell=tell, of_batch=True, share=share))
 
     def _end_batches(self) -> None:
         self.ahead.tell(News(tell=self.at_hand.end, of_batch=False))
 
-    def _begin_batch(self, share: Share | None, batch: Any) -> None:
+    def _begin_batch(self, share: Share | None, batch: Any, *, trains: bool) -> None:
+        self.in_training = trains  # also after an evaluation amid an epoch
         if self.in_training and self.resume is not None:
             self.resume.batch(share)
         if self.in_training and not self.is_repeating and not self.self_check.is_running:
@@ -214,15 +218,16 @@ class Engine:
         self.gradients.refresh()
         trained = self.gradients.parameters
         self.in_training = bool(trained) and torch.is_grad_enabled() and self.seen.modes.trains(trained)
+        begin = partial(self.begin_batch, trains=self.in_training)
         if not trained:
             # Before there is an optimizer or a backward, a loop looks at the data: all ranks see all of it.
-            return Cutter(0, 1, self.begin_batch, self.at_hand.end).whole(loader, own)
+            return Cutter(0, 1, self.at_hand.end).whole(loader, own, begin)
         ranks = self.settle().data_ranks
         if ranks > 1 and self.in_training:
             self.take_own_chance()
             self.at_hand.begin_loop()
-            return self.cutter.shares(loader, own)
-        return self.cutter.whole(loader, own)
+            return self.cutter.shares(loader, own, begin)
+        return self.cutter.whole(loader, own, begin)
 
     def take_own_chance(self) -> None:
         """Once training begins, rows on different ranks must not get the same dropout; rank 0 keeps the script's."""

@@ -110,28 +110,27 @@ class Batches:
 class Cutter:
     """Makes the shares of one rank."""
 
-    def __init__(self, rank: int, ranks: int, begin: Begin, end: Callable[[], None]) -> None:
+    def __init__(self, rank: int, ranks: int, end: Callable[[], None]) -> None:
         self.rank = rank
         self.ranks = ranks
-        self.begin = begin
         self.end = end
         self._kept: WeakKeyDictionary[DataLoader, DataLoader] = WeakKeyDictionary()
 
-    def whole(self, loader: DataLoader, batches: Callable[[DataLoader], Iterator]) -> Batches:
+    def whole(self, loader: DataLoader, batches: Callable[[DataLoader], Iterator], begin: Begin) -> Batches:
         """The batches of *loader* as they are, for evaluation; *batches* is DataLoader's own `__iter__`."""
-        return Batches(batches(loader), lambda batch: (batch, None), self.begin)
+        return Batches(batches(loader), lambda batch: (batch, None), begin)
 
-    def shares(self, loader: DataLoader, batches: Callable[[DataLoader], Iterator]) -> Batches:
+    def shares(self, loader: DataLoader, batches: Callable[[DataLoader], Iterator], begin: Begin) -> Batches:
         """This rank's part of the batches of *loader*; *batches* is DataLoader's own `__iter__`."""
         if loader.batch_sampler is None:
-            return Batches(batches(loader), self._cut_tensors, self.begin, self.end)
+            return Batches(batches(loader), self._cut_tensors, begin, self.end)
         mine = self._kept.get(loader) or self._copy(loader)
         if loader.persistent_workers and loader.num_workers > 0:
             self._kept[loader] = mine  # with its workers
         if isinstance(mine.collate_fn, CutCollate):
-            return Batches(batches(mine), lambda counted: (counted.batch, counted.share), self.begin, self.end)
+            return Batches(batches(mine), lambda counted: (counted.batch, counted.share), begin, self.end)
         sampler: Any = mine.batch_sampler
-        return Batches(batches(mine), lambda batch: (batch, sampler.shares.popleft()), self.begin, self.end)
+        return Batches(batches(mine), lambda batch: (batch, sampler.shares.popleft()), begin, self.end)
 
     def _copy(self, loader: DataLoader) -> DataLoader:
         """*loader* with its batches cut; a copy, because the script's own must keep its length and its sampler."""

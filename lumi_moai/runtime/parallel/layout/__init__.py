@@ -20,13 +20,25 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ....errors import RequestError
+from ....plan import Plan
 from ..place import Place
 from . import blocks, precision, recompute, repoint, shard, tensor
 from .born import give_memory_back
 from .repoint import now
 from .spread import Spread, whole
 
-__all__ = ["Spread", "apply", "callers", "check_backward", "full_state", "give_memory_back", "now", "steppers", "whole"]
+__all__ = [
+    "Spread",
+    "apply",
+    "callers",
+    "check_backward",
+    "full_state",
+    "give_memory_back",
+    "idle",
+    "now",
+    "steppers",
+    "whole",
+]
 
 Step = Callable[[nn.Module, Sequence[Sequence[nn.Module]], Place], Any]
 _STEPS: tuple[Step, ...] = (
@@ -52,6 +64,14 @@ def apply(root: nn.Module, place: Place, optimizers: Iterable[Optimizer] = ()) -
     moves = {id(old): (old, after[name]) for name, old in before.items() if old is not after[name]}
     repoint.lead(moves.values())
     repoint.optimizers(optimizers)
+
+
+def idle(root: nn.Module, plan: Plan) -> str | None:
+    """The sentence that says what of *plan* leaves *root* as it is; None when nothing does."""
+    if (plan.recompute == "none" and not plan.compile) or blocks.find(root):
+        return None
+    name = type(root).__name__
+    return f"{name} has no list of like blocks, so recompute and compile leave it as it is"
 
 
 def full_state(tensor: torch.Tensor) -> torch.Tensor:
