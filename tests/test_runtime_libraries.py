@@ -96,6 +96,28 @@ def test_the_trainer_of_transformers(work, count):
     lines, weights = plain(work, TRAINER)
     _, ranks = same_run(work, TRAINER, lines, weights, count)
     assert f"over {count} ranks: global batch 4" in ranks[0].err
+    assert ranks[0].err.count("self-check of the first step: loss") == 1
+
+
+SUMMED = (
+    HEAD
+    + """
+from transformers import Trainer, TrainingArguments
+
+class Summing(Trainer):
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        return model(**inputs).logits.square().sum()
+
+Summing(llama(), TrainingArguments("out", report_to="none", use_cpu=True, disable_tqdm=True), train_dataset=Rows(8)).train()
+"""
+)
+
+
+def test_the_first_step_of_a_trainer_is_checked(work):
+    run = Run(work, launch(2))
+    ranks = run.ranks(submitit(2), run.script(SUMMED))
+    assert [rank.code for rank in ranks] == [1, 1]
+    assert "the self-check of the first step failed: loss " in ranks[0].err + ranks[1].err
 
 
 SFT = (
@@ -278,6 +300,7 @@ def test_the_trainer_of_lightning(work, name):
     lines, weights = plain(work, script.replace("DEVICE", "'cpu'"))
     _, ranks = same_run(work, script.replace("DEVICE", "'gpu'"), lines, weights, 2)
     assert "over 2 ranks: global batch 4" in ranks[0].err
+    assert ranks[0].err.count("self-check of the first step: loss") == 1
 
 
 # Written for one device, without the line: `--parallel auto` must find it one, also where Slurm's variables say otherwise.

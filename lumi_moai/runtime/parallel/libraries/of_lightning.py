@@ -1,7 +1,7 @@
 """Lightning's Trainer, as `lightning` and as `pytorch_lightning`: one device, whose logged values are global."""
 
 import sys
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,8 @@ def install(engine: Callable[[], "Engine | None"]) -> None:
             (result, "_ResultCollection._extract_batch_size", _sizing),
             (checkpoint, "ModelCheckpoint.file_exists", _agreed),
             (single, "SingleDeviceStrategy.broadcast", _broadcasting),
+            (f"{trainer}.loops.fit_loop", "_FitLoop.run", _fitting),
+            (f"{trainer}.loops.optimization.automatic", "_AutomaticOptimization.run", _optimizing),
             (fetchers, "_PrefetchDataFetcher.__iter__", _prefetching),
             (fetchers, "_PrefetchDataFetcher.__next__", _fetching),
         ):
@@ -114,6 +116,25 @@ def _broadcasting(
 ) -> Any:
     """Names of folders, and decisions by the clock, are those of rank 0."""
     return group.agree(value)
+
+
+def _fitting(engine: "Engine", own: Callable[..., None], loop: Any) -> None:
+    engine.self_check.is_of_library = loop.trainer.lightning_module.automatic_optimization
+    own(loop)
+
+
+def _optimizing(
+    engine: "Engine", own: Callable[..., Any], loop: Any, optimizer: Any, place: int, words: OrderedDict[str, Any]
+) -> Any:
+    """The first batch is computed twice more before, on few rows: the self-check."""
+
+    def step(few: Any) -> None:
+        found = loop._make_step_fn(OrderedDict({**words, "batch": few}))()
+        loop._make_backward_fn(optimizer)(found.closure_loss)
+
+    if engine.self_check.is_due and not engine.is_repeating and "batch" in words:
+        engine.self_check.check(step, words["batch"], engine.share, [loop.trainer._results])
+    return own(loop, optimizer, place, words)
 
 
 def _prefetching(engine: "Engine", own: Callable[..., Any], fetcher: Any) -> Any:

@@ -1,5 +1,6 @@
 """Hugging Face Trainer: it counts the tokens of several batches ahead, and smooths labels by hand."""
 
+import functools
 import inspect
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ def install(engine: Callable[[], "Engine | None"]) -> None:
     around("transformers.trainer", "Trainer._run_epoch", engine, _running)
     around("transformers.trainer", "Trainer._inner_training_loop", engine, _beginning)
     around("transformers.trainer", "Trainer.get_batch_samples", engine, _fetching)
+    around("transformers.trainer", "Trainer.training_step", engine, _stepping)
     around("transformers.trainer", "Trainer.floating_point_ops", engine, _counting_flos)
     around("transformers.trainer", "Trainer.store_flos", engine, _storing_flos)
     around("transformers.trainer", "Trainer._load_rng_state", engine, _restoring)
@@ -58,6 +60,7 @@ def _choosing(engine: "Engine", own: Callable[..., None], arguments: Any) -> Non
 
 def _beginning(engine: "Engine", own: Callable[..., Any], trainer: Any, *args: Any, **kwargs: Any) -> Any:
     """The Trainer says `train()` after it has fetched the first batch; loaders ask before."""
+    engine.self_check.is_of_library = True
     trainer.model.train()
     return own(trainer, *args, **kwargs)
 
@@ -79,6 +82,16 @@ def _fetching(engine: "Engine", own: Callable[..., Any], trainer: Any, batches: 
         mine = trainer._get_num_items_in_batch(real, device) if real else 0
         items = group.total(torch.as_tensor(mine, dtype=torch.float64, device=device)).to(torch.as_tensor(items).dtype)
     return Announced(fetched, held, engine.ahead), items
+
+
+def _stepping(
+    engine: "Engine", own: Callable[..., Any], trainer: Any, model: Any, inputs: Any, *args: Any, **kwargs: Any
+) -> Any:
+    """The first batch is computed twice more before, on few rows: the self-check."""
+    if engine.self_check.is_due and not engine.is_repeating:
+        step = functools.partial(own, trainer, model)
+        engine.self_check.check(lambda few: step(few, *args, **kwargs), inputs, engine.share, [vars(trainer)])
+    return own(trainer, model, inputs, *args, **kwargs)
 
 
 def _smoothing(

@@ -68,6 +68,8 @@ class SelfCheck:
     def __init__(self, engine: "Engine", *, wanted: bool) -> None:
         self.engine = engine
         self.is_due = wanted
+        self.is_of_library = False
+        """Whether a library's loop makes the check itself, by `check`."""
         self.is_running = False
         self._result: Result | None = None
         self._share: Share | None = None
@@ -79,7 +81,7 @@ class SelfCheck:
         Raises RequestError, on all ranks alike, when the ranks do not compute what one device would.
         """
         place = self.engine.place
-        if not self.is_due or place is None:
+        if not self.is_due or self.is_of_library or place is None:
             return
         self.is_due = False
         pieces = self.engine.micro.memory.pieces
@@ -92,19 +94,21 @@ class SelfCheck:
         except Unfit as reason:
             self._say(f"the self-check could not be made: {reason}")
 
-    def check(self, forward_backward: Callable[[Any], Any], batch: Any, share: Share | None) -> None:
+    def check(
+        self, forward_backward: Callable[[Any], Any], batch: Any, share: Share | None, state: Sequence[Any] = ()
+    ) -> None:
         """The same for a training loop of a library: *forward_backward* computes a batch and goes back from its loss.
 
-        Raises RequestError, on all ranks alike, when the ranks do not compute what one device would.
+        *state*: what that may change on the way, put back afterwards. Raises RequestError, on all ranks alike, when the
+        ranks do not compute what one device would.
         """
+        is_due, self.is_due = self.is_due, False
         place = self.engine.settle()
-        if not self.is_due or (share is None and self.engine.micro.memory.pieces == 1) or place.plan.pp > 1:
-            self.is_due = False
+        if not is_due or (share is None and self.engine.micro.memory.pieces == 1) or place.plan.pp > 1:
             return
-        self.is_due = False
         try:
             whole, mine, part = rows.few(batch, share, place.data_rank, place.data_group)
-            self._compare(lambda value: (lambda: forward_backward(value), [forward_backward]), whole, mine, part)
+            self._compare(lambda value: (lambda: forward_backward(value), [*state]), whole, mine, part)
         except Unfit as reason:
             self._say(f"the self-check could not be made: {reason}")
 
