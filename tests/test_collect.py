@@ -133,7 +133,7 @@ def test_out_of_memory_is_told_from_failed(work, slurm):
         "torch.OutOfMemoryError: HIP out of memory. Tried to allocate 9 GiB\n"
     )
     done = collect("17")
-    assert "Outcome     out of memory" in done.stdout
+    assert "Outcome     out of memory of a device" in done.stdout
     assert "rank 0: torch.OutOfMemoryError" in done.stdout
 
 
@@ -239,6 +239,34 @@ def test_log_files(work):
     values, _ = report_of(work / "one.log", work / "two.log")
     assert [task["outcome"] for task in values["tasks"]] == ["unknown", "out_of_memory"]
     assert values["records"] == 10
+
+
+def test_advice_and_the_network_beside_the_outcome(work):
+    net = "nid1:9:9 [0] NCCL INFO NET/Plugin : No plugin found (librccl-net.so), using internal implementation\n"
+    (work / "x.log").write_text(f"{net}{STEPS}torch.OutOfMemoryError: HIP out of memory. Tried to allocate 9 GiB\n")
+    values, _ = report_of(work / "x.log")
+    assert (values["outcome"], values["cause"]) == ("out_of_memory", "device_out_of_memory")
+    assert "micro-batches" in values["advice"]
+    (remark,) = values["remarks"]
+    assert (remark["kind"], remark["place"], remark["line"]) == ("tcp_fallback", "x.log:1", net.strip())
+    text = collect(work / "x.log").stdout
+    assert "Outcome     out of memory of a device\n" in text
+    assert "Advice      A device's memory did not suffice." in text
+    assert "Beside      nid1:9:9" in text
+
+
+def test_advice_that_cannot_be_read_is_left_out(work, monkeypatch):
+    from lumi_moai import catalog
+
+    (work / "advice").mkdir()
+    (work / "advice" / "causes.yaml").write_text("unknown: [1]\n")
+    monkeypatch.setenv("LUMI_MOAI_PATH", str(work))
+    catalog.advice.cache_clear()
+    (work / "x.log").write_text(STEPS)
+    values, stderr = report_of(work / "x.log")
+    catalog.advice.cache_clear()
+    assert (values["records"], values["advice"]) == (9, None)
+    assert "causes.yaml: unknown: [1] should be text" in stderr
 
 
 def test_a_torn_job_file_loses_the_plan_only(work, slurm):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lumi_moai import logs
+from lumi_moai import catalog, logs
 from lumi_moai.logs.outcome import line_at
 from lumi_moai.report import first_cause, judge
 
@@ -117,6 +117,95 @@ def test_an_error_glued_to_a_step_line_is_seen():
     ).outcome == ("cancelled")
 
 
+CAUSES = {
+    "srun: error: nid006024: task 3: Out Of Memory": ("host_out_of_memory", 3),
+    "torch.OutOfMemoryError: HIP out of memory. Tried to allocate 20.00 MiB. GPU 0 has": ("device_out_of_memory", None),
+    "2: torch.OutOfMemoryError: HIP out of memory. Tried to allocate 20.00 MiB.": ("device_out_of_memory", None),
+    "jaxlib.xla_extension.XlaRuntimeError: RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes, out of memory": (
+        "device_out_of_memory", None),
+    "RuntimeError: DataLoader worker (pid 9) is killed by signal: Killed.": ("host_out_of_memory", None),
+    "slurmstepd: error: *** JOB 9 ON n CANCELLED AT 2024-05-20T16:13:38 DUE TO PREEMPTION ***": ("preempted", None),
+    "slurmstepd: error: *** JOB 9 ON n CANCELLED AT 2024-05-20T16:13:38 DUE TO JOB REQUEUE ***": ("requeued", None),
+    "Memory access fault by GPU node-9 (Agent handle: 0x7d5f990) on address 0x14a1cfe01000.": ("device_fault", None),
+    "[rank4]:[E818 18:22:20.5 ProcessGroupNCCL.cpp:629] [Rank 4] Watchdog caught collective operation timeout: WorkNCCL("
+    "SeqNum=4170605, OpType=ALLREDUCE, Timeout(ms)=600000) ran for 600009 milliseconds before timing out.": (
+        "collective_timeout", 4),
+    "[E ProcessGroupNCCL.cpp:828] [Rank 3] Watchdog caught collective operation timeout: WorkNCCL(": (
+        "collective_timeout", 3),
+    "163: RuntimeError: Timed out initializing process group in store based barrier on rank: 163, for key: s:1": (
+        "collective_timeout", 163),
+    "torch.distributed.DistStoreError: Timed out after 1801 seconds waiting for clients. 7/8 clients joined.": (
+        "collective_timeout", None),
+    "[rank1]: torch.distributed.DistBackendError: NCCL error in: a.cpp:9, unhandled system error": (
+        "collective_error", 1),
+    "torch.distributed.DistNetworkError: The client socket has timed out after 60s while trying to connect": (
+        "collective_timeout", None),
+    "[rank3]: ValueError: no": ("rank_crash", 3),
+    "12: AssertionError": ("rank_crash", 12),
+    "/var/spool/slurmd/job9/slurm_script: line 9: 1922528 Killed                  torchrun train.py": ("killed", None),
+    "slurm_script: line 9: pyton: command not found": ("start_failed", None),
+    "SDA token is not given.": ("platform_error", None),
+    "[after training is done] datetime: 2023-01-01 12:00:00": ("completed", None),
+    "2021-03-08 12:43:15 | INFO | fairseq_cli.train | done training in 798.6 seconds": ("completed", None),
+    "Training time 0:13:00": ("completed", None),
+    "`Trainer.fit` stopped: `max_steps=100` reached.": ("completed", None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("line", CAUSES)
+def test_causes(line):
+    found = evidence(f"{line}\n")
+    assert (found.cause, found.rank) == CAUSES[line]
+
+
+def test_ranks_that_wait_are_echoes_of_the_one_that_crashed():
+    stuck = "[rank4]:[E8 x.cpp:6] [Rank 4] Watchdog caught collective operation timeout: WorkNCCL()"
+    raised = "[rank4]: torch.distributed.DistBackendError: [Rank 4] Watchdog caught collective operation timeout"
+    gone = "terminate called after throwing an instance of 'c10::DistBackendError'"
+    assert evidence("\n".join([stuck, raised, gone, "[rank1]: KeyError: 'x'"])).rank == 1
+    alone = evidence("\n".join([stuck, raised, gone, "srun: error: n: task 4: Aborted (core dumped)"]))
+    assert (alone.cause, alone.rank, alone.place) == ("collective_timeout", 4, "x.log:1")
+
+
+def test_torchrun_knows_which_rank_failed_first():
+    table = (
+        "ValueError: no\ntrain.py FAILED\nRoot Cause (first observed failure):\n[0]:\n  time      : 2024-05-20_16:13:38\n"
+        "  host      : nid005124\n  rank      : 3 (local_rank: 3)\n  exitcode  : 1 (pid: 9)\n"
+    )
+    found = evidence(table)
+    assert (found.line, found.rank, found.cause) == ("ValueError: no", 3, "rank_crash")
+
+
+def test_an_end_that_is_also_printed_after_a_crash():
+    assert evidence("Process 73585 exits successfully.").outcome == "completed"
+    assert evidence("ValueError: no\nProcess 73585 exits successfully.").outcome == "failed"
+
+
+FALLBACK = "nid1:9:9 [0] NCCL INFO NET/Plugin : No plugin found (librccl-net.so), using internal implementation"
+
+
+@pytest.mark.parametrize(
+    ("lines", "place"),
+    [
+        ([FALLBACK], 1),
+        (["x", "NCCL INFO NET/OFI Selected Provider is tcp (found 1 nics)"], 2),
+        (["NCCL INFO Using network Socket"], 1),
+        (["NCCL INFO NET/OFI Selected Provider is cxi (found 4 nics)"], None),
+        ([FALLBACK, "NCCL INFO NET/IB : Using [0]mlx5_0:1/IB"], None),
+        (["TUNER/Plugin: No plugin found"], None),
+        (["my own: No plugin found"], None),
+    ],
+)
+def test_a_fall_back_to_tcp_is_a_remark(lines, place):
+    log = logs.read(io.BytesIO("\n".join([*lines, STEPS, "Training Done"]).encode()), "x.log")
+    assert [remark.place for remark in log.remarks] == ([f"x.log:{place}"] if place else [])
+    assert log.evidence.outcome == "completed"
+
+
+def test_there_is_advice_for_every_cause():
+    assert set(catalog.advice()) == {*logs.CAUSES, "tcp_fallback"} - {"completed"}
+
+
 @given(st.binary(), st.integers(0, 400))
 def test_a_shown_line_is_one_short_line(data, position):
     shown = line_at(data, min(position, len(data)))
@@ -149,6 +238,15 @@ def found(outcome, weight, rank=None):
 def test_the_accounting_decides_and_the_log_explains(state, line, outcome, place):
     verdict, shown = judge(state, "", line)
     assert (verdict, shown.place) == (outcome, place)
+
+
+@pytest.mark.parametrize(
+    ("state", "cause"),
+    [("PREEMPTED", "preempted"), ("OUT_OF_MEMORY", "host_out_of_memory"), ("TIMEOUT", "time_limit"), ("FAILED", "rank_crash"),
+     ("BOOT_FAIL", "node_failure"), ("NEW_WORD", "unknown"), ("SUSPENDED", "running")],
+)  # fmt: skip
+def test_the_cause_by_the_accounting(state, cause):
+    assert judge(state, "", None)[1].cause == cause
 
 
 def test_nothing_known():

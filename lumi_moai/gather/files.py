@@ -52,6 +52,8 @@ def logs_of(folder: RunFolder, job_id: str) -> tuple[Log | None, Evidence | None
     ranks = [(_number(Path(log.name)), log) for log in _read_all(ended_first)]
     everything = sorted([*ranks, *batch], key=lambda pair: (pair[0] is None, pair[0] or 0))
     steps = next((log for _, log in everything if log.records), everything[0][1] if everything else None)
+    if steps and not steps.remarks:
+        steps = replace(steps, remarks=next((log.remarks for _, log in everything if log.remarks), ()))
     said = next((log.evidence for _, log in batch if log.evidence), None)
     return steps, first_cause(said, [_of_rank(log.evidence, rank) for rank, log in ranks if log.evidence])
 

@@ -9,7 +9,7 @@ from typing import Any
 from .. import billing, catalog, rundir
 from ..errors import ConfigError, RequestError, RunError
 from ..logs import Evidence
-from ..report import Planned, Report, judge, together
+from ..report import Planned, Report, advised, judge, together
 from ..rundir import RunFolder
 from ..site import Site
 from ..usage import Accounting, Bill, Usage
@@ -28,7 +28,14 @@ def collect(words: Sequence[str], site: Site | None = None) -> Report:
     that cannot be read.
     """
     reports = [_collect(word, site) for word in words]
-    return reports[0] if len(reports) == 1 else together(f"{len(words)} runs", reports)
+    return _advised(reports[0] if len(reports) == 1 else together(f"{len(words)} runs", reports))
+
+
+def _advised(report: Report) -> Report:
+    try:
+        return advised(report, catalog.advice())
+    except ConfigError as error:
+        return _with_warnings(report, [f"there is no advice: {error}"])
 
 
 def _collect(word: str, site: Site | None) -> Report:
@@ -45,7 +52,7 @@ def _collect(word: str, site: Site | None) -> Report:
         if site is None or site.scheduler != "slurm" or not JOB_ID.fullmatch(word):
             raise
         return _foreign(word, site)
-    return collect_run(folder, job_id)
+    return _of_run(folder, job_id)
 
 
 def _taken(took: Accounting, site: Site) -> Report:
@@ -69,6 +76,10 @@ def collect_run(folder: RunFolder, job_id: str) -> Report:
 
     Raises RunError when *folder* holds no submitted run.
     """
+    return _advised(_of_run(folder, job_id))
+
+
+def _of_run(folder: RunFolder, job_id: str) -> Report:
     entry = rundir.entry_of(folder)
     warnings: list[str] = []
     site = _site(entry.site, warnings)

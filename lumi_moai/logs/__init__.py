@@ -39,13 +39,15 @@ from . import (
     tqdm,
     train_output,
 )
-from .blocks import blocks
+from .blocks import Block, blocks
 from .format import Format, Row
 from .notes import Notes
 from .outcome import Evidence, Outcome, Signs
+from .remarks import Remark, Remarks
+from .signs import CAUSES, Cause
 from .steps import Steps
 
-__all__ = ["FORMATS", "Evidence", "Format", "Log", "Outcome", "Row", "read", "records"]
+__all__ = ["CAUSES", "FORMATS", "Cause", "Evidence", "Format", "Log", "Outcome", "Remark", "Row", "read", "records"]
 
 FORMATS: tuple[Format, ...] = (
     moai.FORMAT,
@@ -110,11 +112,12 @@ class Log:
     """From the first to the last line that begins with a date and time."""
     notes: Mapping[str, str | float] = field(default_factory=dict)
     evidence: Evidence | None = None
+    remarks: tuple[Remark, ...] = ()
 
 
 def read(file: BinaryIO, name: str) -> Log:
     """What *file* says; *name* stands for it in the place of the evidence. Any bytes are a log, if an empty one."""
-    steps, notes, signs = Steps(), Notes(), Signs(name)
+    steps, others = Steps(), _Others(name)
     format_: Format | None = None
     for block in blocks(file):
         found, rows = _rows(block.text, format_)
@@ -122,11 +125,22 @@ def read(file: BinaryIO, name: str) -> Log:
             steps = Steps()
         format_, before = found, steps.records
         beside = block.beside(format_.mark) if format_ and rows else block.text
-        notes.add(block, beside)
+        others.add(block, beside, records=before, mark=format_.mark if format_ else None)
         if rows:
-            steps.add(rows, warm="warmup_seconds" in notes.found)
-        signs.add(block, beside, records=before, mark=format_.mark if format_ else None)
-    return _log(name, format_, steps, notes, signs)
+            steps.add(rows, warm="warmup_seconds" in others.notes.found)
+    return _log(name, format_, steps, others)
+
+
+class _Others:
+    """What a log says beside its steps."""
+
+    def __init__(self, name: str) -> None:
+        self.notes, self.signs, self.remarks = Notes(), Signs(name), Remarks(name)
+
+    def add(self, block: Block, beside: bytes, *, records: int, mark: bytes | None) -> None:
+        self.notes.add(block, beside)
+        self.signs.add(block, beside, records=records, mark=mark)
+        self.remarks.add(block, beside)
 
 
 def _rows(text: bytes, known: Format | None) -> tuple[Format | None, list[tuple[bytes, ...]]]:
@@ -136,7 +150,7 @@ def _rows(text: bytes, known: Format | None) -> tuple[Format | None, list[tuple[
     return known, []
 
 
-def _log(name: str, format_: Format | None, steps: Steps, notes: Notes, signs: Signs) -> Log:
+def _log(name: str, format_: Format | None, steps: Steps, others: _Others) -> Log:
     return Log(
         name=name,
         format=format_.name if format_ else None,
@@ -155,9 +169,10 @@ def _log(name: str, format_: Format | None, steps: Steps, notes: Notes, signs: S
         step_seconds=steps.step_seconds(),
         throughput=steps.throughput(format_.scope if format_ else "total"),
         steady_records=steps.steady_records,
-        elapsed_seconds=notes.elapsed_seconds,
-        notes=dict(notes.found),
-        evidence=signs.best(steps.records),
+        elapsed_seconds=others.notes.elapsed_seconds,
+        notes=dict(others.notes.found),
+        evidence=others.signs.best(steps.records),
+        remarks=tuple(others.remarks.found()),
     )
 
 

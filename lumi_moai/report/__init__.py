@@ -2,7 +2,7 @@
 
 from .estimate import Estimate
 from .machine import as_csv, as_dict
-from .run import Certificate, Planned, Report, together
+from .run import Certificate, Planned, Report, advised, together
 from .text import as_text
 from .verdict import LIVE, first_cause, judge
 
@@ -12,6 +12,7 @@ __all__ = [
     "Estimate",
     "Planned",
     "Report",
+    "advised",
     "as_csv",
     "as_dict",
     "as_text",

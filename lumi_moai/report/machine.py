@@ -13,7 +13,7 @@ _NO_LOG = Log(name="")
 _COLUMNS = (
     "job_id", "name", "site", "outcome", "state", "records", "first_step", "last_step", "loss_first", "loss_last",
     "throughput", "throughput_unit", "step_seconds", "world_size", "nodes", "devices", "elapsed_seconds",
-    "billing_units", "unit", "planned_billing_units", "restarts", "evidence",
+    "billing_units", "unit", "planned_billing_units", "restarts", "evidence", "cause",
 )  # fmt: skip
 
 
@@ -41,6 +41,9 @@ def as_dict(report: Report) -> dict[str, Any]:
         "exit_code": took.exit_code if took else None,
         "elapsed_seconds": took.elapsed_seconds if took else log.elapsed_seconds,
         "evidence": _evidence(report),
+        "cause": report.cause,
+        "advice": report.advice,
+        "remarks": _remarks(report),
         "certificate": _certificate(report.certificate),
         **_more_of_log(log),
         "starts": report.starts,
@@ -88,6 +91,13 @@ def _planned(planned: Planned | None) -> dict[str, Any] | None:
 def _evidence(report: Report) -> dict[str, Any] | None:
     found = report.evidence
     return {"line": found.line, "place": found.place, "rank": found.rank} if found else None
+
+
+def _remarks(report: Report) -> list[dict[str, Any]]:
+    return [
+        {"kind": each.kind, "line": each.line, "place": each.place, "advice": report.table.get(each.kind)}
+        for each in report.remarks
+    ]
 
 
 def _certificate(found: Certificate | None) -> dict[str, Any] | None:

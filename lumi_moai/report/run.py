@@ -1,9 +1,10 @@
 """One run, or several together: what it gave, what it took, what it cost, how it ended."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from ..logs import Evidence, Log, Outcome
+from ..logs import Cause, Evidence, Log, Outcome, Remark
+from ..logs.outcome import cause_of
 from ..usage import Accounting, Bill
 
 
@@ -49,6 +50,28 @@ class Report:
     tasks: tuple["Report", ...] = ()
     warnings: tuple[str, ...] = ()
     """What could not be had, one sentence each."""
+    table: Mapping[str, str] = field(default_factory=dict)
+    """What to do about each cause and remark."""
+
+    @property
+    def cause(self) -> Cause:
+        """What the outcome came from."""
+        return self.evidence.why if self.evidence else cause_of(self.outcome)
+
+    @property
+    def advice(self) -> str | None:
+        """What to do about the outcome; None where there is nothing to do."""
+        return self.table.get(self.cause)
+
+    @property
+    def remarks(self) -> tuple[Remark, ...]:
+        """What the log says that is no end but should not be overlooked."""
+        return self.log.remarks if self.log else ()
+
+
+def advised(report: Report, table: Mapping[str, str]) -> Report:
+    """*report* and its tasks with *table* in them."""
+    return replace(report, table=table, tasks=tuple(advised(task, table) for task in report.tasks))
 
 
 def together(name: str, reports: Sequence[Report], *, job_id: str | None = None) -> Report:

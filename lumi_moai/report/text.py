@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from math import ceil
+from textwrap import wrap
 
 from ..logs import Log
 from ..units import format_gib, format_minutes, format_seconds
@@ -9,7 +10,20 @@ from ..usage import Throughput
 from .run import Report
 
 _WIDTH = 12
+_TEXT = 108
 _OUTCOMES = {"out_of_memory": "out of memory", "timeout": "time limit", "node_failure": "node failure"}
+_CAUSES = {
+    "device_out_of_memory": "out of memory of a device",
+    "host_out_of_memory": "out of memory of the host",
+    "preempted": "cancelled: preempted",
+    "requeued": "cancelled: requeued",
+    "device_fault": "failed: fault of a device",
+    "collective_timeout": "failed: ranks timed out waiting for each other",
+    "collective_error": "failed: ranks lost each other",
+    "killed": "failed: killed from outside",
+    "start_failed": "failed: did not start",
+    "platform_error": "failed: the platform",
+}
 
 
 def as_text(report: Report) -> str:
@@ -36,13 +50,29 @@ def _title(report: Report) -> str:
 
 def _outcome(report: Report) -> Iterator[tuple[str, str]]:
     of = f" ({_done(report.tasks)} of {len(report.tasks)} completed)" if report.tasks else ""
-    yield "Outcome", _OUTCOMES.get(report.outcome, report.outcome) + of
+    yield "Outcome", _CAUSES.get(report.cause, _OUTCOMES.get(report.outcome, report.outcome)) + of
     if report.evidence and report.evidence.outcome != "completed" and report.evidence.line != "RUNNING":
         rank = f"rank {report.evidence.rank}: " if report.evidence.rank is not None else ""
         yield "", f"{rank}{report.evidence.line}"
         yield "", f"({report.evidence.place})"
+    yield from _advice(report)
     if report.starts > 1:
         yield "Starts", f"{report.starts}: the job was requeued"
+
+
+def _advice(report: Report) -> Iterator[tuple[str, str]]:
+    """What to do about the outcome, where it is a bad one, and what else the log warns of."""
+    if report.advice and report.outcome not in ("completed", "running") and (report.evidence or report.log):
+        yield from _wrapped("Advice", report.advice)
+    for each in report.remarks:
+        yield "Beside", each.line
+        yield "", f"({each.place})"
+        yield from _wrapped("", report.table.get(each.kind, ""))
+
+
+def _wrapped(word: str, text: str) -> Iterator[tuple[str, str]]:
+    lines = wrap(text, _TEXT, break_on_hyphens=False, break_long_words=False)
+    yield from zip([word, *[""] * len(lines)], lines, strict=False)
 
 
 def _done(tasks: Sequence[Report]) -> int:

@@ -3,15 +3,17 @@
 from collections.abc import Sequence
 
 from ..logs.outcome import FINAL, Evidence, Outcome
+from ..logs.signs import OUTCOMES, Cause
 
-_STATES: dict[str, Outcome] = {
+# sacct's states; the memory that Slurm watches is the host's.
+_STATES: dict[str, Cause] = {
     "COMPLETED": "completed",
-    "FAILED": "failed",
-    "OUT_OF_MEMORY": "out_of_memory",
-    "TIMEOUT": "timeout",
-    "DEADLINE": "timeout",
+    "FAILED": "rank_crash",
+    "OUT_OF_MEMORY": "host_out_of_memory",
+    "TIMEOUT": "time_limit",
+    "DEADLINE": "time_limit",
     "CANCELLED": "cancelled",
-    "PREEMPTED": "cancelled",
+    "PREEMPTED": "preempted",
     "REVOKED": "cancelled",
     "NODE_FAIL": "node_failure",
     "BOOT_FAIL": "node_failure",
@@ -36,13 +38,14 @@ def judge(state: str | None, reason: str, evidence: Evidence | None) -> tuple[Ou
     """
     if state is None:
         return (evidence.outcome, evidence) if evidence else ("unknown", None)
-    outcome = "running" if state in LIVE else _STATES.get(state, "unknown")
+    cause: Cause = "running" if state in LIVE else _STATES.get(state, "unknown")
+    outcome = OUTCOMES.get(cause, "failed")
     if outcome == "failed" and evidence and evidence.outcome in _FINER and evidence.weight >= FINAL:
         outcome = evidence.outcome
     if evidence and evidence.outcome == outcome:
         return outcome, evidence
     word = f"{state} ({reason})" if reason else state
-    return outcome, Evidence(outcome=outcome, line=word, place="accounting")
+    return outcome, Evidence(outcome=outcome, line=word, place="accounting", cause=cause)
 
 
 def first_cause(batch: Evidence | None, ranks: Sequence[Evidence]) -> Evidence | None:
