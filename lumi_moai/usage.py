@@ -58,6 +58,10 @@ class Throughput:
     median: float
     unit: str
     scope: str = "total"
+    p10: float | None = None
+    """A tenth of all rates lie below."""
+    p90: float | None = None
+    """A tenth of all rates lie above."""
 
 
 @dataclass(frozen=True, kw_only=True)

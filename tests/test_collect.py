@@ -94,7 +94,9 @@ def test_a_run_that_completed(work, slurm, by):
     values, _ = report_of("17" if by == "job" else folder.path)
     assert values["outcome"] == "completed"
     assert (values["records"], values["first_step"], values["last_step"], values["loss_last"]) == (9, 1, 9, 1.111)
-    assert values["throughput"] == {"median": 550.0, "unit": "tokens_per_second", "scope": "total"}
+    assert values["throughput"] == {
+        "median": 550.0, "p10": 270.0, "p90": 830.0, "unit": "tokens_per_second", "scope": "total",
+    }  # fmt: skip
     assert (values["world_size"], values["first_seconds"], values["step_seconds"]) == (16, 9.0, 1.0)
     assert values["usage"] == {
         "partition": "standard-g", "nodes": 2, "devices": 16, "cores": 112, "memory_gib": 960.0, "hours": 0.5,
@@ -253,6 +255,27 @@ def test_advice_and_the_network_beside_the_outcome(work):
     assert "Outcome     out of memory of a device\n" in text
     assert "Advice      A device's memory did not suffice." in text
     assert "Beside      nid1:9:9" in text
+
+
+def test_the_part_of_the_peak_names_the_peak(work):
+    lines = [
+        f"completed step: {n}, seconds: 5.0, TFLOP/s/device: 95.75, Tokens/s/device: 8.0, loss: 10.3\n"
+        for n in range(4)
+    ]
+    (work / "x.log").write_text("".join(lines))
+    values, _ = report_of(work / "x.log", "--site", "lumi")
+    assert (values["tflops"], values["mfu"], values["mfu_peak_tflops"]) == (95.75, 0.5, 191.5)
+    assert (
+        "Device      95.75 TFLOP/s, 50 % of its peak of 191.5 (median)"
+        in collect(work / "x.log", "--site", "lumi").stdout
+    )
+    values, _ = report_of(work / "x.log", "--site", "local")
+    assert (values["tflops"], values["mfu"], values["mfu_peak_tflops"]) == (95.75, None, None)
+    (work / "y.log").write_text(
+        "".join(f"step: {n}  loss:  1.2  tps: 3,322  tflops: 50.0  mfu: 25.00%\n" for n in range(4))
+    )
+    values, _ = report_of(work / "y.log", "--site", "lumi")
+    assert (values["mfu"], values["mfu_peak_tflops"]) == (0.25, 200.0)
 
 
 def test_advice_that_cannot_be_read_is_left_out(work, monkeypatch):

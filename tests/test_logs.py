@@ -64,6 +64,69 @@ def test_recorded_log(name):
         assert statistics.median(seconds) == pytest.approx(float(expected["median_step_time"]) * factor, rel=1e-4)
 
 
+FIGURES = {
+    "[rank0]: step: 10  loss:  1.23890  grad_norm:  0.0498  memory: 21.78GiB(69.44%)  tps: 3,322  tflops: 24.96  mfu: 8.00%": (
+        24.96, 0.08, 21.78),
+    "step: 10  loss:  1.2  memory: 21.78GiB(69.44%)  tps: 3,322  tflops: 24.96  mfu: N/A": (24.96, None, 21.78),
+    "iter 50: loss 4.0863, time 561.94ms, mfu 30.10%": (None, 0.301, None),
+    "iter 50: loss 4.0863, time 561.94ms, mfu -100.00%": (None, None, None),
+    " iteration 10/ 20 | elapsed time per iteration (ms): 4.5 | mem usages: 0.44 | throughput per GPU (TFLOP/s/GPU): 233.3 |"
+    " lm loss: 1.09E+01 |": (233.3, None, None),
+    " iteration 10/ 20 | elapsed time per iteration (ms): 4.5 | lm loss: 1.09E+01 | TFLOPs: 13.5 |": (13.5, None, None),
+    " samples/sec: 1.3 | iteration 10/ 110 | elapsed time per iteration (ms): 752.9 | approx flops per GPU: 4.3TFLOPS |"
+    " lm_loss: 1.1E+01 |": (4.3, None, None),
+    "completed step: 9, seconds: 5.667, TFLOP/s/device: 134.924, Tokens/s/device: 8672.758, loss: 10.374": (
+        134.924, None, None),
+    "iteration: 991 / 1000 | elapsed_time_per_iteration_ms: 45 | tokens_per_sec: 14.2K | lm_loss: 10.6 |"
+    " model_tflops_per_gpu: 86.9 | hardware_tflops_per_gpu: 99": (86.9, None, None),
+    "global_step=10, RunningAvgSamplesPerSec=1, CurrSamplesPerSec=2, MemAllocated=3.96GB, MaxMemAllocated=7.5GB": (
+        None, None, 7.5),
+    "eta: 0:14:11  iter: 19  total_loss: 76.49  time: 0.4365  max_mem: 10240M": (None, None, 10.0),
+    "Epoch [3][50/1749]\tlr: 2.000e-02, eta: 0:52:33, time: 1.899, data_time: 0.046, memory: 5120, loss: 2.1": (
+        None, None, 5.0),
+    "Train: [0/150][64/1250]  eta 4:33:26 lr 0.000014  Time 22.0 (13.8)  loss 0.0667 (0.0745) mem 2560MB": (
+        None, None, 2.5),
+    "Epoch: [0]  [ 10/128]  eta: 0:02:08  loss: 55.7 (56.1)  time: 0.5601  data: 0.0091  max mem: 5120": (
+        None, None, 5.0),
+    "lumi-moai: [Step 10] | Duration: 0.412 | Throughput: 79612.00 tokens/sec | Memory: 12.31 GiB | MFU: 34.1 %": (
+        None, 0.341, 12.31),
+    "[Step 10/20] | Loss: 1.5 | Duration: 1.0 | Throughput: 5.0 tokens/sec": (None, None, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("line", FIGURES)
+def test_what_a_device_reached(line):
+    log = read(f"{line}\n{line.replace('10', '11', 1) if '10' in line else line}\n")
+    assert log.records == 2
+    assert (log.tflops, log.mfu, log.memory_gib) == pytest.approx(FIGURES[line])
+
+
+def test_the_steady_state_leaves_the_first_record_out():
+    lines = [FULL % (step, 1.0, 1.0, 5.0 if step == 1 else 100.0 * step) for step in range(1, 13)]
+    rate = read(b"".join(lines)).throughput
+    assert (rate.p10, rate.median, rate.p90) == pytest.approx((300, 700, 1100))
+
+
+MEGATRON = " iteration {}/ 20 | elapsed time per iteration (ms): 500.0 | lm loss: 1.09E+01 |\n"
+
+
+def test_samples_become_tokens_only_where_the_log_says_how_many():
+    args = "  seq_length ...................................... 2048\n  global_batch_size ......... 8\n"
+    steps = "".join(MEGATRON.format(step) for step in range(1, 5))
+    assert read(args + steps).tokens_per_second.median == 2048 * 8 / 0.5
+    assert read(args[: args.index("  global")] + steps).tokens_per_second is None
+    assert read(steps).tokens_per_second is None
+    samples = "".join(f"[Step {n}] | Duration: 1.0 | Throughput: 4.0 samples/sec\n" for n in range(1, 5))
+    log = read(args + samples)
+    assert (log.throughput.unit, log.throughput.median) == ("samples_per_second", 4)
+    assert (log.tokens_per_second.unit, log.tokens_per_second.median) == ("tokens_per_second", 4 * 2048)
+    assert read(samples).tokens_per_second is None
+    nano = "tokens per iteration will be: 491,520\n" + "".join(
+        f"iter {n}: loss 4.0, time 500.0ms, mfu 3%\n" for n in range(4)
+    )
+    assert read(nano).tokens_per_second.median == 983040
+
+
 def test_the_first_step_stands_apart():
     log = read((RECORDED / "moai/baichuan2_throughput_only.log").read_bytes())
     assert log.first_rate == 590.2552103757937

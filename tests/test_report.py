@@ -28,7 +28,7 @@ FULL = Report(
     log=Log(
         name="train-17-rank0.log", format="moai", records=560, first_step=1, last_step=560, max_step=560, total_steps=560,
         loss_first=10.82, loss_last=1.85, loss_min=1.72, first_seconds=12.3, first_rate=800.0, step_seconds=0.94,
-        throughput=Throughput(median=34816.25, unit="tokens_per_second"), steady_records=559, restarts=1, nan_steps=2,
+        throughput=Throughput(median=34816.25, p10=30000.0, p90=35000.0, unit="tokens_per_second"), steady_records=559, restarts=1, nan_steps=2,
     ),
     accounting=Accounting(
         job_id="17", name="train", state="FAILED", partition="standard-g", account="p", usage=USAGE,
@@ -75,14 +75,16 @@ def test_the_text_of_an_empty_report():
 def test_json_keys_are_stable(what):
     values = report.as_dict(what)
     assert list(values)[: len(STABLE)] == STABLE
-    assert list(values["throughput"]) == ["median", "unit", "scope"]
+    assert list(values["throughput"]) == ["median", "p10", "p90", "unit", "scope"]
     json.dumps(values)
     assert list(values) == list(report.as_dict(EMPTY))
 
 
 def test_json_of_a_full_report():
     values = report.as_dict(FULL)
-    assert values["throughput"] == {"median": 34816.25, "unit": "tokens_per_second", "scope": "total"}
+    assert values["throughput"] == {
+        "median": 34816.25, "p10": 30000.0, "p90": 35000.0, "unit": "tokens_per_second", "scope": "total",
+    }  # fmt: skip
     assert values["usage"]["hours"] == 0.5
     assert values["planned"]["billing_units"] == 8.0
     assert values["evidence"] == {"line": "ValueError: no", "place": "train-17-rank3.log:6", "rank": 3}

@@ -45,7 +45,7 @@ def _collect(word: str, site: Site | None) -> Report:
             return together(word, [_taken(job, known) for job in jobs]) if len(jobs) > 1 else _taken(jobs[0], known)
         log = read_log(Path(word))
         outcome, evidence = judge(None, "", log.evidence)
-        return Report(name=word, outcome=outcome, evidence=evidence, log=log)
+        return Report(name=word, outcome=outcome, evidence=evidence, log=log, peak_tflops=_peak(site))
     try:
         folder, job_id = rundir.find(word)
     except RunError:
@@ -149,6 +149,7 @@ def _report(
         planned=_planned(plan),
         certificate=certificate,
         world_size=part(plan, "launch").get("world_size"),
+        peak_tflops=_peak(site, took.partition if took else None),
         starts=max(starts, took.restarts + 1 if took else 1),
         warnings=warnings,
     )
@@ -168,6 +169,23 @@ def _job_file(folder: RunFolder, warnings: list[str]) -> Mapping[str, Any]:
     except RunError as error:
         warnings.append(f"nothing is known of what was planned: {error}")
         return {}
+
+
+_SIXTEEN_BITS = ("bf16", "fp16")
+
+
+def _peak(site: Site | None, partition: str | None = None) -> float | None:
+    """Dense 16-bit peak of a device of *partition*; without one that of all devices of *site*, if it is the same."""
+    if site is None:
+        return None
+    known = site.partitions.get(partition or "")
+    devices = [site.device(site.node(known))] if known else [*site.devices.values()]
+    peaks = {
+        next((each.peak_tflops[kind] for kind in _SIXTEEN_BITS if kind in each.peak_tflops), None)
+        for each in devices
+        if each
+    }
+    return peaks.pop() if len(peaks) == 1 else None
 
 
 def _planned(plan: Mapping[str, Any]) -> Planned | None:

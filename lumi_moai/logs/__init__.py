@@ -46,6 +46,7 @@ from .outcome import Evidence, Outcome, Signs
 from .remarks import Remark, Remarks
 from .signs import CAUSES, Cause
 from .steps import Steps
+from .tokens import gibibytes, in_tokens
 
 __all__ = ["CAUSES", "FORMATS", "Cause", "Evidence", "Format", "Log", "Outcome", "Remark", "Row", "read", "records"]
 
@@ -107,6 +108,14 @@ class Log:
     step_seconds: float | None = None
     """Median time of a step without the first record of each run."""
     throughput: Throughput | None = None
+    tflops: float | None = None
+    """Median 10^12 operations a second of one device, as logged."""
+    mfu: float | None = None
+    """Median part of a device's peak, as logged; 1.0 is all of it."""
+    memory_gib: float | None = None
+    """The most memory of one device, as logged."""
+    tokens_per_second: Throughput | None = None
+    """Rate in tokens where the log counts samples or steps and tells how many tokens these hold."""
     steady_records: int = 0
     elapsed_seconds: float | None = None
     """From the first to the last line that begins with a date and time."""
@@ -151,6 +160,7 @@ def _rows(text: bytes, known: Format | None) -> tuple[Format | None, list[tuple[
 
 
 def _log(name: str, format_: Format | None, steps: Steps, others: _Others) -> Log:
+    rate = steps.throughput(format_.scope if format_ else "total")
     return Log(
         name=name,
         format=format_.name if format_ else None,
@@ -167,7 +177,11 @@ def _log(name: str, format_: Format | None, steps: Steps, others: _Others) -> Lo
         first_seconds=steps.first_seconds,
         first_rate=steps.first_rate,
         step_seconds=steps.step_seconds(),
-        throughput=steps.throughput(format_.scope if format_ else "total"),
+        throughput=rate,
+        tflops=steps.tflops(),
+        mfu=steps.mfu(),
+        memory_gib=steps.memory_gib() or gibibytes(others.notes.found),
+        tokens_per_second=in_tokens(rate, steps.step_seconds(), others.notes.found),
         steady_records=steps.steady_records,
         elapsed_seconds=others.notes.elapsed_seconds,
         notes=dict(others.notes.found),

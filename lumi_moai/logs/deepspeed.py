@@ -10,5 +10,6 @@ from .lines import lines
 FORMAT = lines(
     "deepspeed",
     "CurrSamplesPerSec=",
-    r"global_step=(?P<step>\d+), RunningAvgSamplesPerSec=[^,\s]+, CurrSamplesPerSec=(?P<samples>{n})",
+    r"global_step=(?P<step>\d+), RunningAvgSamplesPerSec=[^,\s]+, CurrSamplesPerSec=(?P<samples>{n}){also}",
+    also=[r"\bMaxMemAllocated=(?P<gib>{d})GB"],
 )

@@ -10,5 +10,6 @@ from .lines import lines
 FORMAT = lines(
     "detectron2",
     "  total_loss: ",
-    r"\biter: (?P<step>\d+)  total_loss: (?P<loss>{n})(?:[^\r\n]*?  time: (?P<seconds>{n}))?",
+    r"\biter: (?P<step>\d+)  total_loss: (?P<loss>{n}){also}(?:[^\r\n]*?  time: (?P<seconds>{n}))?",
+    also=[r"  max_mem: (?P<mib>\d+)M"],
 )

@@ -20,6 +20,12 @@ class Row(NamedTuple):
     rate: bytes = b""
     unit: bytes = b""
     """What `rate` counts per second: `tokens`, `samples`."""
+    tflops: bytes = b""
+    """10^12 operations a second of one device."""
+    mfu: bytes = b""
+    """Part of the device's peak, 1.0 for all of it."""
+    memory_gib: bytes = b""
+    """The most memory of one device so far, GiB."""
 
 
 @dataclass(frozen=True, kw_only=True)

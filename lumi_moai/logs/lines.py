@@ -2,11 +2,12 @@
 
 Groups are named after what they hold: `step`, `total`, `loss`; the time of a step as `seconds`, `ms`, or as its inverse
 `per_second`; the rate as `tokens`, `samples` or `images` a second, `mtokens` in millions. Numbers may have
-separators of thousands and the suffixes K, M, G.
+separators of thousands and the suffixes K, M, G. Of one device: `tflops`; its part of the peak as `mfu` or
+`mfu_percent`; its memory as `gib` or `mib`.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from .format import Format, Row
 
@@ -18,6 +19,8 @@ _SECONDS: Mapping[str, Callable[[float], float]] = {
     "ms": lambda value: value / 1e3,
     "per_second": lambda value: 1 / value if value else 0.0,
 }
+_SHARES: Mapping[str, float] = {"mfu": 1.0, "mfu_percent": 0.01}
+_MEMORY: Mapping[str, float] = {"gib": 1.0, "mib": 1 / 1024}
 _RATES: Mapping[str, tuple[bytes, float]] = {
     "tokens": (b"tokens", 1.0),
     "mtokens": (b"tokens", 1e6),
@@ -26,12 +29,20 @@ _RATES: Mapping[str, tuple[bytes, float]] = {
 }
 
 
-def lines(name: str, mark: str, pattern: str, *, scope: str = "total", weak: bool = False) -> Format:
+# What a pattern of `also` stands for: it may come anywhere in the rest of the line.
+_ALSO = r"(?=[^\r\n]*?%s)?"
+
+
+def lines(
+    name: str, mark: str, pattern: str, *, also: Sequence[str] = (), scope: str = "total", weak: bool = False
+) -> Format:
     """The format called *name* whose step lines match *pattern*.
 
-    In it `{n}` stands for a number that must end there, `{d}` for plain digits that a unit may follow.
+    In it `{n}` stands for a number that must end there, `{d}` for plain digits that a unit may follow, and `{also}` for
+    the place from which the patterns *also* are looked for in the rest of the line.
     """
-    compiled = re.compile(pattern.replace("{n}", NUMBER).replace("{d}", r"\d+(?:\.\d*)?").encode(), re.MULTILINE)
+    whole = pattern.replace("{also}", "".join(_ALSO % each for each in also))
+    compiled = re.compile(whole.replace("{n}", NUMBER).replace("{d}", r"\d+(?:\.\d*)?").encode(), re.MULTILINE)
 
     def rows(block: bytes) -> list[tuple[bytes, ...]]:
         return [_row(match.groupdict()) for match in compiled.finditer(block)]
@@ -48,6 +59,9 @@ def _row(found: Mapping[str, bytes | None]) -> Row:
         seconds=_seconds(found),
         rate=rate,
         unit=unit,
+        tflops=_number(found.get("tflops")),
+        mfu=_scaled(found, _SHARES),
+        memory_gib=_scaled(found, _MEMORY),
     )
 
 
@@ -72,6 +86,13 @@ def _seconds(found: Mapping[str, bytes | None]) -> bytes:
     for name, seconds in _SECONDS.items():
         if text := found.get(name):
             return repr(seconds(number(text))).encode()
+    return b""
+
+
+def _scaled(found: Mapping[str, bytes | None], factors: Mapping[str, float]) -> bytes:
+    for name, factor in factors.items():
+        if text := found.get(name):
+            return repr(number(text) * factor).encode()
     return b""
 
 

@@ -10,7 +10,7 @@ from .lines import lines
 FORMAT = lines(
     "maxtext",
     "completed step: ",
-    r"completed step: (?P<step>\d+), seconds: (?P<seconds>{n}), TFLOP/s/device: {n}, Tokens/s/device: (?P<tokens>{n}),"
-    r"[^\r\n]*?\bloss: (?P<loss>{n})",
+    r"completed step: (?P<step>\d+), seconds: (?P<seconds>{n}), TFLOP/s/device: (?P<tflops>{n}), "
+    r"Tokens/s/device: (?P<tokens>{n}),[^\r\n]*?\bloss: (?P<loss>{n})",
     scope="per_device",
 )

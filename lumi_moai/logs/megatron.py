@@ -11,5 +11,6 @@ FORMAT = lines(
     "megatron",
     "elapsed time per iteration (ms): ",
     r"^(?![^\r\n]*samples/sec: )[^\r\n]*?\biteration +(?P<step>\d+)/ *(?P<total>\d+) \|[^\r\n]*?"
-    r"elapsed time per iteration \(ms\): (?P<ms>{n})(?:[^\r\n]*?\| lm loss: (?P<loss>{n}))?",
+    r"elapsed time per iteration \(ms\): (?P<ms>{n}){also}(?:[^\r\n]*?\| lm loss: (?P<loss>{n}))?",
+    also=[r"(?:throughput per GPU \(TFLOP/s/GPU\)|\| TFLOPs): (?P<tflops>{n})"],
 )

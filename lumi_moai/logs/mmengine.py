@@ -11,5 +11,6 @@ FORMAT = lines(
     "mmengine",
     "Epoch",
     r"\bEpoch(?:\(train\))?\s+\[\d+\]\[ *(?P<step>\d+)/(?P<total>\d+)\]\s+lr: [^\r\n]*?(?<!_)\btime: (?P<seconds>{n})"
-    r"(?:[^\r\n]*?[\s,]loss: (?P<loss>{n}))?",
+    r"{also}(?:[^\r\n]*?[\s,]loss: (?P<loss>{n}))?",
+    also=[r"\bmemory: (?P<mib>\d+)\b"],
 )

@@ -17,7 +17,7 @@ import re
 from operator import itemgetter
 
 from ..step import Step, parse_step
-from .format import Format, Row
+from .format import Format
 
 _NUMBER = rb"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d{1,3})?|nan|inf)"
 # The commonest shape is read whole; of the others only the step, and `parse_step`, which knows them all, does the rest.
@@ -35,8 +35,8 @@ _WARMUP = b"oading duration"
 def _rows(block: bytes) -> list[tuple[bytes, ...]]:
     found = _LINE.findall(block)
     if not any(map(_REST, found)):
-        return found
-    rows = (row if not row[6] else _other(row) for row in found)
+        return [row[:6] for row in found]
+    rows = (row[:6] if not row[6] else _other(row) for row in found)
     return [row for row in rows if row is not None]
 
 
@@ -46,15 +46,8 @@ def _other(found: tuple[bytes, ...]) -> tuple[bytes, ...] | None:
     step = None if _WARMUP in rest else parse_step(f"[Step 0]{rest[:4096].decode(errors='replace')}")
     if step is None or (step.loss, step.seconds, step.rate) == (None, None, None):
         return None
-    row = Row(
-        step=found[0],
-        total=found[1],
-        loss=_bytes(step.loss),
-        seconds=b"" if _INTERVAL.search(rest) else _bytes(step.seconds),
-        rate=_bytes(step.rate),
-        unit=_unit(step),
-    )
-    return (*row, b"")
+    seconds = b"" if _INTERVAL.search(rest) else _bytes(step.seconds)
+    return found[0], found[1], _bytes(step.loss), seconds, _bytes(step.rate), _unit(step)
 
 
 def _bytes(number: float | None) -> bytes:

@@ -10,5 +10,6 @@ from .lines import lines
 FORMAT = lines(
     "nanogpt",
     "iter ",
-    r"\biter (?P<step>\d+): loss (?P<loss>{n}), time (?P<ms>{d})ms",
+    r"\biter (?P<step>\d+): loss (?P<loss>{n}), time (?P<ms>{d})ms{also}",
+    also=[r", mfu (?P<mfu_percent>{d})%"],
 )

@@ -11,5 +11,6 @@ FORMAT = lines(
     "gpt-neox",
     "samples/sec: ",
     r"samples/sec: (?P<samples>{n}) \| iteration +(?P<step>\d+)/ *(?P<total>\d+) \|[^\r\n]*?"
-    r"elapsed time per iteration \(ms\): (?P<ms>{n})(?:[^\r\n]*?\| lm_loss: (?P<loss>{n}))?",
+    r"elapsed time per iteration \(ms\): (?P<ms>{n}){also}(?:[^\r\n]*?\| lm_loss: (?P<loss>{n}))?",
+    also=[r"approx flops per GPU: (?P<tflops>{d})TFLOPS"],
 )

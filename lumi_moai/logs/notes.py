@@ -20,10 +20,19 @@ _NOTES = [
     (b"Duration:  ", "warmup_seconds", rb"Model Loading Duration: +" + _NUMBER),
     (b"Duration:  ", "train_seconds", rb"Train Duration: +" + _NUMBER),
     (b"Duration:  ", "eval_seconds", rb"Evaluation Duration: +" + _NUMBER),
+    (b"Memory used: ", "memory_gb", rb"^Memory used: " + _NUMBER + rb" GB"),
+    (b"Peak GPU Memory (MB)=", "memory_mib", rb"Peak GPU Memory \(MB\)=([\d,]+)"),
+    (b"seq_length .", "sequence_length", rb"\bseq_length \.+ (\d+)"),
+    (b"global_batch_size .", "global_batch_size", rb"\bglobal_batch_size \.+ (\d+)"),
+    (b", sequence length ", "sequence_length", rb"global batch size \d+, [^\r\n]*?sequence length (\d+)"),
+    (b", sequence length ", "global_batch_size", rb"global batch size (\d+), [^\r\n]*?sequence length \d"),
+    (b"tokens per iteration will be: ", "tokens_per_step", rb"tokens per iteration will be: ([\d,]+)"),
     (b"Avg TPS:", "average_tokens_per_second", rb"Avg TPS: +" + _NUMBER),
 ]
 _PATTERNS = [(mark, name, re.compile(pattern)) for mark, name, pattern in _NOTES]
 _MARKS = tuple(dict.fromkeys(mark for mark, _, _ in _NOTES))
+_PEAKS = ("memory_mib",)
+"""Of these the largest counts, of all others the last."""
 _WORDS = ("platform_version", "platform_job_id", "parallelism")
 _CLOCK = re.compile(rb"^[\[(|]?(\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d)(?:[.,](\d{1,6}))?", re.MULTILINE)
 _ENDS = 4096
@@ -43,15 +52,18 @@ class Notes:
         present = {mark for mark in _MARKS if mark in beside}
         for mark, name, pattern in _PATTERNS:
             if mark in present:
-                for found in pattern.findall(block.text)[-1:]:
+                for found in pattern.findall(block.text)[0 if name in _PEAKS else -1 :]:
                     self._keep(name, found.decode(errors="replace"))
         self._look_at_clock(block.text)
 
     def _keep(self, name: str, text: str) -> None:
+        text = text.replace(",", "") if name not in _WORDS else text
         if name in _WORDS:
             self.found[name] = text
         elif re.fullmatch(r"[-+]?\d+(\.\d*)?([eE][-+]?\d{1,3})?", text, re.ASCII):
-            self.found[name] = int(text) if text.isdigit() and len(text) < 19 else float(text)
+            value = int(text) if text.isdigit() and len(text) < 19 else float(text)
+            before = self.found.get(name)
+            self.found[name] = max(value, before) if name in _PEAKS and isinstance(before, int | float) else value
 
     def _look_at_clock(self, text: bytes) -> None:
         if self._first is None and (match := _CLOCK.search(text, 0, _ENDS)):

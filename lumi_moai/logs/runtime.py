@@ -17,12 +17,19 @@ _LINE = re.compile(
     + rb"(?: \| Throughput: "
     + _NUMBER
     + rb" (tokens|samples)/sec)?"
-    rb"(?![^\r\n]*implausible)"
+    rb"(?![^\r\n]*implausible)(?: \| Memory: (\d+(?:\.\d*)?) GiB)?(?: \| MFU: (\d+(?:\.\d*)?) %)?"
 )
 
 
 def _rows(block: bytes) -> list[tuple[bytes, ...]]:
-    return [Row(step=step, seconds=seconds, rate=rate, unit=unit) for step, seconds, rate, unit in _LINE.findall(block)]
+    return [
+        Row(step=step, seconds=seconds, rate=rate, unit=unit, memory_gib=memory, mfu=_share(percent))
+        for step, seconds, rate, unit, memory, percent in _LINE.findall(block)
+    ]
+
+
+def _share(percent: bytes) -> bytes:
+    return repr(float(percent) / 100).encode() if percent else b""
 
 
 FORMAT = Format(name="lumi-moai", mark=MARK, rows=_rows, weak=True)

@@ -29,21 +29,24 @@ class Steps:
         self.first_rate: float | None = None
         self.unit = b""
         self._rates, self._seconds = Quantiles(), Quantiles()
+        self._tflops, self._mfu, self._memory = Quantiles(), Quantiles(), 0.0
 
     def add(self, rows: Sequence[tuple[bytes, ...]], *, warm: bool = False) -> None:
         """Fold *rows* in; *warm* says that the log told the warm-up apart, so no record holds it."""
-        steps, totals, losses, seconds, rates, units, *_ = zip(*rows, strict=True)
+        steps, totals, losses, seconds, rates, units, *figures = zip(*rows, strict=True)
         numbers = list(map(int, filter(None, steps)))
         begins = self._begins(numbers) if len(numbers) == len(steps) else []
         self._steps(numbers, len(begins), totals)
         self._losses(list(map(float, filter(None, losses))))
         rates = self._of_one_unit(rates, units)
+        self._memory = max([self._memory, *map(float, filter(None, figures[2] if figures else ()))])
         if begins and not warm:
             self._first_record(seconds[begins[0]], rates[begins[0]])
             steady = [place not in set(begins) for place in range(len(rows))]
-            seconds, rates = tuple(compress(seconds, steady)), tuple(compress(rates, steady))
+            seconds, rates, *figures = (tuple(compress(column, steady)) for column in (seconds, rates, *figures))
         self._seconds.add(map(float, filter(None, seconds)))
         self._rates.add(map(float, filter(None, rates)))
+        self._figures(figures)
 
     def _begins(self, steps: list[int]) -> list[int]:
         """Places in *steps* at which a run begins."""
@@ -85,6 +88,10 @@ class Steps:
             return rates
         return tuple(rate if unit == self.unit else b"" for rate, unit in zip(rates, units, strict=True))
 
+    def _figures(self, columns: Sequence[Sequence[bytes]]) -> None:
+        for quantiles, column in zip((self._tflops, self._mfu), columns, strict=False):
+            quantiles.add(map(float, filter(None, column)))
+
     def _first_record(self, seconds: bytes, rate: bytes) -> None:
         if self.first_seconds is None and seconds:
             self.first_seconds = float(seconds)
@@ -102,10 +109,23 @@ class Steps:
 
     def throughput(self, scope: str) -> Throughput | None:
         """Median rate after the first record; None where no rate was logged after it."""
-        median = self._rates.median()
+        low, median, high = (self._rates.at(share) for share in (0.1, 0.5, 0.9))
         if median is None:
             return None
-        return Throughput(median=median, unit=f"{self.unit.decode() or 'items'}_per_second", scope=scope)
+        unit = f"{self.unit.decode() or 'items'}_per_second"
+        return Throughput(median=median, p10=low, p90=high, unit=unit, scope=scope)
+
+    def tflops(self) -> float | None:
+        """Median 10^12 operations a second of a device after the first record."""
+        return self._tflops.median()
+
+    def mfu(self) -> float | None:
+        """Median part of a device's peak after the first record."""
+        return self._mfu.median()
+
+    def memory_gib(self) -> float | None:
+        """The most memory of a device that was logged."""
+        return self._memory or None
 
     @property
     def steady_records(self) -> int:

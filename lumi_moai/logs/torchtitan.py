@@ -10,6 +10,7 @@ from .lines import lines
 FORMAT = lines(
     "torchtitan",
     "tps: ",
-    r"\bstep: +(?P<step>\d+) +loss: +(?P<loss>{n})[^\r\n]*?\btps: (?P<tokens>{n})",
+    r"\bstep: +(?P<step>\d+) +loss: +(?P<loss>{n}){also}[^\r\n]*?\btps: (?P<tokens>{n})",
+    also=[r"\bmemory: +(?P<gib>{d})GiB", r"\btflops: (?P<tflops>{n})", r"\bmfu: (?P<mfu_percent>{d})%"],
     scope="per_device",
 )

@@ -46,6 +46,7 @@ def as_dict(report: Report) -> dict[str, Any]:
         "remarks": _remarks(report),
         "certificate": _certificate(report.certificate),
         **_more_of_log(log),
+        **_efficiency(report, log),
         "starts": report.starts,
         "tasks": [as_dict(task) for task in report.tasks],
         "warnings": list(report.warnings),
@@ -58,8 +59,8 @@ def _records(report: Report) -> int:
 
 def _throughput(rate: Throughput | None) -> dict[str, Any]:
     if rate is None:
-        return {"median": None, "unit": None, "scope": None}
-    return {"median": rate.median, "unit": rate.unit, "scope": rate.scope}
+        return {"median": None, "p10": None, "p90": None, "unit": None, "scope": None}
+    return {"median": rate.median, "p10": rate.p10, "p90": rate.p90, "unit": rate.unit, "scope": rate.scope}
 
 
 def _usage(took: Accounting | None) -> dict[str, Any] | None:
@@ -124,6 +125,17 @@ def _more_of_log(log: Log) -> dict[str, Any]:
         "step_seconds": log.step_seconds,
         "restarts": log.restarts,
         "notes": dict(log.notes),
+    }
+
+
+def _efficiency(report: Report, log: Log) -> dict[str, Any]:
+    share, peak = report.share_of_peak
+    return {
+        "tflops": log.tflops,
+        "mfu": share,
+        "mfu_peak_tflops": peak,
+        "memory_gib": log.memory_gib,
+        "tokens_per_second": _throughput(log.tokens_per_second)["median"],
     }
 
 

@@ -53,6 +53,22 @@ class Report:
     table: Mapping[str, str] = field(default_factory=dict)
     """What to do about each cause and remark."""
 
+    peak_tflops: float | None = None
+    """Dense 16-bit peak of the devices that it ran on, where they are known."""
+
+    @property
+    def share_of_peak(self) -> tuple[float | None, float | None]:
+        """The part of a device's peak that was used (1.0 is all of it), and that peak in 10^12 operations a second.
+
+        The log's own part, and the peak that follows from it; else from the log's operations and the device's peak.
+        """
+        log = self.log or Log(name="")
+        if log.mfu:
+            return log.mfu, log.tflops / log.mfu if log.tflops else self.peak_tflops
+        if log.tflops and self.peak_tflops:
+            return log.tflops / self.peak_tflops, self.peak_tflops
+        return None, None
+
     @property
     def cause(self) -> Cause:
         """What the outcome came from."""

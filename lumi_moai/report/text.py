@@ -113,6 +113,22 @@ def _speed(report: Report, log: Log) -> Iterator[tuple[str, str]]:
         yield "Throughput", "only one step was logged, and it holds the start-up"
     else:
         yield "Throughput", "not in the log"
+    rate = log.tokens_per_second
+    if rate and rate is not log.throughput:
+        yield "", f"{_number(rate.median)} tokens/s, by the batch and sequence that the log names"
+    yield from _device(report, log)
+
+
+def _device(report: Report, log: Log) -> Iterator[tuple[str, str]]:
+    """What one device reached."""
+    share, peak = report.share_of_peak
+    done = [f"{log.tflops:.4g} TFLOP/s"] if log.tflops else []
+    if share:
+        done.append(f"{100 * share:.3g} % of its peak" + (f" of {peak:.4g}" if peak else ""))
+    if done:
+        yield "Device", f"{', '.join(done)} (median)"
+    if log.memory_gib:
+        yield "Memory", f"{log.memory_gib:.4g} GiB of a device at most"
 
 
 def _throughput(rate: Throughput, log: Log, world_size: int | None) -> str:
