@@ -96,7 +96,7 @@ FIGURES = {
 
 @pytest.mark.parametrize("line", FIGURES)
 def test_what_a_device_reached(line):
-    log = read(f"{line}\n{line.replace('10', '11', 1) if '10' in line else line}\n")
+    log = read(f"{line}\n{line}\n")
     assert log.records == 2
     assert (log.tflops, log.mfu, log.memory_gib) == pytest.approx(FIGURES[line])
 
