@@ -1,5 +1,7 @@
 """`lumi-moai collect`: what a run gave, took and cost."""
 
+from pathlib import Path
+
 import click
 
 from .show import json_option, show_json, warn
@@ -10,7 +12,10 @@ from .show import json_option, show_json, warn
 @json_option
 @click.option("--csv", "as_csv", is_flag=True, help="Print one line of CSV per run.")
 @click.option("--site", metavar="SITE", help="Where jobs ran that lumi-moai did not submit; by default this machine's.")
-def collect(words: tuple[str, ...], as_json: bool, as_csv: bool, site: str | None) -> None:
+@click.option(
+    "--format", "formats", multiple=True, metavar="FILE", help="A YAML file that describes a log's step lines."
+)
+def collect(words: tuple[str, ...], as_json: bool, as_csv: bool, site: str | None, formats: tuple[str, ...]) -> None:
     """Report on runs: steps, loss, throughput, usage, bill, and how they ended.
 
     Give a job id, a run folder, or log files. A job of an array without an index reports on all of its runs. The first
@@ -19,7 +24,7 @@ def collect(words: tuple[str, ...], as_json: bool, as_csv: bool, site: str | Non
     from .. import gather, report
     from ..catalog.settings import resolve_site
 
-    found = gather.collect(words, resolve_site(site))
+    found = gather.collect(words, resolve_site(site), [Path(name) for name in formats])
     for sentence in found.warnings:
         warn(sentence)
     if as_json:

@@ -1,7 +1,7 @@
 """What lies in a run's folder: its logs and its certificate."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .. import logs, rundir, sacct
 from ..errors import RunError
-from ..logs import Evidence, Log
+from ..logs import FORMATS, Evidence, Format, Log
 from ..report import Certificate, first_cause
 from ..rundir import RunFolder
 from ..site import Site
@@ -17,13 +17,13 @@ from ..usage import Accounting
 from .opened import opened
 
 
-def read_log(path: Path) -> Log:
-    """What the log at *path* says.
+def read_log(path: Path, formats: Sequence[Format] = FORMATS) -> Log:
+    """What the log at *path* says, in the first of *formats* that fits.
 
     Raises RunError when it cannot be read.
     """
     with opened(path) as file:
-        return logs.read(file, path.name)
+        return logs.read(file, path.name, formats)
 
 
 _TABLE_BYTES = 64 << 20
@@ -44,12 +44,12 @@ def read_accounts(path: Path, site: Site) -> tuple[Accounting, ...]:
     return sacct.parse(text.decode(errors="replace"), site)
 
 
-def logs_of(folder: RunFolder, job_id: str) -> tuple[Log | None, Evidence | None]:
+def logs_of(folder: RunFolder, job_id: str, formats: Sequence[Format]) -> tuple[Log | None, Evidence | None]:
     """The log that has the steps, rank 0's where it has any, and of all logs the line nearest to the cause."""
-    batch = [(None, log) for log in _read_all(folder.logs.glob(f"*-{job_id}.log"))]
+    batch = [(None, log) for log in _read_all(folder.logs.glob(f"*-{job_id}.log"), formats)]
     parts = [*folder.logs.glob(f"*-{job_id}-rank*.log"), *folder.logs.glob(f"*-{job_id}-node*.log")]
     ended_first = sorted(parts, key=_last_written)
-    ranks = [(_number(Path(log.name)), log) for log in _read_all(ended_first)]
+    ranks = [(_number(Path(log.name)), log) for log in _read_all(ended_first, formats)]
     everything = sorted([*ranks, *batch], key=lambda pair: (pair[0] is None, pair[0] or 0))
     steps = next((log for _, log in everything if log.records), everything[0][1] if everything else None)
     if steps and not steps.remarks:
@@ -58,10 +58,10 @@ def logs_of(folder: RunFolder, job_id: str) -> tuple[Log | None, Evidence | None
     return steps, first_cause(said, [_of_rank(log.evidence, rank) for rank, log in ranks if log.evidence])
 
 
-def _read_all(paths: Iterable[Path]) -> Iterator[Log]:
+def _read_all(paths: Iterable[Path], formats: Sequence[Format]) -> Iterator[Log]:
     for path in paths:
         with suppress(RunError):  # one log that cannot be read hides no other
-            yield read_log(path)
+            yield read_log(path, formats)
 
 
 def _last_written(path: Path) -> float:

@@ -3,12 +3,13 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from .. import billing, catalog, rundir
 from ..errors import ConfigError, RequestError, RunError
-from ..logs import Evidence
+from ..logs import FORMATS, Evidence, Format
 from ..report import Planned, Report, advised, judge, together
 from ..rundir import RunFolder
 from ..site import Site
@@ -21,14 +22,16 @@ JOB_ID = re.compile(r"\d+(_\d+|_\[[\d,:%-]+\]|\+\d+)?", re.ASCII)
 _STOPPED_BY_CERTIFICATE = 62
 
 
-def collect(words: Sequence[str], site: Site | None = None) -> Report:
+def collect(words: Sequence[str], site: Site | None = None, formats: Sequence[Path] = ()) -> Report:
     """The report on *words*, each a job id, a run folder, or a log file; several become one with `tasks`.
 
-    *site* is where a job ran that lumi-moai did not submit. Raises RunError for a word that means nothing, or a file
-    that cannot be read.
+    *site* is where a job ran that lumi-moai did not submit; *formats* are files with log formats of the user's. Raises
+    RunError for a word that means nothing, or a file that cannot be read.
     """
-    reports = [_collect(word, site) for word in words]
-    return _advised(reports[0] if len(reports) == 1 else together(f"{len(words)} runs", reports))
+    own, warnings = catalog.log_formats(formats)
+    reports = [_collect(word, site, (*own, *FORMATS)) for word in words]
+    whole = reports[0] if len(reports) == 1 else together(f"{len(words)} runs", reports)
+    return _advised(_with_warnings(whole, warnings))
 
 
 def _advised(report: Report) -> Report:
@@ -38,12 +41,12 @@ def _advised(report: Report) -> Report:
         return _with_warnings(report, [f"there is no advice: {error}"])
 
 
-def _collect(word: str, site: Site | None) -> Report:
+def _collect(word: str, site: Site | None, formats: Sequence[Format]) -> Report:
     if Path(word).is_file():
         known = site or catalog.site("local")
         if jobs := read_accounts(Path(word), known):
             return together(word, [_taken(job, known) for job in jobs]) if len(jobs) > 1 else _taken(jobs[0], known)
-        log = read_log(Path(word))
+        log = read_log(Path(word), formats)
         outcome, evidence = judge(None, "", log.evidence)
         return Report(name=word, outcome=outcome, evidence=evidence, log=log, peak_tflops=_peak(site))
     try:
@@ -52,7 +55,7 @@ def _collect(word: str, site: Site | None) -> Report:
         if site is None or site.scheduler != "slurm" or not JOB_ID.fullmatch(word):
             raise
         return _foreign(word, site)
-    return _of_run(folder, job_id)
+    return _of_run(folder, job_id, formats)
 
 
 def _taken(took: Accounting, site: Site) -> Report:
@@ -76,19 +79,19 @@ def collect_run(folder: RunFolder, job_id: str) -> Report:
 
     Raises RunError when *folder* holds no submitted run.
     """
-    return _advised(_of_run(folder, job_id))
+    own, warnings = catalog.log_formats()
+    return _advised(_with_warnings(_of_run(folder, job_id, (*own, *FORMATS)), warnings))
 
 
-def _of_run(folder: RunFolder, job_id: str) -> Report:
+def _of_run(folder: RunFolder, job_id: str, formats: Sequence[Format]) -> Report:
     entry = rundir.entry_of(folder)
     warnings: list[str] = []
     site = _site(entry.site, warnings)
     plan = _job_file(folder, warnings)
     local = entry.scheduler != "slurm"
     found = local_books(folder, plan, job_id) if local else accounts(job_id, site, warnings)
-    reports = [_report(folder, each.job_id, each, site=site, plan=plan, name=entry.name) for each in found]
-    if not reports:
-        reports = [_report(folder, job_id, None, site=site, plan=plan, name=entry.name)]
+    of = partial(_report, folder, site=site, plan=plan, name=entry.name, formats=formats)
+    reports = [of(each.job_id, each) for each in found] or [of(job_id, None)]
     whole = reports[0] if len(reports) == 1 else together(entry.name, reports, job_id=job_id)
     return _with_warnings(whole, warnings)
 
@@ -125,9 +128,16 @@ def _accounted(took: Accounting, site: Site, evidence: Evidence | None) -> Repor
 
 
 def _report(
-    folder: RunFolder, job_id: str, took: Accounting | None, *, site: Site | None, plan: Mapping[str, Any], name: str
+    folder: RunFolder,
+    job_id: str,
+    took: Accounting | None,
+    *,
+    site: Site | None,
+    plan: Mapping[str, Any],
+    name: str,
+    formats: Sequence[Format],
 ) -> Report:
-    log, cause = logs_of(folder, job_id)
+    log, cause = logs_of(folder, job_id, formats)
     certificate, starts = certificate_of(folder, job_id)
     strict = part(plan, "launch").get("binding") != "warn"  # a warning stopped nothing
     if certificate and certificate.faults and strict and (cause is None or cause.weight <= _STOPPED_BY_CERTIFICATE):

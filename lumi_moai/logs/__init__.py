@@ -3,7 +3,7 @@
 A format is one file here with a `FORMAT` in it (`format.py` says what that is) and one line in `FORMATS`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -124,17 +124,20 @@ class Log:
     remarks: tuple[Remark, ...] = ()
 
 
-def read(file: BinaryIO, name: str) -> Log:
-    """What *file* says; *name* stands for it in the place of the evidence. Any bytes are a log, if an empty one."""
+def read(file: BinaryIO, name: str, formats: Sequence[Format] = FORMATS) -> Log:
+    """What *file* says; *name* stands for it in the place of the evidence. Any bytes are a log, if an empty one.
+
+    Of *formats* the first that finds a step line is taken. Raises RunError for a user's format that is too slow.
+    """
     steps, others = Steps(), _Others(name)
     format_: Format | None = None
     for block in blocks(file):
-        found, rows = _rows(block.text, format_)
+        found, rows = _rows(block.text, format_, formats)
         if format_ and found is not format_:  # the weak one has met a better one
             steps = Steps()
         format_, before = found, steps.records
-        beside = block.beside(format_.mark) if format_ and rows else block.text
-        others.add(block, beside, records=before, mark=format_.mark if format_ else None)
+        beside = block.beside(format_.mark) if format_ and format_.mark and rows else block.text
+        others.add(block, beside, records=before, mark=format_.mark or None if format_ else None)
         if rows:
             steps.add(rows, warm="warmup_seconds" in others.notes.found)
     return _log(name, format_, steps, others)
@@ -152,8 +155,10 @@ class _Others:
         self.remarks.add(block, beside)
 
 
-def _rows(text: bytes, known: Format | None) -> tuple[Format | None, list[tuple[bytes, ...]]]:
-    for candidate in (known,) if known and not known.weak else FORMATS:
+def _rows(
+    text: bytes, known: Format | None, formats: Sequence[Format]
+) -> tuple[Format | None, list[tuple[bytes, ...]]]:
+    for candidate in (known,) if known and not known.weak else formats:
         if candidate.mark in text and (rows := list(candidate.rows(text))):
             return candidate, rows
     return known, []
@@ -190,11 +195,11 @@ def _log(name: str, format_: Format | None, steps: Steps, others: _Others) -> Lo
     )
 
 
-def records(file: BinaryIO) -> Iterator[Step]:
+def records(file: BinaryIO, formats: Sequence[Format] = FORMATS) -> Iterator[Step]:
     """Every step line of *file* in its order, one by one."""
     format_: Format | None = None
     for block in blocks(file):
-        format_, rows = _rows(block.text, format_)
+        format_, rows = _rows(block.text, format_, formats)
         for row in rows:
             yield _step(Row(*row[:6]))
 

@@ -29,8 +29,8 @@ _RATES: Mapping[str, tuple[bytes, float]] = {
 }
 
 
-# What a pattern of `also` stands for: it may come anywhere in the rest of the line.
-_ALSO = r"(?=[^\r\n]*?%s)?"
+GROUPS = ("step", "total", "loss", *_SECONDS, *_RATES, "tflops", *_SHARES, *_MEMORY)
+"""The names that groups may have."""
 
 
 def lines(
@@ -41,13 +41,33 @@ def lines(
     In it `{n}` stands for a number that must end there, `{d}` for plain digits that a unit may follow, and `{also}` for
     the place from which the patterns *also* are looked for in the rest of the line.
     """
-    whole = pattern.replace("{also}", "".join(_ALSO % each for each in also))
-    compiled = re.compile(whole.replace("{n}", NUMBER).replace("{d}", r"\d+(?:\.\d*)?").encode(), re.MULTILINE)
+    compiled = re.compile(shorthand(pattern, also).encode(), re.MULTILINE)
 
     def rows(block: bytes) -> list[tuple[bytes, ...]]:
-        return [_row(match.groupdict()) for match in compiled.finditer(block)]
+        return [_safe_row(match.groupdict()) for match in compiled.finditer(block)]
 
     return Format(name=name, mark=mark.encode(), rows=rows, scope=scope, weak=weak)
+
+
+def shorthand(pattern: str, also: Sequence[str] = ()) -> str:
+    """*pattern* with what its `{also}`, `{n}` and `{d}` stand for."""
+    whole = pattern.replace("{also}", "".join(f"(?=[^\\r\\n]*?{each})?" for each in also))
+    return whole.replace("{n}", NUMBER).replace("{d}", r"\d+(?:\.\d*)?")
+
+
+def _safe_row(found: Mapping[str, bytes | None]) -> Row:
+    """The row of *found*, without what a user's pattern took for a number and is none."""
+    try:
+        return _row(found)
+    except ValueError:
+        return _row({name: text for name, text in found.items() if text and _is_number(text)})
+
+
+def _is_number(text: bytes) -> bool:
+    try:
+        return number(text) is not None
+    except ValueError:
+        return False
 
 
 def _row(found: Mapping[str, bytes | None]) -> Row:
