@@ -8,7 +8,7 @@ from .show import json_option, show_json, warn
 
 
 @click.command()
-@click.argument("words", nargs=-1, required=True, metavar="JOB|RUN_FOLDER|LOG_FILE...")
+@click.argument("words", nargs=-1, required=True, metavar="JOB|FOLDER|LOG_FILE...")
 @json_option
 @click.option("--csv", "as_csv", is_flag=True, help="Print one line of CSV per run.")
 @click.option("--site", metavar="SITE", help="Where jobs ran that lumi-moai did not submit; by default this machine's.")
@@ -18,8 +18,8 @@ from .show import json_option, show_json, warn
 def collect(words: tuple[str, ...], as_json: bool, as_csv: bool, site: str | None, formats: tuple[str, ...]) -> None:
     """Report on runs: steps, loss, throughput, usage, bill, and how they ended.
 
-    Give a job id, a run folder, or log files. A job of an array without an index reports on all of its runs. The first
-    logged step of a run is told apart, because it holds the start-up.
+    Give a job id, a run folder, log files or a folder of logs. A job of an array without an index reports on all of its
+    runs. The first logged step of a run is told apart, because it holds the start-up.
     """
     from .. import gather, report
     from ..catalog.settings import resolve_site

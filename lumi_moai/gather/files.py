@@ -26,6 +26,7 @@ def read_log(path: Path, formats: Sequence[Format] = FORMATS) -> Log:
         return logs.read(file, path.name, formats)
 
 
+_TEXT = bytes({*range(32, 127), *range(128, 256), *b"\t\n\r\b\f\x1b"})
 _TABLE_BYTES = 64 << 20
 """More than this is no accounting that anybody asked sacct for."""
 
@@ -46,15 +47,19 @@ def read_accounts(path: Path, site: Site) -> tuple[Accounting, ...]:
 
 def logs_of(folder: RunFolder, job_id: str, formats: Sequence[Format]) -> tuple[Log | None, Evidence | None]:
     """The log that has the steps, rank 0's where it has any, and of all logs the line nearest to the cause."""
-    batch = [(None, log) for log in _read_all(folder.logs.glob(f"*-{job_id}.log"), formats)]
+    batch = list(_read_all(folder.logs.glob(f"*-{job_id}.log"), formats))
     parts = [*folder.logs.glob(f"*-{job_id}-rank*.log"), *folder.logs.glob(f"*-{job_id}-node*.log")]
-    ended_first = sorted(parts, key=_last_written)
-    ranks = [(_number(Path(log.name)), log) for log in _read_all(ended_first, formats)]
-    everything = sorted([*ranks, *batch], key=lambda pair: (pair[0] is None, pair[0] or 0))
+    ended_first = sorted(parts, key=last_written)
+    return joined(batch, [(_number(Path(log.name)), log) for log in _read_all(ended_first, formats)])
+
+
+def joined(batch: Sequence[Log], ranks: Sequence[tuple[int | None, Log]]) -> tuple[Log | None, Evidence | None]:
+    """Of the logs of one run the one that has the steps, and the line nearest to the cause; *ranks* as they ended."""
+    everything = sorted([*ranks, *((None, log) for log in batch)], key=lambda pair: (pair[0] is None, pair[0] or 0))
     steps = next((log for _, log in everything if log.records), everything[0][1] if everything else None)
     if steps and not steps.remarks:
         steps = replace(steps, remarks=next((log.remarks for _, log in everything if log.remarks), ()))
-    said = next((log.evidence for _, log in batch if log.evidence), None)
+    said = max((log.evidence for log in batch if log.evidence), key=lambda found: found.weight, default=None)
     return steps, first_cause(said, [_of_rank(log.evidence, rank) for rank, log in ranks if log.evidence])
 
 
@@ -64,11 +69,24 @@ def _read_all(paths: Iterable[Path], formats: Sequence[Format]) -> Iterator[Log]
             yield read_log(path, formats)
 
 
-def _last_written(path: Path) -> float:
+def last_written(path: Path) -> float:
+    """When the file at *path* was written last, seconds since 1970; 0 for one that is gone."""
     try:
         return path.stat().st_mtime
     except OSError:
         return 0.0
+
+
+def oddity(path: Path, log: Log) -> str | None:
+    """Why the file at *path*, of which *log* is all there is to say, is no log; None where it is one."""
+    if log.records or log.evidence:
+        return None
+    with opened(path) as file:
+        head = file.read(1 << 16)
+    if not head:
+        return f"{path} is empty"
+    odd = head.translate(None, _TEXT)
+    return f"{path} is binary, not the text of a log" if len(odd) > len(head) // 10 else None
 
 
 def _number(path: Path) -> int | None:

@@ -1,7 +1,7 @@
 """Reports on runs: of lumi-moai's own, of other jobs of the cluster, and of bare log files."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,13 +9,14 @@ from typing import Any
 
 from .. import billing, catalog, rundir
 from ..errors import ConfigError, RequestError, RunError
-from ..logs import FORMATS, Evidence, Format
+from ..logs import FORMATS, Evidence, Format, Log
 from ..report import Planned, Report, advised, judge, together
 from ..rundir import RunFolder
 from ..site import Site
 from ..usage import Accounting, Bill, Usage
 from .accounts import accounts, local_books, part
-from .files import certificate_of, logs_of, read_accounts, read_log
+from .files import certificate_of, joined, last_written, logs_of, oddity, read_accounts, read_log
+from .folders import LogFile, runs_in
 
 JOB_ID = re.compile(r"\d+(_\d+|_\[[\d,:%-]+\]|\+\d+)?", re.ASCII)
 """What Slurm calls a job: `123`, `123_4`, `123+1`."""
@@ -29,9 +30,26 @@ def collect(words: Sequence[str], site: Site | None = None, formats: Sequence[Pa
     RunError for a word that means nothing, or a file that cannot be read.
     """
     own, warnings = catalog.log_formats(formats)
-    reports = [_collect(word, site, (*own, *FORMATS)) for word in words]
-    whole = reports[0] if len(reports) == 1 else together(f"{len(words)} runs", reports)
-    return _advised(_with_warnings(whole, warnings))
+    reports, lost = _tried(words, lambda word: _collect(word, site, (*own, *FORMATS)))
+    whole = reports[0] if len(reports) == 1 else together(f"{len(reports)} runs", reports)
+    return _advised(_with_warnings(whole, [*warnings, *lost]))
+
+
+def _tried(words: Sequence[str], report: Callable[[str], Report]) -> tuple[list[Report], list[str]]:
+    """The *report* on each of *words*, and a sentence for each that has none.
+
+    Raises RunError when none has one.
+    """
+    found: list[Report] = []
+    lost: list[str] = []
+    for word in words:
+        try:
+            found.append(report(word))
+        except RunError as error:
+            lost.append(str(error))
+    if not found:
+        raise RunError("\n".join(lost))
+    return found, lost
 
 
 def _advised(report: Report) -> Report:
@@ -42,13 +60,15 @@ def _advised(report: Report) -> Report:
 
 
 def _collect(word: str, site: Site | None, formats: Sequence[Format]) -> Report:
+    if Path(word).is_dir() and not (Path(word) / "submitted.json").is_file():
+        return _bare_folder(word, site, formats)
     if Path(word).is_file():
         known = site or catalog.site("local")
         if jobs := read_accounts(Path(word), known):
             return together(word, [_taken(job, known) for job in jobs]) if len(jobs) > 1 else _taken(jobs[0], known)
         log = read_log(Path(word), formats)
-        outcome, evidence = judge(None, "", log.evidence)
-        return Report(name=word, outcome=outcome, evidence=evidence, log=log, peak_tflops=_peak(site))
+        odd = oddity(Path(word), log)
+        return _with_warnings(_of_logs(word, log, log.evidence, site), [odd] if odd else [])
     try:
         folder, job_id = rundir.find(word)
     except RunError:
@@ -56,6 +76,52 @@ def _collect(word: str, site: Site | None, formats: Sequence[Format]) -> Report:
             raise
         return _foreign(word, site)
     return _of_run(folder, job_id, formats)
+
+
+def _of_logs(name: str, log: Log | None, cause: Evidence | None, site: Site | None) -> Report:
+    """The report on a run of which only logs are known."""
+    outcome, evidence = judge(None, "", cause)
+    return Report(name=name, outcome=outcome, evidence=evidence, log=log, peak_tflops=_peak(site))
+
+
+def _bare_folder(word: str, site: Site | None, formats: Sequence[Format]) -> Report:
+    """The report on all runs of which there are logs in a folder, lumi-moai's own among them."""
+    own, found = runs_in(Path(word))
+    warnings: list[str] = []
+    reports: list[Report] = []
+    for folder in own:
+        try:
+            reports.append(_of_run(folder, rundir.entry_of(folder).job_id, formats))
+        except RunError as error:
+            warnings.append(str(error))
+    for name, files in found.items():
+        batch, ranks = _read_files(files, formats, warnings)
+        log, cause = joined(batch, ranks)
+        if log:
+            reports.append(_of_logs(name, log, cause, site))
+    if not reports:
+        seen = f"none of its {sum(map(len, found.values()))} files is a log" if found else "it holds no logs"
+        raise RunError("\n".join([f"{word} is not the folder of a submitted run, and {seen}", *warnings]))
+    whole = reports[0] if len(reports) == 1 else together(word, reports)
+    return _with_warnings(whole, warnings)
+
+
+def _read_files(
+    files: Sequence[LogFile], formats: Sequence[Format], warnings: list[str]
+) -> tuple[list[Log], list[tuple[int | None, Log]]]:
+    """The logs without a rank in their names, and those with one as they ended; what is no log is left out."""
+    batch: list[Log] = []
+    ranks: list[tuple[int | None, Log]] = []
+    for file in sorted(files, key=lambda file: last_written(file.path)):
+        try:
+            log = read_log(file.path, formats)
+            if file.sure and (odd := oddity(file.path, log)):
+                warnings.append(odd)
+            elif file.sure or log.records or log.evidence:
+                ranks.append((file.rank, log)) if file.rank is not None else batch.append(log)
+        except RunError as error:
+            warnings.append(str(error))
+    return batch, ranks
 
 
 def _taken(took: Accounting, site: Site) -> Report:
