@@ -101,6 +101,31 @@ def test_what_a_device_reached(line):
     assert (log.tflops, log.mfu, log.memory_gib) == pytest.approx(FIGURES[line])
 
 
+JSON_LINES = {
+    '{"step": 10, "loss": 2.31, "tokens_per_second": 51234.5, "step_time": 0.4}': Step(
+        step=10, loss=2.31, seconds=0.4, rate=51234.5, unit="tokens"
+    ),
+    '{"event": "train", "global_step": 20, "train/loss": 2.25, "samples/sec": 12}': Step(
+        step=20, loss=2.25, rate=12.0, unit="samples"
+    ),
+    '  {"iteration": 3, "loss": NaN, "step_time_ms": 500}': Step(step=3, loss=math.nan, seconds=0.5),
+    '{"step": 10, "eval_loss": 2.31}': None,
+    '{"step": true, "loss": 2}': None,
+    '{"step": 1.5, "loss": 2}': None,
+    '{"step": Infinity, "loss": 2}': None,
+    '{"step": 5, "loss": {"a": 1}}': None,
+    '{"step": 5, "loss": 1': None,
+    '[{"step": 5, "loss": 1}]': None,
+    '{"step": 1e400, "loss": 1}': None,
+    '{"step": 7, "loss": 1' + "0" * 400 + "}": None,
+}
+
+
+@pytest.mark.parametrize("line", JSON_LINES)
+def test_lines_of_json(line):
+    assert repr(steps_of(line + "\n")) == repr([JSON_LINES[line]] if JSON_LINES[line] else [])
+
+
 def test_the_steady_state_leaves_the_first_record_out():
     lines = [FULL % (step, 1.0, 1.0, 5.0 if step == 1 else 100.0 * step) for step in range(1, 13)]
     rate = read(b"".join(lines)).throughput
