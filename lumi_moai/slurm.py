@@ -93,7 +93,7 @@ def squeue() -> str:
 
 SACCT_FIELDS = (
     "JobID", "JobName", "State", "ExitCode", "Partition", "Account", "ElapsedRaw", "AllocTRES", "NNodes",
-    "MaxRSS", "Start", "End", "Reason",
+    "MaxRSS", "Start", "End", "Reason", "TimelimitRaw",
 )  # fmt: skip
 
 

@@ -47,6 +47,8 @@ class Accounting:
     reason: str = ""
     max_rss_gib: float | None = None
     restarts: int = 0
+    limit_seconds: int | None = None
+    """The time limit; None where it is none or not told."""
     start: str | None = None
     end: str | None = None
 

@@ -231,6 +231,16 @@ def test_a_job_that_lumi_moai_did_not_submit(work, slurm):
     assert (values["outcome"], values["billing_units"], values["records"]) == ("timeout", 4.0, 0)
 
 
+def test_planned_against_billed_of_a_job_that_nobody_planned(work, slurm):
+    slurm(f"{HEADER}|TimelimitRaw\n{DONE.format(id=99, state='COMPLETED')}|60")
+    values, _ = report_of("99", "--site", "lumi")
+    assert (values["billing_units"], values["planned"]["billing_units"], values["planned"]["hours"]) == (4.0, 8.0, 1.0)
+    assert values["gap"] == {
+        "billing_units": -4.0, "by_time": -4.0, "by_price": 0.0, "reasons": ["it ran 00:30:00 of 01:00:00"],
+    }  # fmt: skip
+    assert "            4 less: it ran 00:30:00 of 01:00:00\n" in collect("99", "--site", "lumi").stdout
+
+
 def test_log_files(work):
     (work / "one.log").write_text(STEPS)
     (work / "two.log").write_bytes(

@@ -4,13 +4,17 @@ import csv
 import io
 import json
 import math
+from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lumi_moai import report
 from lumi_moai.logs import Evidence, Log
 from lumi_moai.report import Certificate, Estimate, Planned, Report
 from lumi_moai.report import estimate as price
+from lumi_moai.report.gap import gap
 from lumi_moai.usage import Accounting, Balance, Bill, Throughput, Usage
 
 STABLE = [
@@ -29,6 +33,7 @@ FULL = Report(
         name="train-17-rank0.log", format="moai", records=560, first_step=1, last_step=560, max_step=560, total_steps=560,
         loss_first=10.82, loss_last=1.85, loss_min=1.72, first_seconds=12.3, first_rate=800.0, step_seconds=0.94,
         throughput=Throughput(median=34816.25, p10=30000.0, p90=35000.0, unit="tokens_per_second"), steady_records=559, restarts=1, nan_steps=2,
+        tokens_per_second=Throughput(median=34816.25, p10=30000.0, p90=35000.0, unit="tokens_per_second"),
     ),
     accounting=Accounting(
         job_id="17", name="train", state="FAILED", partition="standard-g", account="p", usage=USAGE,
@@ -64,6 +69,8 @@ def test_the_text_of_a_full_report():
         "Used        00:30:00 of 2 nodes, 16 devices, 112 cores, 960G; the largest task used 3277M",
         "Bill        4 GPU-hours, decided by nodes",
         "Planned     8 GPU-hours for the time limit of 01:00:00; 50 % of it was used",
+        "            4 less: it ran 00:30:00 of 01:00:00 in 2 starts, each of which is billed",
+        "Price       0.06383 GPU-hours for a million tokens at the steady rate, 0.2183 with start-up and end",
     ]
 
 
@@ -88,6 +95,45 @@ def test_json_of_a_full_report():
     assert values["usage"]["hours"] == 0.5
     assert values["planned"]["billing_units"] == 8.0
     assert values["evidence"] == {"line": "ValueError: no", "place": "train-17-rank3.log:6", "rank": 3}
+
+
+def test_the_gap_is_the_sum_of_its_parts_with_a_reason_for_each():
+    dear = replace(FULL, bill=replace(BILL, billing_units=24.0, hours=1.5, decided_by="memory"), planned=replace(
+        FULL.planned, nodes=1, devices=8))  # fmt: skip
+    found = report.as_dict(dear)["gap"]
+    assert found["billing_units"] == 16 == found["by_time"] + found["by_price"]
+    assert (found["by_time"], found["by_price"]) == (4, 12)
+    assert found["reasons"] == (
+        "it ran 01:30:00 of 01:00:00 in 2 starts, each of which is billed",
+        "an hour cost 16 instead of 8 with 2 nodes instead of 1 and 16 devices instead of 8, decided by memory",
+    )
+    assert report.as_dict(replace(FULL, planned=None))["gap"] is None
+    assert report.as_dict(replace(FULL, planned=replace(FULL.planned, unit="core-hours")))["gap"] is None
+    exact = replace(FULL, bill=replace(BILL, billing_units=8.0, hours=1.0), starts=1)
+    assert report.as_dict(exact)["gap"]["reasons"] == ()
+
+
+@given(st.floats(0.01, 1e4), st.floats(0.01, 1e3), st.floats(0.01, 1e4), st.floats(0.01, 1e3))
+def test_any_gap_is_the_sum_of_its_parts(units, hours, planned_units, planned_hours):
+    found = gap(replace(FULL, bill=replace(BILL, billing_units=units, hours=hours),
+                        planned=replace(FULL.planned, billing_units=planned_units, hours=planned_hours)))  # fmt: skip
+    scale = units + planned_units + planned_units / planned_hours * hours
+    assert found.by_time + found.by_price == pytest.approx(units - planned_units, abs=1e-9 * scale)
+
+
+def test_the_price_of_a_million_tokens():
+    rate = Throughput(median=1000.0, unit="tokens_per_second")
+    log = Log(name="x", records=9, first_step=1, last_step=2, max_step=9, step_seconds=2.0, tokens_per_second=rate)
+    values = report.as_dict(replace(FULL, log=log))  # 8 GPU-hours an hour, 3.6 million tokens an hour; 18,000 tokens
+    assert values["billing_units_per_million_tokens"] == pytest.approx(8 / 3.6)
+    assert values["billing_units_per_million_tokens_overall"] == pytest.approx(4 / 0.018)
+    each = replace(log, tokens_per_second=replace(rate, scope="per_device"), step_seconds=None)
+    values = report.as_dict(replace(FULL, log=each))
+    assert values["billing_units_per_million_tokens"] == pytest.approx(8 / 3.6 / 16)
+    assert values["billing_units_per_million_tokens_overall"] is None
+    assert report.as_dict(replace(FULL, bill=None))["billing_units_per_million_tokens"] is None
+    assert report.as_dict(replace(FULL, accounting=None, world_size=None, log=each))[
+        "billing_units_per_million_tokens"] is None  # fmt: skip
 
 
 def test_csv_has_a_line_for_each_run():

@@ -138,6 +138,77 @@ def test_recorded_json_of_two_versions():
     assert all(job.usage.devices == 0 for job in jobs.values())  # gres/tmp is no device
 
 
+def versioned(wrap, state, step_id):
+    """One job with a step, as a version of `sacct --json` writes it."""
+    return {
+        "job_id": 7, "name": "a", "partition": "small-g", "account": "p", "allocation_nodes": 1,
+        "array": {"job_id": 0, "task_id": wrap(None)}, "het": {"job_id": 0, "job_offset": wrap(None)},
+        "state": {"current": state, "reason": "None"}, "exit_code": {"status": "SUCCESS", "return_code": wrap(1)},
+        "time": {"elapsed": 3600, "start": 1700000000, "end": 1700003600, "limit": wrap(120)},
+        "tres": {"allocated": [{"type": "cpu", "name": "", "count": 14}, {"type": "mem", "name": "", "count": 61440},
+                               {"type": "gres", "name": "gpu", "count": 1}, {"type": "gres", "name": "gpu:mi250", "count": 1}]},
+        "steps": [{"step": step_id, "state": state, "exit_code": {"return_code": wrap(1)},
+                   "tres": {"requested": {"max": [{"type": "mem", "name": "", "count": 2**30}]}}}],
+    }  # fmt: skip
+
+
+def plain(number):
+    return number
+
+
+def boxed(number):
+    return {"set": number is not None, "infinite": False, "number": number or 0}
+
+
+@pytest.mark.parametrize(
+    ("wrap", "state", "step_id"),
+    [
+        (plain, "FAILED", {"job_id": 7, "step_id": 0, "name": "python"}),  # 21.08, 22.05
+        (boxed, "FAILED", {"id": "7.0", "name": "python"}),  # 23.02
+        (boxed, ["FAILED"], {"id": "7.0", "name": "python"}),  # 23.11, 24.05
+        (boxed, ["FAILED", "REQUEUED"], {"id": "7.0", "name": "python"}),  # 24.11, 25.05
+    ],
+)
+def test_json_of_slurm_21_to_25(wrap, state, step_id):
+    (job,) = sacct.parse(json.dumps({"jobs": [versioned(wrap, state, step_id)], "meta": {}}), LUMI)
+    assert (job.job_id, job.state, job.exit_code, job.elapsed_seconds) == ("7", "FAILED", "1:0", 3600)
+    assert (job.usage.devices, job.usage.cores, job.usage.memory_gib, job.max_rss_gib) == (1, 7, 60, 1)
+    assert job.limit_seconds == 7200
+
+
+def test_json_with_duplicates():
+    first, last = versioned(boxed, ["NODE_FAIL"], {}), versioned(boxed, ["COMPLETED"], {})
+    last["time"] = {**last["time"], "start": 1700009999, "elapsed": 60}
+    (job,) = sacct.parse(json.dumps({"jobs": [first, last]}), LUMI)
+    assert (job.state, job.restarts, job.elapsed_seconds) == ("COMPLETED", 1, 3660)
+
+
+@pytest.mark.parametrize(
+    ("text", "gib"),
+    [("61440M", 60), ("60G", 60), ("62914560K", 60), ("0.5T", 512), ("61440", 60), ("1.5G", 1.5), ("60Gn", 0), ("", 0)],
+)
+def test_suffixes_of_memory(text, gib):
+    (job,) = parse(f"1|a|COMPLETED|0:0|small-g|p|3600|cpu=14,mem={text},node=1|1||||")
+    assert job.usage.memory_gib == gib
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "seconds"),
+    [("TimelimitRaw", "120", 7200), ("Timelimit", "1-00:00:00", 86400), ("timelimit", "02:00:00", 7200),
+     ("Timelimit", "UNLIMITED", None), ("Timelimit", "Partition_Limit", None), ("TimelimitRaw", "", None)],
+)  # fmt: skip
+def test_the_time_limit(name, text, seconds):
+    (job,) = parse(f"{text}|1|COMPLETED", header=f"{name}|JobID|State")
+    assert job.limit_seconds == seconds
+
+
+def test_cancelled_by_a_user_in_a_table_that_cuts_words():
+    (job,) = parse("1|a|CANCELLED by 327000|0:0|small-g|p|60|cpu=2,node=1|1||||")
+    assert (job.state, job.reason) == ("CANCELLED", "by 327000")
+    (job,) = parse("1|a|CANCELLED+|0:0|small-g|p|60|cpu=2,node=1|1||||")
+    assert job.state == "CANCELLED"
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3)

@@ -136,7 +136,23 @@ def _taken(took: Accounting, site: Site) -> Report:
         evidence=evidence,
         accounting=took,
         bill=bill,
+        planned=_by_limit(site, took, bill),
+        starts=took.restarts + 1,
         warnings=warnings,
+    )
+
+
+def _by_limit(site: Site, took: Accounting, bill: Bill | None) -> Planned | None:
+    """What a job could have cost by its time limit, where nobody planned it with lumi-moai."""
+    if bill is None or not took.limit_seconds:
+        return None
+    hours = took.limit_seconds / 3600
+    whole, _ = _bill(site, replace(took.usage, hours=hours))
+    if whole is None:
+        return None
+    usage = took.usage
+    return Planned(
+        billing_units=whole.billing_units, unit=whole.unit, hours=hours, nodes=usage.nodes, devices=usage.devices
     )
 
 
@@ -188,6 +204,7 @@ def _accounted(took: Accounting, site: Site, evidence: Evidence | None) -> Repor
         evidence=shown,
         accounting=took,
         bill=bill,
+        planned=_by_limit(site, took, bill),
         starts=took.restarts + 1,
         warnings=warnings,
     )

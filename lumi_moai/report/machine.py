@@ -3,10 +3,12 @@
 import csv
 import io
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from ..logs import Log
 from ..usage import Accounting, Throughput
+from .gap import gap, per_million_tokens
 from .run import Certificate, Planned, Report
 
 _NO_LOG = Log(name="")
@@ -47,6 +49,7 @@ def as_dict(report: Report) -> dict[str, Any]:
         "certificate": _certificate(report.certificate),
         **_more_of_log(log),
         **_efficiency(report, log),
+        **_prices(report),
         "starts": report.starts,
         "tasks": [as_dict(task) for task in report.tasks],
         "warnings": list(report.warnings),
@@ -136,6 +139,16 @@ def _efficiency(report: Report, log: Log) -> dict[str, Any]:
         "mfu_peak_tflops": peak,
         "memory_gib": log.memory_gib,
         "tokens_per_second": _throughput(log.tokens_per_second)["median"],
+    }
+
+
+def _prices(report: Report) -> dict[str, Any]:
+    steady, overall = per_million_tokens(report)
+    found = gap(report)
+    return {
+        "gap": asdict(found) if found else None,
+        "billing_units_per_million_tokens": steady,
+        "billing_units_per_million_tokens_overall": overall,
     }
 
 

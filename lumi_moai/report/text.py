@@ -7,6 +7,7 @@ from textwrap import wrap
 from ..logs import Log
 from ..units import format_gib, format_minutes, format_seconds
 from ..usage import Throughput
+from .gap import gap, per_million_tokens
 from .run import Report
 
 _WIDTH = 12
@@ -114,7 +115,7 @@ def _speed(report: Report, log: Log) -> Iterator[tuple[str, str]]:
     else:
         yield "Throughput", "not in the log"
     rate = log.tokens_per_second
-    if rate and rate is not log.throughput:
+    if rate and rate != log.throughput:
         yield "", f"{_number(rate.median)} tokens/s, by the batch and sequence that the log names"
     yield from _device(report, log)
 
@@ -175,6 +176,13 @@ def _cost(report: Report) -> Iterator[tuple[str, str]]:
         if bill and planned.unit == bill.unit and planned.billing_units:
             text += f"; {100 * bill.billing_units / planned.billing_units:.3g} % of it was used"
         yield "Planned", text
+    if (found := gap(report)) and found.reasons:
+        word = "more" if found.billing_units > 0 else "less"
+        yield "", f"{units(abs(found.billing_units))} {word}: {'; '.join(found.reasons)}"
+    steady, overall = per_million_tokens(report)
+    if bill and steady:
+        whole = f", {units(overall)} with start-up and end" if overall else ""
+        yield "Price", f"{units(steady)} {bill.unit} for a million tokens at the steady rate{whole}"
 
 
 def count(number: int, noun: str) -> str:

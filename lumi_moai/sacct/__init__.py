@@ -52,6 +52,7 @@ def _accounting(job_id: str, rows: Sequence[Row], site: Site) -> Accounting:
         reason=by or _known(row, "Reason") or "",
         max_rss_gib=max((gib for step in steps if (gib := _gib(step.get("MaxRSS", ""), "K"))), default=None),
         restarts=max(_count(row.get("Restarts", "")), len(starts) - 1, 0),
+        limit_seconds=_limit(row),
         start=_known(row, "Start"),
         end=_known(row, "End"),
     )
@@ -102,11 +103,24 @@ def _elapsed(row: Row) -> int:
     """Seconds, from ElapsedRaw, else from Elapsed (`D-HH:MM:SS`), else from Start and End in seconds."""
     if raw := row.get("ElapsedRaw", ""):
         return _count(raw)
-    match = re.fullmatch(r"(?:(\d{1,6})-)?(\d{1,4}):(\d{1,2}):(\d{1,2})", row.get("Elapsed", ""), re.ASCII)
+    if (seconds := _clock(row.get("Elapsed", ""))) is not None:
+        return seconds
+    return max(0, _count(row.get("End", "")) - begun) if (begun := _count(row.get("Start", ""))) else 0
+
+
+def _clock(text: str) -> int | None:
+    match = re.fullmatch(r"(?:(\d{1,6})-)?(\d{1,4}):(\d{1,2}):(\d{1,2})", text, re.ASCII)
     if not match:
-        return max(0, _count(row.get("End", "")) - begun) if (begun := _count(row.get("Start", ""))) else 0
+        return None
     days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
     return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+def _limit(row: Row) -> int | None:
+    """Seconds, from TimelimitRaw in minutes, else from Timelimit (`D-HH:MM:SS`); words such as UNLIMITED are none."""
+    if raw := _count(row.get("TimelimitRaw", "")):
+        return raw * 60
+    return _clock(row.get("Timelimit", "")) or None
 
 
 def _count(text: str) -> int:

@@ -35,6 +35,7 @@ def _job(job: Mapping[str, Any]) -> Iterator[Row]:
         "ExitCode": _exit_code(job),
         "Partition": _text(job.get("partition")),
         "Account": _text(job.get("account")),
+        "TimelimitRaw": _digits(time.get("limit")),
         "ElapsedRaw": _digits(time.get("elapsed")),
         "AllocTRES": ",".join(_tres(_object(job, "tres").get("allocated"))),
         "NNodes": _digits(job.get("allocation_nodes")),

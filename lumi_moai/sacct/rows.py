@@ -10,7 +10,19 @@ _NAMES = {
     name.lower(): name
     for name in (
         *("JobID", "JobIDRaw", "JobName", "State", "ExitCode", "Partition", "Account", "Elapsed", "ElapsedRaw"),
-        *("AllocTRES", "AllocCPUS", "NCPUS", "NNodes", "MaxRSS", "Start", "End", "Reason", "Restarts"),
+        *(
+            "AllocTRES",
+            "AllocCPUS",
+            "NCPUS",
+            "NNodes",
+            "MaxRSS",
+            "Start",
+            "End",
+            "Reason",
+            "Restarts",
+            "Timelimit",
+            "TimelimitRaw",
+        ),
     )
 }
 
