@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 
 _NUMBER = r"[-+]?(?:\d[\d,]*\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|nan|inf)"
-_STEP = re.compile(
+STEP = re.compile(
     r"\[Step (?P<step>\d+)(?:/(?P<total>\d+))?\]"
     rf"(?=.*?\bLoss ?: ?(?P<loss>{_NUMBER}))?"
     rf"(?=.*?\bDuration(?: for 1 Step)? ?: ?(?P<seconds>{_NUMBER}))?"
@@ -45,7 +45,7 @@ def format_step(step: Step) -> str:
 
 def parse_step(line: str) -> Step | None:
     """The step that *line* logs, or None when it logs none."""
-    match = _STEP.search(line)
+    match = STEP.search(line)
     if match is None:
         return None
     return Step(

@@ -40,13 +40,12 @@ from . import (
     tqdm,
     train_output,
 )
-from .blocks import Block, blocks
+from .blocks import blocks
 from .format import Format, Row
-from .notes import Notes
-from .outcome import Evidence, Outcome, Signs
-from .remarks import Remark, Remarks
+from .outcome import Evidence, Outcome
+from .reading import Reading, rows_of
+from .remarks import Remark
 from .signs import CAUSES, Cause
-from .steps import Steps
 from .tokens import gibibytes, in_tokens
 
 __all__ = ["CAUSES", "FORMATS", "Cause", "Evidence", "Format", "Log", "Outcome", "Remark", "Row", "read", "records"]
@@ -131,46 +130,18 @@ def read(file: BinaryIO, name: str, formats: Sequence[Format] = FORMATS) -> Log:
 
     Of *formats* the first that finds a step line is taken. Raises RunError for a user's format that is too slow.
     """
-    steps, others = Steps(), _Others(name)
-    format_: Format | None = None
-    for block in blocks(file):
-        found, rows = _rows(block.text, format_, formats)
-        if format_ and found is not format_:  # the weak one has met a better one
-            steps = Steps()
-        format_, before = found, steps.records
-        beside = block.beside(format_.mark) if format_ and format_.mark and rows else block.text
-        others.add(block, beside, records=before, mark=format_.mark or None if format_ else None)
-        if rows:
-            steps.add(rows, warm="warmup_seconds" in others.notes.found)
-    return _log(name, format_, steps, others)
+    reading = Reading(name, formats)
+    for block in blocks(file, reading.wanted):
+        reading.add(block)
+    return _log(name, reading)
 
 
-class _Others:
-    """What a log says beside its steps."""
-
-    def __init__(self, name: str) -> None:
-        self.notes, self.signs, self.remarks = Notes(), Signs(name), Remarks(name)
-
-    def add(self, block: Block, beside: bytes, *, records: int, mark: bytes | None) -> None:
-        self.notes.add(block, beside)
-        self.signs.add(block, beside, records=records, mark=mark)
-        self.remarks.add(block, beside)
-
-
-def _rows(
-    text: bytes, known: Format | None, formats: Sequence[Format]
-) -> tuple[Format | None, list[tuple[bytes, ...]]]:
-    for candidate in (known,) if known and not known.weak else formats:
-        if candidate.mark in text and (rows := list(candidate.rows(text))):
-            return candidate, rows
-    return known, []
-
-
-def _log(name: str, format_: Format | None, steps: Steps, others: _Others) -> Log:
-    rate = steps.throughput(format_.scope if format_ else "total")
+def _log(name: str, reading: Reading) -> Log:
+    steps, notes = reading.steps, reading.notes.found
+    rate = steps.throughput(reading.format.scope if reading.format else "total")
     return Log(
         name=name,
-        format=format_.name if format_ else None,
+        format=reading.format.name if reading.format else None,
         records=steps.records,
         first_step=steps.first_step,
         last_step=steps.last_step,
@@ -187,13 +158,13 @@ def _log(name: str, format_: Format | None, steps: Steps, others: _Others) -> Lo
         throughput=rate,
         tflops=steps.tflops(),
         mfu=steps.mfu(),
-        memory_gib=steps.memory_gib() or gibibytes(others.notes.found),
-        tokens_per_second=in_tokens(rate, steps.step_seconds(), others.notes.found),
+        memory_gib=steps.memory_gib() or gibibytes(notes),
+        tokens_per_second=in_tokens(rate, steps.step_seconds(), notes),
         steady_records=steps.steady_records,
-        elapsed_seconds=others.notes.elapsed_seconds,
-        notes=dict(others.notes.found),
-        evidence=others.signs.best(steps.records),
-        remarks=tuple(others.remarks.found()),
+        elapsed_seconds=reading.notes.elapsed_seconds,
+        notes=dict(notes),
+        evidence=reading.signs.best(steps.records),
+        remarks=tuple(reading.remarks.found()),
     )
 
 
@@ -201,7 +172,7 @@ def records(file: BinaryIO, formats: Sequence[Format] = FORMATS) -> Iterator[Ste
     """Every step line of *file* in its order, one by one."""
     format_: Format | None = None
     for block in blocks(file):
-        format_, rows = _rows(block.text, format_, formats)
+        format_, rows = rows_of(block.text, format_, formats)
         for row in rows:
             yield _step(Row(*row[:6]))
 

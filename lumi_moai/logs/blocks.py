@@ -1,14 +1,18 @@
 """A log of any size as blocks of whole lines in bounded memory."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
 BLOCK = 1 << 18
 """Bytes read at once. Small, because the rows of a block are ten times as large as the block."""
+LARGE = 1 << 20
+"""Bytes read at once where steps are read as columns, whose work for each block is dear and for each line cheap."""
 LONGEST = 1 << 20
 """A line longer than this (a progress bar without line ends, a dumped tensor) is cut: no step line is that long."""
+ENDS = 4096
+"""Bytes at either end of a block in which the clock is looked for."""
 
 _ANSI = re.compile(rb"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b\r\n]*(?:\x07|\x1b\\)?|[@-Z\\^_])")
 
@@ -19,6 +23,11 @@ class Block:
 
     text: bytes
     line: int
+
+    @property
+    def whole(self) -> bytes:
+        """The text with all of its lines, also those that were read already."""
+        return self.text
 
     def beside(self, mark: bytes) -> bytes:
         """The lines without *mark*, and of those with it the few that say more: two writers may share a line.
@@ -34,11 +43,46 @@ class Block:
         """The number of the line at *position* in the text."""
         return self.line + self.text.count(b"\n", 0, position)
 
+    def marks_before(self, mark: bytes, position: int) -> int:
+        """How often *mark* stands before *position*."""
+        return self.text.count(mark, 0, position)
 
-def blocks(file: BinaryIO) -> Iterator[Block]:
-    """The blocks of *file*. Carriage returns end lines too, so that a progress bar is many lines and not one."""
+
+@dataclass(frozen=True)
+class Rest(Block):
+    """The lines of a block that were not read as columns; `full` is the block's own text.
+
+    `numbers` are their places in the block, `before` how many marks stand in the other lines before each.
+    """
+
+    full: bytes
+    numbers: Sequence[int]
+    before: Sequence[int]
+
+    @property
+    def whole(self) -> bytes:
+        """The block's own text."""
+        return self.full
+
+    def line_of(self, position: int) -> int:
+        """The number of the line at *position* in the text, as the log has it."""
+        return self.line + self.numbers[self._place(position)]
+
+    def marks_before(self, mark: bytes, position: int) -> int:
+        """How often *mark* stands before *position*, in all lines of the block."""
+        return self.text.count(mark, 0, position) + self.before[self._place(position)]
+
+    def _place(self, position: int) -> int:
+        return min(self.text.count(b"\n", 0, position), len(self.numbers) - 1)
+
+
+def blocks(file: BinaryIO, wanted: Callable[[], int] = lambda: BLOCK) -> Iterator[Block]:
+    """The blocks of *file*, of about as many bytes as are *wanted* at the time.
+
+    Carriage returns end lines too, so that a progress bar is many lines and not one.
+    """
     kept, line = b"", 1
-    while data := file.read(BLOCK):
+    while data := file.read(wanted()):
         cut = max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
         if not cut and len(kept) < LONGEST:
             kept += data

@@ -1,6 +1,6 @@
 """What a log format is: a cheap mark, and how the step lines of a block become rows."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -40,6 +40,9 @@ class Format:
     name: str
     mark: bytes
     rows: Callable[[bytes], Sequence[tuple[bytes, ...]]]
+    spans: Callable[[bytes], Mapping[str, tuple[int, int]]] | None = None
+    """Where the values of the one step line in a line stand, by the names of `lines.GROUPS`; empty where that is not
+    sure. None for a format whose steps take several lines, or whose patterns tell one digit from another."""
     weak: bool = False
     """It counts only in a log that has no other format: the runtime measures beside whatever the script logs."""
     scope: str = "total"

@@ -34,9 +34,16 @@ GROUPS = ("step", "total", "loss", *_SECONDS, *_RATES, "tflops", *_SHARES, *_MEM
 
 
 def lines(
-    name: str, mark: str, pattern: str, *, also: Sequence[str] = (), scope: str = "total", weak: bool = False
+    name: str,
+    mark: str,
+    pattern: str,
+    *,
+    also: Sequence[str] = (),
+    scope: str = "total",
+    weak: bool = False,
+    one_line: bool = True,
 ) -> Format:
-    """The format called *name* whose step lines match *pattern*.
+    """The format called *name* whose step lines match *pattern*; without *one_line* a step may take several lines.
 
     In it `{n}` stands for a number that must end there, `{d}` for plain digits that a unit may follow, and `{also}` for
     the place from which the patterns *also* are looked for in the rest of the line.
@@ -46,7 +53,13 @@ def lines(
     def rows(block: bytes) -> list[tuple[bytes, ...]]:
         return [_safe_row(match.groupdict()) for match in compiled.finditer(block)]
 
-    return Format(name=name, mark=mark.encode(), rows=rows, scope=scope, weak=weak)
+    def spans(line: bytes) -> Mapping[str, tuple[int, int]]:
+        match = compiled.search(line)
+        named = match.groupdict() if match else {}
+        return {name: match.span(name) for name, text in named.items() if match and text}
+
+    one = spans if one_line else None
+    return Format(name=name, mark=mark.encode(), rows=rows, spans=one, scope=scope, weak=weak)
 
 
 def shorthand(pattern: str, also: Sequence[str] = ()) -> str:

@@ -12,4 +12,5 @@ FORMAT = lines(
     "[batch=",
     r"\[batch=(?P<step>\d+)/(?P<total>\d+)\]:[^\S\r\n]*\r?\n(?:(?![^\r\n]*\[batch=)[^\r\n]*\r?\n){0,80}?"
     r"[^\r\n\[]*\bloss/train/total: (?P<loss>{n})",
+    one_line=False,
 )

@@ -14,9 +14,10 @@ that of all steps since the line before, so it is no step's time and is left out
 """
 
 import re
+from collections.abc import Mapping
 from operator import itemgetter
 
-from ..step import Step, parse_step
+from ..step import STEP, Step, parse_step
 from .format import Format
 
 _NUMBER = rb"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d{1,3})?|nan|inf)"
@@ -58,4 +59,29 @@ def _unit(step: Step) -> bytes:
     return step.unit.encode() if step.unit else b""
 
 
-FORMAT = Format(name="moai", mark=b"[Step ", rows=_rows)
+def _spans(line: bytes) -> Mapping[str, tuple[int, int]]:
+    match = _LINE.search(line)
+    if match is None:
+        return {}
+    if match[7]:
+        return _other_spans(line, match)
+    names = ("step", "total", "loss", "seconds", match[6].decode())
+    return {name: match.span(place) for place, name in enumerate(names, 1) if match[place]}
+
+
+def _other_spans(line: bytes, found: re.Match[bytes]) -> Mapping[str, tuple[int, int]]:
+    """The places in a line of another shape; of ASCII only, where letters are bytes."""
+    begin, end = found.span()
+    match = STEP.match(line[begin:end].decode()) if line.isascii() else None
+    if match is None:
+        return {}
+    names = {"rate": (match["unit"] or "").lower()}
+    dropped = ("unit", "seconds") if _INTERVAL.search(found[7]) else ("unit",)
+    return {
+        names.get(name, name): (begin + match.start(name), begin + match.end(name))
+        for name, text in match.groupdict().items()
+        if text and name not in dropped
+    }
+
+
+FORMAT = Format(name="moai", mark=b"[Step ", rows=_rows, spans=_spans)

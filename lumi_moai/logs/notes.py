@@ -3,15 +3,16 @@
 import re
 from datetime import datetime
 
-from .blocks import Block
+from .blocks import ENDS, Block
 
 _NUMBER = rb"([-+]?\d[\d.]*(?:[eE][-+]?\d+)?)"
 # A mark that is looked for first, the name of the note, and the pattern; the last one in the log stays.
 _NOTES = [
-    (b"info]", "platform_version", rb"Moreh Version: ([\w.]{1,40})"),
-    (b"info]", "platform_job_id", rb"Moreh Job ID: (\d{1,18})"),
-    (b"info]", "platform_nodes", rb"\[\d{1,6}/(\d{1,6})\] Connecting to resources"),
-    (b"info]", "parallelism", rb"info\] ((?:num_stages|No PP)[^\r\n]{0,200})"),
+    (b"Moreh Version: ", "platform_version", rb"Moreh Version: ([\w.]{1,40})"),
+    (b"Moreh Job ID: ", "platform_job_id", rb"Moreh Job ID: (\d{1,18})"),
+    (b"] Connecting to resources", "platform_nodes", rb"\[\d{1,6}/(\d{1,6})\] Connecting to resources"),
+    (b"info] num_stages", "parallelism", rb"info\] (num_stages[^\r\n]{0,200})"),
+    (b"info] No PP", "parallelism", rb"info\] (No PP[^\r\n]{0,200})"),
     (b"warmup", "warmup_seconds", rb"warmup done\. Duration: " + _NUMBER),
     (b"warmup", "warmup_seconds", rb"'warmup_duration': " + _NUMBER),
     (b"oading duration : ", "warmup_seconds", rb"\[Step \d+\] Model loading duration : " + _NUMBER),
@@ -30,13 +31,11 @@ _NOTES = [
     (b"Avg TPS:", "average_tokens_per_second", rb"Avg TPS: +" + _NUMBER),
 ]
 _PATTERNS = [(mark, name, re.compile(pattern)) for mark, name, pattern in _NOTES]
-_MARKS = tuple(dict.fromkeys(mark for mark, _, _ in _NOTES))
+MARKS = tuple(dict.fromkeys(mark for mark, _, _ in _NOTES))
 _PEAKS = ("memory_mib",)
 """Of these the largest counts, of all others the last."""
 _WORDS = ("platform_version", "platform_job_id", "parallelism")
 _CLOCK = re.compile(rb"^[\[(|]?(\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d)(?:[.,](\d{1,6}))?", re.MULTILINE)
-_ENDS = 4096
-"""Bytes at either end of a block in which the clock is looked for."""
 
 
 class Notes:
@@ -49,12 +48,12 @@ class Notes:
 
     def add(self, block: Block, beside: bytes) -> None:
         """Read *block*; *beside* is what of it may hold notes."""
-        present = {mark for mark in _MARKS if mark in beside}
+        present = {mark for mark in MARKS if mark in beside}
         for mark, name, pattern in _PATTERNS:
             if mark in present:
                 for found in pattern.findall(block.text)[0 if name in _PEAKS else -1 :]:
                     self._keep(name, found.decode(errors="replace"))
-        self._look_at_clock(block.text)
+        self.look_at_clock(block.whole)
 
     def _keep(self, name: str, text: str) -> None:
         text = text.replace(",", "") if name not in _WORDS else text
@@ -65,10 +64,11 @@ class Notes:
             before = self.found.get(name)
             self.found[name] = max(value, before) if name in _PEAKS and isinstance(before, int | float) else value
 
-    def _look_at_clock(self, text: bytes) -> None:
-        if self._first is None and (match := _CLOCK.search(text, 0, _ENDS)):
+    def look_at_clock(self, text: bytes) -> None:
+        """Note the first and the last time at the beginning and the end of *text*."""
+        if self._first is None and (match := _CLOCK.search(text, 0, ENDS)):
             self._first = _time(match)
-        if self._first is not None and (times := list(_CLOCK.finditer(text, max(0, len(text) - _ENDS)))):
+        if self._first is not None and (times := list(_CLOCK.finditer(text, max(0, len(text) - ENDS)))):
             self._last = _time(times[-1]) or self._last
 
     @property

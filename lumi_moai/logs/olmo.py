@@ -20,4 +20,5 @@ FORMAT = lines(
     + _VALUE % "throughput/device/(?:tokens_per_second|TPS)="
     + r"(?:[^\S\r\n]+throughput/device/(?:tokens_per_second|TPS)=(?P<tokens>{n}))?",
     scope="per_device",
+    one_line=False,
 )

@@ -46,11 +46,11 @@ _ERROR = b"rror"
 _OF_ERRORS = (
     b"TIME LIMIT", b"NODE FAIL", b"DUE TO PREEMPTION", b"DUE TO JOB REQUEUE", b"oom", b"Out Of Memory", b"CANCELLED",
 )  # fmt: skip
-_ALL = tuple(dict.fromkeys(sign.mark for sign in SIGNS))
-_MARKS = tuple(mark for mark in _ALL if mark not in _OF_ERRORS and _ERROR not in mark)
+MARKS = tuple(dict.fromkeys(sign.mark for sign in SIGNS))
+_QUIET = tuple(mark for mark in MARKS if mark not in _OF_ERRORS and _ERROR not in mark)
 # torchrun's closing table, which knows who failed first.
-_FIRST = b"Root Cause (first observed failure)"
-_FIRST_RANK = re.compile(re.escape(_FIRST) + rb":\s(?:[^\r\n]*\r?\n){1,6}?[^\r\n]*\brank +: (?P<rank>\d{1,9}) ")
+FIRST = b"Root Cause (first observed failure)"
+_FIRST_RANK = re.compile(re.escape(FIRST) + rb":\s(?:[^\r\n]*\r?\n){1,6}?[^\r\n]*\brank +: (?P<rank>\d{1,9}) ")
 
 
 class Signs:
@@ -67,15 +67,15 @@ class Signs:
 
         *beside* is what of it may hold signs; marks are looked for there only.
         """
-        marks = _ALL if _ERROR in beside else _MARKS
+        marks = MARKS if _ERROR in beside else _QUIET
         present = {found for found in marks if found in beside}
-        if _FIRST in beside and (first := _FIRST_RANK.search(block.text)):
+        if FIRST in beside and (first := _FIRST_RANK.search(block.text)):
             self._first_rank = int(first["rank"])
         if not present:
             return
         hits = sorted(_hits(block.text, present), key=lambda hit: (hit[1].start(), -hit[0].weight))
         for sign, match in hits:
-            inside = block.text.count(mark, 0, match.start()) if mark else 0
+            inside = block.marks_before(mark, match.start()) if mark else 0
             self._weigh(sign, match, block, records + inside)
 
     def _weigh(self, sign: Sign, match: re.Match[bytes], block: Block, at: int) -> None:

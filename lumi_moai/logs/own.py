@@ -77,7 +77,7 @@ class OwnFormat:
             with _bounded(self.name):
                 return plain.rows(block)
 
-        return replace(plain, rows=rows)
+        return replace(plain, rows=rows, spans=None)
 
 
 @contextmanager

@@ -4,11 +4,11 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable
 from itertools import accumulate
-from math import ceil, exp, floor, isfinite, log
+from math import ceil, floor, isfinite
+from typing import Any
 
 EXACT = 1_000_000
 """Up to so many values the answer is exact; they take 8 bytes each."""
-_WIDTH = log(1.0005)
 
 
 class Quantiles:
@@ -20,6 +20,7 @@ class Quantiles:
 
     def __init__(self) -> None:
         self._exact = array("d")
+        self._sorted: list[float] | None = None
         self._buckets: Counter[int] = Counter()
         self._lowest, self._highest = float("inf"), 0.0
 
@@ -29,16 +30,25 @@ class Quantiles:
         # The common case at the speed of C: a sum is finite only if all of it is.
         if new and not (isfinite(sum(new)) and min(new) > 0):
             new = array("d", [value for value in new if 0 < value < float("inf")])
+        self._extend(new)
+
+    def add_array(self, values: Any) -> None:
+        """Count *values*, an array of numpy's, as `add` does."""
+        self._extend(array("d", values[(values > 0) & (values < float("inf"))].tobytes()))
+
+    def _extend(self, new: array) -> None:
         self._exact.extend(new)
+        self._sorted = None
         if len(self._exact) > EXACT:
             self._pour()
 
     def _pour(self) -> None:
-        values = array("d", [self._lowest, self._highest]) if self._buckets else array("d")
-        values.extend(self._exact)
-        self._lowest, self._highest = min(values), max(values)
-        self._buckets.update(floor(log(value) / _WIDTH) for value in self._exact)
-        self._exact = array("d")
+        from .buckets import counts
+
+        lowest, highest, found = counts(self._exact)
+        self._lowest, self._highest = min(self._lowest, lowest), max(self._highest, highest)
+        self._buckets.update(found)
+        self._exact, self._sorted = array("d"), None
 
     def __len__(self) -> int:
         """How many values were counted."""
@@ -56,11 +66,16 @@ class Quantiles:
 
     def _nth(self, place: int) -> float:
         if not self._buckets:
-            return sorted(self._exact)[place]
+            self._sorted = self._sorted or sorted(self._exact)
+            return self._sorted[place]
+        if place in (0, len(self) - 1):
+            return self._highest if place else self._lowest
+        from .buckets import middle
+
         keys = sorted(self._buckets)
         counts = accumulate(self._buckets[key] for key in keys)
         bucket = next(key for key, below in zip(keys, counts, strict=True) if below > place)
-        return min(max(exp((bucket + 0.5) * _WIDTH), self._lowest), self._highest)
+        return min(max(middle(bucket), self._lowest), self._highest)
 
     def median(self) -> float | None:
         """The value in the middle."""

@@ -29,7 +29,7 @@ class Steps:
         self.first_rate: float | None = None
         self.unit = b""
         self._rates, self._seconds = Quantiles(), Quantiles()
-        self._tflops, self._mfu, self._memory = Quantiles(), Quantiles(), 0.0
+        self._tflops, self._mfu, self.memory = Quantiles(), Quantiles(), 0.0
 
     def add(self, rows: Sequence[tuple[bytes, ...]], *, warm: bool = False) -> None:
         """Fold *rows* in; *warm* says that the log told the warm-up apart, so no record holds it."""
@@ -39,9 +39,9 @@ class Steps:
         self._steps(numbers, len(begins), totals)
         self._losses(list(map(float, filter(None, losses))))
         rates = self._of_one_unit(rates, units)
-        self._memory = max([self._memory, *map(float, filter(None, figures[2] if figures else ()))])
+        self.memory = max([self.memory, *map(float, filter(None, figures[2] if figures else ()))])
         if begins and not warm:
-            self._first_record(seconds[begins[0]], rates[begins[0]])
+            self.first_record(seconds[begins[0]], rates[begins[0]])
             steady = [place not in set(begins) for place in range(len(rows))]
             seconds, rates, *figures = (tuple(compress(column, steady)) for column in (seconds, rates, *figures))
         self._seconds.add(map(float, filter(None, seconds)))
@@ -92,7 +92,13 @@ class Steps:
         for quantiles, column in zip((self._tflops, self._mfu), columns, strict=False):
             quantiles.add(map(float, filter(None, column)))
 
-    def _first_record(self, seconds: bytes, rate: bytes) -> None:
+    @property
+    def quantiles(self) -> tuple[Quantiles, Quantiles, Quantiles, Quantiles]:
+        """Those of a step's seconds, of the rate, of a device's operations and of its part of the peak."""
+        return self._seconds, self._rates, self._tflops, self._mfu
+
+    def first_record(self, seconds: bytes, rate: bytes) -> None:
+        """Keep what the first record of the log says, apart from all others."""
         if self.first_seconds is None and seconds:
             self.first_seconds = float(seconds)
         if self.first_rate is None and rate:
@@ -125,7 +131,7 @@ class Steps:
 
     def memory_gib(self) -> float | None:
         """The most memory of a device that was logged."""
-        return self._memory or None
+        return self.memory or None
 
     @property
     def steady_records(self) -> int:

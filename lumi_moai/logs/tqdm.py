@@ -13,4 +13,5 @@ FORMAT = lines(
     r"(?:(?<![^\r\n])|(?<=[\]A])) *\d+%\|[^\r\n|]*\| (?P<step>\d+)/(?P<total>(?!1 )\d+) \[[\d:]+<[\d:?]+, +"
     r"(?:(?P<per_second>{d})it/s|(?P<seconds>{d})s/it)",
     weak=True,
+    one_line=False,
 )

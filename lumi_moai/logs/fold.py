@@ -1,0 +1,70 @@
+"""A table of steps folded into the summary that rows are folded into, to the same result."""
+
+import numpy as np
+
+from .steps import Steps
+from .vector import Array, Table
+
+
+def fold(steps: Steps, table: Table, *, warm: bool = False) -> None:
+    """Fold *table* into *steps*, as `Steps.add` would its rows."""
+    numbers = table.columns["step"]
+    if not len(numbers):
+        return
+    begins = _begins(steps, numbers)
+    _count(steps, table, numbers[numbers >= 0], len(begins))
+    _losses(steps, table.columns["loss"][table.has_loss])
+    rates = table.columns["rate"]
+    steps.unit = steps.unit or table.unit
+    columns = [table.columns["seconds"], rates if table.unit == steps.unit else rates[:0], *_of_device(steps, table)]
+    if len(begins) and not warm:
+        steps.first_record(*(_text(column, begins[0]) for column in columns[:2]))
+        columns = [np.delete(column, begins) if len(column) else column for column in columns]
+    for quantiles, column in zip(steps.quantiles, columns, strict=True):
+        quantiles.add_array(column)
+
+
+def _begins(steps: Steps, numbers: Array) -> Array:
+    """Places in *numbers* at which a run begins; none where a line has no step, as it is not known there."""
+    if (numbers < 0).any():
+        return numbers[:0]
+    before = numbers[0] if steps.last_step is None else steps.last_step
+    back = np.flatnonzero(np.diff(numbers, prepend=before) < 0)
+    return np.concatenate([[0], back]) if steps.last_step is None else back
+
+
+def _count(steps: Steps, table: Table, numbers: Array, begins: int) -> None:
+    steps.records += len(table.columns["step"])
+    if len(numbers):
+        steps.restarts += max(0, begins - (steps.first_step is None))
+        steps.first_step = int(numbers[0]) if steps.first_step is None else steps.first_step
+        steps.last_step = int(numbers[-1])
+        steps.max_step = max(int(numbers.max()), -1 if steps.max_step is None else steps.max_step)
+    steps.total_steps = steps.total_steps if table.total is None else table.total
+
+
+def _losses(steps: Steps, losses: Array) -> None:
+    if not len(losses):
+        return
+    steps.loss_first = float(losses[0]) if steps.loss_first is None else steps.loss_first
+    steps.loss_last = float(losses[-1])
+    numbers = losses[~np.isnan(losses)]
+    steps.nan_steps += len(losses) - len(numbers)
+    if len(numbers):
+        least = float(numbers.min())
+        steps.loss_min = least if steps.loss_min is None else min(least, steps.loss_min)
+
+
+def _of_device(steps: Steps, table: Table) -> list[Array]:
+    """What one device did; its memory counts from the first record on."""
+    memory = table.columns["memory_gib"]
+    held = memory[~np.isnan(memory)]
+    if len(held):
+        steps.memory = max(steps.memory, float(held.max()))
+    return [table.columns["tflops"], table.columns["mfu"]]
+
+
+def _text(column: Array, place: int) -> bytes:
+    """A value as `Steps` gets them, in the writing that gives the same number."""
+    value = float(column[place]) if len(column) else np.nan
+    return b"" if np.isnan(value) else repr(value).encode()

@@ -1,0 +1,104 @@
+"""One log being read: its steps by patterns, or as columns once their format is known and the log proves to be long."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from . import notes as _notes
+from . import outcome as _outcome
+from . import remarks as _remarks
+from .blocks import BLOCK, LARGE, Block, Rest
+from .format import Format
+from .notes import Notes
+from .outcome import Signs
+from .remarks import Remarks
+from .steps import Steps
+from .template import DIGITS
+
+if TYPE_CHECKING:
+    from .vector import Shapes
+
+LONG = 4 << 20
+"""Bytes of a log from which on its steps are read as columns; of a shorter one, loading the library takes longer."""
+_PAUSE = 32
+"""So many blocks are read by patterns after one of which most lines had no shape that comes again."""
+_ALL_MARKS = (*_outcome.MARKS, *_notes.MARKS, *_remarks.MARKS)
+
+
+def rows_of(
+    text: bytes, known: Format | None, formats: Sequence[Format]
+) -> tuple[Format | None, list[tuple[bytes, ...]]]:
+    """The step lines of *text*, and the format that they are in: the *known* one, or the first that finds any."""
+    for candidate in (known,) if known and not known.weak else formats:
+        if candidate.mark in text and (rows := list(candidate.rows(text))):
+            return candidate, rows
+    return known, []
+
+
+class Reading:
+    """What is known of a log so far, block after block."""
+
+    def __init__(self, name: str, formats: Sequence[Format]) -> None:
+        self.steps = Steps()
+        self.notes, self.signs, self.remarks = Notes(), Signs(name), Remarks(name)
+        self.format: Format | None = None
+        self._formats = formats
+        self._seen = self._pause = 0
+        self._shapes: Shapes | None = None
+
+    def wanted(self) -> int:
+        """How many bytes are best read at once."""
+        return LARGE if self._shapes and not self._pause else BLOCK
+
+    def add(self, block: Block) -> None:
+        """Read *block*."""
+        self._seen += len(block.text)
+        self._pause = max(0, self._pause - 1)
+        cut = block.text.rfind(b"\n") + 1
+        if not (cut and self._may_be_columns() and self._columns(Block(block.text[:cut], block.line))):
+            self._patterns(block)
+        elif cut < len(block.text):
+            self._patterns(Block(block.text[cut:], block.line_of(cut)))
+
+    def _may_be_columns(self) -> bool:
+        format_ = self.format
+        if self._seen < LONG or self._pause or format_ is None or format_.weak or format_.spans is None:
+            return False
+        if self._shapes is None:
+            from .vector import Shapes
+
+            self._shapes = Shapes(format_, tuple(mark.translate(DIGITS) for mark in _ALL_MARKS))
+        return True
+
+    def _columns(self, block: Block) -> bool:
+        """Read *block* as columns; false where it has to be read by patterns."""
+        from .fold import fold
+
+        if self._shapes is None or _outcome.FIRST in block.text:  # a table of several lines
+            return False
+        table = self._shapes.table(block.text)
+        if table is None:
+            return False
+        if len(table.numbers) > len(table.columns["step"]) + 64:
+            self._pause = _PAUSE
+        if table.text:
+            self._beside(Rest(table.text, block.line, block.text, table.numbers, table.before), bool(table.before))
+        else:
+            self.notes.look_at_clock(block.text)
+        fold(self.steps, table, warm="warmup_seconds" in self.notes.found)
+        return True
+
+    def _patterns(self, block: Block) -> None:
+        found, rows = rows_of(block.text, self.format, self._formats)
+        if self.format and found is not self.format:  # the weak one has met a better one
+            self.steps = Steps()
+        self.format = found
+        self._beside(block, bool(rows))
+        if rows:
+            self.steps.add(rows, warm="warmup_seconds" in self.notes.found)
+
+    def _beside(self, block: Block, has_steps: bool) -> None:
+        mark = self.format.mark if self.format else b""
+        beside = block.beside(mark) if mark and has_steps else block.text
+        self.notes.add(block, beside)
+        self.signs.add(block, beside, records=self.steps.records, mark=mark or None)
+        self.remarks.add(block, beside)

@@ -1,0 +1,85 @@
+"""Lines that differ only in their digits: read once by the patterns, then by place.
+
+All digits of a line become 0; what is left is its shape. No pattern of ours tells one digit from another, so lines of
+one shape are step lines or not alike, with their values at the same places. What one line proves holds for all.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .format import Format, Row
+
+DIGITS = bytes(48 if 48 <= code <= 57 else code for code in range(256))
+"""For `bytes.translate`: every digit becomes 0."""
+_PLAIN = re.compile(rb"\d+(?:\.\d*)?")
+_SURE = 15
+"""So many digits are exact in a float, and so is a division by the power of ten behind them."""
+# What a group is to the column of a row, as `lines` has it.
+_COLUMNS: Mapping[str, tuple[str, bytes]] = {
+    "step": ("step", b""), "total": ("total", b""), "loss": ("loss", b""), "seconds": ("seconds", b""),
+    "ms": ("seconds", b""), "tokens": ("rate", b"tokens"), "samples": ("rate", b"samples"),
+    "images": ("rate", b"samples"),
+    "tflops": ("tflops", b""), "mfu": ("mfu", b""), "mfu_percent": ("mfu", b""), "gib": ("memory_gib", b""),
+    "mib": ("memory_gib", b""),
+}  # fmt: skip
+_FACTORS = {"mfu_percent": 0.01, "mib": 1 / 1024}
+
+
+@dataclass(frozen=True)
+class Value:
+    """A number at a fixed place of a line: `begin` to `end`, of which `decimals` stand behind the point."""
+
+    column: str
+    begin: int
+    end: int
+    decimals: int
+    divisor: float = 1.0
+    factor: float = 1.0
+
+    def of(self, digits: float) -> float:
+        """The value, from its *digits* read as one whole number; of numbers or arrays of them."""
+        return digits / 10.0**self.decimals / self.divisor * self.factor
+
+
+@dataclass(frozen=True)
+class Template:
+    """A shape of step lines; without `values` it is one of lines that say nothing that we look for."""
+
+    values: tuple[Value, ...] = ()
+    unit: bytes = b""
+    marks: int = 0
+    """How often the format's mark is in the line."""
+
+
+def learn(line: bytes, format_: Format, marks: tuple[bytes, ...]) -> Template | None:
+    """The template of *line* without its line end; None where it has to be read by patterns.
+
+    *marks* are those of everything that a log may say beside its steps, without their digits.
+    """
+    shape = line.translate(DIGITS)
+    if b"\r" in line or b"\x1b" in line or any(mark in shape for mark in marks):
+        return None
+    if format_.mark.translate(DIGITS) not in shape:
+        return Template()
+    rows = list(format_.rows(line + b"\n"))
+    found = format_.spans(line) if format_.spans and len(rows) == 1 else None
+    if not found:
+        return None
+    return _checked(line, Row(*rows[0]), found, line.count(format_.mark))
+
+
+def _checked(line: bytes, row: Row, found: Mapping[str, tuple[int, int]], marks: int) -> Template | None:
+    """The template by the places *found*, if they give every value that the patterns gave in *row*."""
+    values, unit = [], b""
+    for group, (begin, end) in found.items():
+        text = line[begin:end]
+        if group not in _COLUMNS or not _PLAIN.fullmatch(text) or sum(map(text.count, b"0123456789")) > _SURE:
+            return None
+        column, counts = _COLUMNS[group]
+        unit = unit or counts
+        decimals = len(text.partition(b".")[2])
+        values.append(Value(column, begin, end, decimals, 1e3 if group == "ms" else 1.0, _FACTORS.get(group, 1.0)))
+    given = {value.column: value.of(int(line[value.begin : value.end].replace(b".", b""))) for value in values}
+    wanted = {name: float(text) for name, text in row._asdict().items() if text and name != "unit"}
+    return Template(tuple(values), unit, marks) if given == wanted and unit == row.unit else None

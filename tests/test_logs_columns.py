@@ -1,0 +1,93 @@
+"""Steps read as columns: the same as by patterns, for every format, wherever a log is cut, and many times as fast."""
+
+import io
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_logs import FULL, INDEX, RECORDED
+
+from lumi_moai import logs
+from lumi_moai.logs import reading
+from lumi_moai.logs.template import Template, learn
+
+MARKS = (b"Traceback",)
+
+
+def both(data, monkeypatch=None):
+    """What *data* says by patterns and as columns; the clock is looked for at the ends of blocks, which differ."""
+    long = reading.LONG
+    try:
+        reading.LONG = 1 << 60
+        plain = logs.read(io.BytesIO(data), "x.log")
+        reading.LONG = 0
+        quick = logs.read(io.BytesIO(data), "x.log")
+    finally:
+        reading.LONG = long
+    return [repr(replace(log, elapsed_seconds=None)) for log in (plain, quick)]
+
+
+@pytest.mark.parametrize("name", sorted(INDEX))
+def test_recorded_logs_many_times_over(name):
+    data = (RECORDED / name).read_bytes()
+    plain, quick = both((data + b"\n") * max(2, (600 << 10) // len(data)))
+    assert plain == quick
+
+
+CORPUS = b"".join((RECORDED / name).read_bytes() + b"\n" for name in sorted(INDEX) if "barrier" not in name)
+STEPS = b"".join(
+    b"%s[Step %d/99999] | Loss: %.4f | Duration: %.3f | Throughput: %.2f tokens/sec\n"
+    % (b"INFO " * (step % 2), step % 3000, 9 / (step + 1), 1 + step % 7, 1000 + step)
+    for step in range(6000)
+)
+odd_lines = st.lists(
+    st.sampled_from([
+        b"[Step 5/9] | Loss: nan | Duration: 1.0 | Throughput: 1.0 tokens/sec\n", b"Training Done\n", b"ValueError: no\n",
+        b"[Step 5/9] | Loss: 1.5[Step 6/9] | Loss: 1.25\n", b"\x1b[32m[Step 7/9] | Loss: 1.5\x1b[0m\n", b"\r 10%|#| 1/9\r\n",
+        b"[Step 8] Model loading duration : 12.34 sec\n", b"\n", b"[Step 8/9] | Loss: 1.5 tokens/sec\n", b"[Step 1/9] Loss: 1e-3\n",
+        b"Error Code 4: OUT_OF_MEMORY\n", b"Error Code 5: OUT_OF_MEMORY\n", b"2024-05-01 10:00:00 hello 12\n", b"x" * 3000 + b"\n",
+        b"Root Cause (first observed failure):\n[0]:\n  rank      : 3 (local_rank: 3)\n", b"[Step 3/9] Throughput: 7 samples/sec\n",
+        b"[Step 12345678901234567890] | Loss: 1\n", b"[Step 3/9] | Loss: 1.12345678901234567 | Duration: 1.0\n", b"[Step 4", b"\xff",
+    ]), max_size=6,
+)  # fmt: skip
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(st.integers(0, len(STEPS)), odd_lines), max_size=6))
+def test_odd_lines_among_many_steps(cuts):
+    data, at = b"", 0
+    for cut, lines in sorted(cuts):
+        data += STEPS[at:cut] + b"".join(lines)
+        at = cut
+    plain, quick = both(data + STEPS[at:])
+    assert plain == quick
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, len(CORPUS)), st.integers(0, len(CORPUS)), st.binary(max_size=20))
+def test_any_part_of_all_formats(begin, end, noise):
+    plain, quick = both(STEPS[:20_000] + CORPUS[begin:end] + noise + CORPUS[end : end + 300] + STEPS[:20_000])
+    assert plain == quick
+
+
+def test_what_a_shape_is():
+    line = FULL.strip() % (12, 1.5, 1.0, 1000.0)
+    moai = logs.FORMATS[0]
+    found = learn(line, moai, MARKS)
+    assert [value.column for value in found.values] == ["step", "total", "loss", "seconds", "rate"]
+    assert learn(b"nothing to see", moai, MARKS) == Template()
+    assert learn(b"Traceback", moai, MARKS) is None
+    assert learn(b"[Step 1] nothing", moai, MARKS) is None
+    assert learn(line + line, moai, MARKS) is None
+
+
+def test_a_long_log_is_read_as_columns(monkeypatch):
+    """That the quick way is taken at all: patterns see a hundredth of the lines."""
+    seen = []
+    moai = logs.FORMATS[0]
+    watched = replace(moai, rows=lambda block: seen.append(block.count(b"\n")) or moai.rows(block))
+    monkeypatch.setattr(reading, "LONG", 0)
+    log = logs.read(io.BytesIO(STEPS * 10), "x.log", [watched])
+    assert log.records == 60_000
+    assert sum(seen) < 6_000
