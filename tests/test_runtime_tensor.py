@@ -293,7 +293,6 @@ REFUSED = {
         "nn.ModuleDict({'embed': nn.Embedding(13, 8), 'fc1': nn.Linear(8, 8)})",
         "lambda model, rows: model['fc1'](model['embed'](rows)).data_ptr()",
     ),
-    "pp=2 cannot be had yet": ("pp=2", "nn.Sequential(nn.Embedding(13, 8), nn.Linear(8, 8))", "edit"),
 }
 
 

@@ -99,6 +99,8 @@ class Engine:
             # The stages of a pipeline take its micro-batches themselves.
             self.micro = Micro(self, self.place.plan.micro_batches if self.place.plan.pp == 1 else 1)
             self.callers = [self.micro.caller, *self.callers, *layout.callers(self.place)]
+            if self.place.plan.pp > 1:
+                self.callers.append(layout.Calls(self, self.place.plan.micro_batches).caller)
             self.steppers += layout.steppers(self.place)
         return self.place
 

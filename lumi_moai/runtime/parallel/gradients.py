@@ -208,7 +208,7 @@ def is_whole(parameter: torch.Tensor) -> bool:
 def is_ours(parameter: torch.Tensor) -> bool:
     """Whether *parameter* is the same on all data ranks; FSDP averages what it has spread itself."""
     mine = layout.now(parameter)
-    return not isinstance(mine, DTensor) or mine.device_mesh.mesh_dim_names == ("tp",)
+    return not isinstance(mine, DTensor) or mine.device_mesh.mesh_dim_names in (("tp",), ("pp",))
 
 
 def local(tensor: torch.Tensor) -> torch.Tensor:
@@ -220,7 +220,8 @@ def like(part: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
     """*part*, of this rank, spread as *parameter* is."""
     if not isinstance(parameter, DTensor):
         return part
-    return DTensor.from_local(part, parameter.device_mesh, parameter.placements, run_check=False)
+    words = {"run_check": False, "shape": parameter.shape, "stride": parameter.stride()}
+    return DTensor.from_local(part, parameter.device_mesh, parameter.placements, **words)
 
 
 def _parts(parameters: Sequence[torch.Tensor]) -> list[list[torch.Tensor]]:

@@ -4,6 +4,7 @@ What is here:
 
 blocks     the layers that repeat
 tensor/    matrix products spread over ranks
+pipeline/  blocks in stages
 recompute  blocks computed again in backward
 precision  bfloat16, and compiled blocks
 shard      one copy spread over ranks (FSDP2)
@@ -19,15 +20,16 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from ....errors import RequestError
 from ....plan import Plan
 from ..place import Place
-from . import blocks, precision, recompute, repoint, shard, tensor
+from . import blocks, pipeline, precision, recompute, repoint, shard, tensor
 from .born import give_memory_back
+from .pipeline import Calls
 from .repoint import now
 from .spread import Spread, whole
 
 __all__ = [
+    "Calls",
     "Spread",
     "apply",
     "callers",
@@ -42,9 +44,9 @@ __all__ = [
 
 Step = Callable[[nn.Module, Sequence[Sequence[nn.Module]], Place], Any]
 _STEPS: tuple[Step, ...] = (
-    lambda root, lists, place: _refuse(place),
     lambda root, lists, place: recompute.apply(lists, place.plan),
     lambda root, lists, place: precision.compiled(lists, place.plan),
+    pipeline.apply,
     tensor.apply,
     shard.apply,
 )
@@ -92,15 +94,10 @@ def check_backward(place: Place, inputs: Any, *, create_graph: bool) -> None:
 
     Raises RequestError.
     """
-    if place.plan.dp_shard * place.plan.tp > 1:
+    if place.plan.dp_shard * place.plan.tp * place.plan.pp > 1:
         shard.check_backward(inputs, create_graph=create_graph)
 
 
 def steppers(place: Place) -> list[Callable[..., Any]]:
     """Who takes part in a step of an optimizer, the outermost first."""
-    return [shard.step] if place.plan.dp_shard * place.plan.tp > 1 else []
-
-
-def _refuse(place: Place) -> None:
-    if place.plan.pp > 1:
-        raise RequestError(f"pp={place.plan.pp} cannot be had yet; use --layout fsdp or tp=2")
+    return [shard.step] if place.plan.dp_shard * place.plan.tp * place.plan.pp > 1 else []

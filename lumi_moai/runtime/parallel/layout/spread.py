@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 from ....errors import RequestError
 from ... import accelerator, group
 from . import operations
+from .parts import full as put_together
 
 Function = Callable[..., Any]
 
@@ -200,7 +201,9 @@ def part_of(full: torch.Tensor, like: DTensor) -> DTensor:
     """*full*, of which every rank has the same, spread as *like* is."""
     spec = like._spec
     moved = full.to(accelerator.device())
-    replicas = DTensor.from_local(moved, spec.mesh, [Replicate()] * spec.mesh.ndim, run_check=False)
+    # The shape in words, because a rank outside of the mesh has none of it to tell by.
+    words = {"run_check": False, "shape": moved.shape, "stride": moved.stride()}
+    replicas = DTensor.from_local(moved, spec.mesh, [Replicate()] * spec.mesh.ndim, **words)
     wanted = [Replicate() if placement.is_partial() else placement for placement in spec.placements]
     parts = replicas.redistribute(placements=wanted)
     local = parts._local_tensor.to(like._local_tensor.device)
@@ -218,7 +221,7 @@ class _Whole(torch.autograd.Function):
         with torch._C.DisableTorchFunctionSubclass(), torch.no_grad():
             ctx.like = _wrap(tensor._local_tensor, tensor, tensor.shape)
             local = tensor._local_tensor.to(accelerator.device())
-            return _wrap(local, tensor, tensor.shape).full_tensor().clone()
+            return put_together(_wrap(local, tensor, tensor.shape)).clone()
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> DTensor:
@@ -362,7 +365,8 @@ def _whole_numbers(results: Sequence[Any]) -> Sequence[Any]:
         if any(each._spec.placements != spec.placements or each._spec.mesh != spec.mesh for each in results):
             return [whole(each) for each in results]
         together = torch.stack([each._local_tensor for each in results]).to(accelerator.device())
-        return list(DTensor.from_local(together, spec.mesh, spec.placements, run_check=False).full_tensor().unbind())
+        words = {"run_check": False, "shape": together.shape, "stride": (1,)}
+        return list(put_together(DTensor.from_local(together, spec.mesh, spec.placements, **words)).unbind())
 
 
 def _kind(met: list[Any]) -> Callable[..., Any]:

@@ -66,12 +66,12 @@ class Micro:
         may_watch = self.memory.watches and not is_spread(root)
         if pieces == 1 and not may_watch:
             return call(*args, **kwargs)
-        leaves, spec = rerun.flattened(args, _without_cache(root, kwargs) if pieces > 1 else kwargs)
+        leaves, spec = rerun.flattened(args, rerun.without_cache(root, kwargs) if pieces > 1 else kwargs)
         goes_back = any(isinstance(leaf, torch.Tensor) and leaf.requires_grad for leaf in leaves)
         if not goes_back and not any(each.requires_grad for each in root.parameters()):
             return call(*args, **kwargs)
         rows = self._rows(leaves, pieces, root)
-        self.memory.rows = self._least(rows)
+        self.memory.rows = self.least(rows)
         pieces = min(pieces, self.memory.rows)
         work = self._work(root, call, leaves, spec, tree.ranges(rows, pieces))
         if pieces > 1:
@@ -99,7 +99,7 @@ class Micro:
             pieces=pieces,
             sums=Sums(self.engine.share, is_whole=len(pieces) == 1),
             trained=lambda: [] if spread else self._parameters(root),
-            inside=partial(self._inside, in_piece=len(pieces) > 1),
+            inside=partial(self.inside, in_piece=len(pieces) > 1),
             nested=self._nested if spread else None,
             on_full=self.memory.filled,
         )
@@ -116,7 +116,7 @@ class Micro:
         every = {id(each): each for model in models for each in model.parameters() if each.requires_grad}
         return list(every.values())
 
-    def _least(self, rows: int) -> int:
+    def least(self, rows: int) -> int:
         """The rows of the rank that has fewest: all ranks compute as many pieces."""
         share = self.engine.share
         return max(1, min(rows, share.total // share.ranks)) if share else rows
@@ -129,7 +129,8 @@ class Micro:
         return obstacles.Looking(root, call, with_graph=with_graph)
 
     @contextmanager
-    def _inside(self, *, in_piece: bool) -> Iterator[None]:
+    def inside(self, *, in_piece: bool) -> Iterator[None]:
+        """Within this a model computes a call, or with *in_piece* a piece of one; models that it calls do not."""
         self._depth += 1
         share, self.in_piece = self.engine.loss_share, in_piece
         try:
@@ -146,13 +147,6 @@ class Micro:
             torch.autograd.backward(outputs, seeds)
         finally:
             self.engine.in_backward = before
-
-
-def _without_cache(root: nn.Module, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments for a Hugging Face model without the cache for generating, which has no use in training."""
-    if getattr(getattr(root, "config", None), "use_cache", False) is True and "use_cache" not in kwargs:
-        return {**kwargs, "use_cache": False}
-    return kwargs
 
 
 def is_spread(root: nn.Module) -> bool:

@@ -40,24 +40,25 @@ class Looking:
 
     def _first(self, *args: Any, **kwargs: Any) -> Any:
         name = type(self.root).__name__
-        for reason in _reasons(self.root):
+        for reason in reasons(self.root):
             raise tree.refusal(name, reason)
-        before = {id(value) for _, value in _attributes(self.root)}
+        before = {id(value) for _, value in attributes(self.root)}
         with torch.set_grad_enabled(self.with_graph):  # what needs a gradient shows only so
             output = self.call(*args, **kwargs)
-        for place, value in _attributes(self.root):
+        for place, value in attributes(self.root):
             if id(value) not in before and value.requires_grad:
                 raise tree.refusal(name, f"{place} keeps a result of forward, return it from forward instead")
-        self._buffers = _versions(self.root)
+        self._buffers = versions(self.root)
         return output
 
     def _compare(self) -> None:
-        for place, version in _versions(self.root).items():
+        for place, version in versions(self.root).items():
             if self._buffers.get(place) != version:
                 raise tree.refusal(type(self.root).__name__, f"its forward changes the buffer {place} with each batch")
 
 
-def _reasons(root: nn.Module) -> Iterator[str]:
+def reasons(root: nn.Module) -> Iterator[str]:
+    """What stands against it before anything is computed."""
     for place, module in root.named_modules():
         if isinstance(module, _BatchNorm) and module.training:
             yield f"{place or 'it'} is a {type(module).__name__}, which needs all rows at once"
@@ -67,7 +68,7 @@ def _reasons(root: nn.Module) -> Iterator[str]:
                 yield f"{place or 'it'} has a hook on its forward, which would see pieces without a gradient"
 
 
-def _attributes(root: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+def attributes(root: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     """The tensors that the modules keep beside parameters and buffers."""
     for place, module in root.named_modules():
         for key, value in vars(module).items():
@@ -80,5 +81,6 @@ def _attributes(root: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
                     yield f"{place}.{key}".lstrip("."), leaf
 
 
-def _versions(root: nn.Module) -> dict[str, tuple[int, int]]:
+def versions(root: nn.Module) -> dict[str, tuple[int, int]]:
+    """Each buffer, and how often it was edited."""
     return {place: (id(buffer), buffer._version) for place, buffer in root.named_buffers()}

@@ -8,7 +8,7 @@ the backward.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
@@ -20,6 +20,10 @@ from .sums import Sums
 from .tree import Range
 
 Call = Callable[..., Any]
+Found = tuple[list[Any], TreeSpec]
+"""The outputs of one piece, and their containers."""
+Outputs = tuple[list[Any], TreeSpec, list[bool]]
+"""Outputs, their containers, and which of them are a loss that is global already."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +46,10 @@ class Work:
     """Where FSDP brings the gradients: a backward in the backward."""
     on_full: Callable[[torch.OutOfMemoryError], None]
     """Told when a piece's backward does not fit; raises when that must end the run."""
+    staged: "Staged | None" = None
+    """The stages of a pipeline, where these compute the pieces."""
+    is_training: bool = True
+    """Whether a gradient may follow."""
     autocasts: list[dict[str, Any]] = field(default_factory=state.autocasts)
     chances: list[state.Chance] = field(default_factory=list)
     """The random numbers before each piece."""
@@ -62,10 +70,20 @@ class Work:
         return (piece[1] - piece[0]) / self.rows
 
 
+class Staged(Protocol):
+    """Computes the pieces of a work in other ways than one after the other on this rank."""
+
+    def forward(self, work: Work) -> "Outputs":
+        """The outputs of *work*, without a graph."""
+
+    def back(self, work: Work, grads: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+        """The gradients of the parameters of *work* and of its arguments, given those of its outputs."""
+
+
 def compute(work: Work) -> Any:
     """The output of the call of *work*; its backward computes the pieces again."""
     with torch.no_grad():
-        leaves, spec, marked = _forward(work)
+        leaves, spec, marked = work.staged.forward(work) if work.staged else _forward(work)
     starts = work.parameters or [torch.zeros((), requires_grad=True)]
     tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
     given = iter(_Rerun.apply(work, tensors, *starts, *work.inputs()))
@@ -101,32 +119,57 @@ class _Rerun(torch.autograd.Function):
             )
         if all(grad is None for grad in grads):
             return (None,) * (2 + ctx.given)
-        of_parameters, of_inputs = back(work, grads)
+        of_parameters, of_inputs = (work.staged.back if work.staged else back)(work, grads)
         return (None, None, *(of_parameters or [None]), *of_inputs)
 
 
-def _forward(work: Work) -> tuple[list[Any], TreeSpec, list[bool]]:
-    """Outputs, their containers, and which of them are a loss that is global already."""
+def _forward(work: Work) -> Outputs:
     found = [_piece(work, piece) for piece in work.pieces]
+    remember_weights(work)
+    values = settled(work, found)
+    if is_unsettled(work, found, values):
+        with state.chance_kept():
+            found = [_piece(work, piece, state_of) for piece, state_of in zip(work.pieces, work.chances, strict=True)]
+    return put_together(work, found, values)
+
+
+def remember_weights(work: Work) -> None:
+    """Note what is trained in *work*, and at which values."""
     work.parameters[:] = work.trained()
     work.versions[:] = [parameter._version for parameter in work.parameters]
-    specs = [spec for _, spec in found]
-    if any(spec != specs[0] for spec in specs):
+
+
+def settled(work: Work, found: Sequence[Found]) -> list[torch.Tensor | None]:
+    """The global value of each output that is a loss, given the outputs *found* of all pieces; None for others.
+
+    Raises RequestError for pieces that are unlike.
+    """
+    if any(spec != found[0][1] for _, spec in found):
         raise tree.refusal(work.name, "it returns something else from piece to piece")
-    by_leaf = list(zip(*(leaves for leaves, _ in found), strict=True))
     has_loss = _settled(work)
-    values = [work.sums.value_of(parts) if has_loss else None for parts in by_leaf]
-    if has_loss and any(_is_number(parts[0]) and value is None for parts, value in zip(by_leaf, values, strict=True)):
-        # A number made from a loss: now that the losses are known, the pieces are computed with them.
-        with state.chance_kept():
-            again = [_piece(work, piece, state_of) for piece, state_of in zip(work.pieces, work.chances, strict=True)]
-        by_leaf = list(zip(*(leaves for leaves, _ in again), strict=True))
+    by_leaf = zip(*(leaves for leaves, _ in found), strict=True)
+    return [work.sums.value_of(parts) if has_loss else None for parts in by_leaf]
+
+
+def is_unsettled(work: Work, found: Sequence[Found], values: Sequence[Any]) -> bool:
+    """Whether an output is a number made from a loss: it is known when the pieces are computed with the losses."""
+    if not work.sums.has_loss or len(work.pieces) == 1:
+        return False
+    return any(_is_number(leaf) and value is None for leaf, value in zip(found[0][0], values, strict=True))
+
+
+def put_together(work: Work, found: Sequence[Found], values: Sequence[torch.Tensor | None]) -> Outputs:
+    """The outputs of all pieces in one, given those *found* of each, and the *values* of the losses."""
     work.sums.let_go()
+    if len(found) == 1:
+        leaves, spec = found[0]
+        return leaves, spec, [isinstance(leaf, torch.Tensor) and losses.is_marked(leaf) for leaf in leaves]
+    by_leaf = list(zip(*(leaves for leaves, _ in found), strict=True))
     leaves = [
         tree.joined(parts, work.pieces, work.name) if value is None else value.to(parts[0].dtype)
         for parts, value in zip(by_leaf, values, strict=True)
     ]
-    return leaves, specs[0], [value is not None for value in values]
+    return leaves, found[0][1], [value is not None for value in values]
 
 
 def _settled(work: Work) -> bool:
@@ -146,10 +189,11 @@ def _piece(work: Work, piece: Range, chance: state.Chance | None = None) -> tupl
         work.chances.append(state.chance())
     else:
         state.put_back(chance)
-    return outputs(work, piece, [_cut(work, leaf, piece) for leaf in work.leaves])
+    return outputs(work, piece, [cut(work, leaf, piece) for leaf in work.leaves])
 
 
-def _cut(work: Work, leaf: Any, piece: Range) -> Any:
+def cut(work: Work, leaf: Any, piece: Range) -> Any:
+    """The rows of an argument that belong to *piece*."""
     return leaf[slice(*piece)] if work.is_cut(leaf) else leaf
 
 
@@ -166,7 +210,7 @@ def back(work: Work, grads: Sequence[Any]) -> tuple[list[Any], list[Any]]:
     total: list[Any] = [None] * len(work.parameters)
     of_inputs: list[Any] = [None] * len(work.inputs())
     waiting = list(zip(work.pieces, work.chances, strict=True))
-    with state.chance_kept(), _trained(work.parameters), torch.no_grad():
+    with state.chance_kept(), trained_as_then(work.parameters), torch.no_grad():
         while waiting:
             piece, chance = waiting.pop(0)
             state.put_back(chance)
@@ -180,7 +224,7 @@ def back(work: Work, grads: Sequence[Any]) -> tuple[list[Any], list[Any]]:
             for place, grad in enumerate(found[0]):
                 total[place] = _added(total[place], grad)
             for place, grad in enumerate(found[1]):
-                of_inputs[place] = _placed(work, of_inputs[place], grad, place, piece)
+                of_inputs[place] = placed(work, of_inputs[place], grad, place, piece)
     return total, of_inputs
 
 
@@ -194,19 +238,13 @@ def _attempt(work: Work, piece: Range, grads: Sequence[Any]) -> Any:
 
 def _piece_back(work: Work, piece: Range, grads: Sequence[Any]) -> tuple[list[Any], list[Any]]:
     """Gradients of parameters and arguments that come through *piece*."""
-    own = [_own_leaf(work, leaf, piece) for leaf in work.leaves]
-    inputs = [mine for leaf, mine in zip(work.leaves, own, strict=True) if _goes_to(leaf)]
+    own = [own_leaf(work, leaf, piece) for leaf in work.leaves]
+    inputs = [mine for leaf, mine in zip(work.leaves, own, strict=True) if goes_to(leaf)]
     with state.computed_as(work.autocasts):
         leaves, _ = outputs(work, piece, own)
-    tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
-    pairs = [
-        (out, grad * work.weight(piece) if grad.dim() == 0 else grad[slice(*piece)])
-        for out, grad in zip(tensors, grads, strict=True)
-        if grad is not None and out.requires_grad
-    ]
-    if not pairs:
+    outs, seeds = seeded(work, piece, leaves, grads)
+    if not outs:
         return [], []
-    outs, seeds = ([pair[place] for pair in pairs] for place in (0, 1))
     if work.nested is not None:
         work.nested(outs, seeds)
         return [], [mine.grad for mine in inputs]
@@ -214,14 +252,28 @@ def _piece_back(work: Work, piece: Range, grads: Sequence[Any]) -> tuple[list[An
     return list(found[: len(work.parameters)]), list(found[len(work.parameters) :])
 
 
-def _goes_to(leaf: Any) -> bool:
+def seeded(
+    work: Work, piece: Range, leaves: Sequence[Any], grads: Sequence[Any]
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Those of the outputs *leaves* of *piece* that a gradient comes to, and what of *grads* comes."""
+    tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+    pairs = [
+        (out, grad * work.weight(piece) if grad.dim() == 0 else grad[slice(*piece)])
+        for out, grad in zip(tensors, grads, strict=True)
+        if grad is not None and out.requires_grad
+    ]
+    return [out for out, _ in pairs], [seed for _, seed in pairs]
+
+
+def goes_to(leaf: Any) -> bool:
+    """Whether a gradient goes to an argument."""
     return isinstance(leaf, torch.Tensor) and leaf.requires_grad
 
 
-def _own_leaf(work: Work, leaf: Any, piece: Range) -> Any:
+def own_leaf(work: Work, leaf: Any, piece: Range) -> Any:
     """The rows of an argument, at the beginning of a graph of their own."""
-    mine = _cut(work, leaf.data if isinstance(leaf, torch.Tensor) else leaf, piece)
-    return mine.clone().requires_grad_() if _goes_to(leaf) else mine
+    mine = cut(work, leaf.data if isinstance(leaf, torch.Tensor) else leaf, piece)
+    return mine.clone().requires_grad_() if goes_to(leaf) else mine
 
 
 def _added(total: Any, grad: Any) -> Any:
@@ -230,7 +282,7 @@ def _added(total: Any, grad: Any) -> Any:
     return total.add_(grad)
 
 
-def _placed(work: Work, total: Any, grad: Any, place: int, piece: Range) -> Any:
+def placed(work: Work, total: Any, grad: Any, place: int, piece: Range) -> Any:
     """*total*, the gradient of the argument at *place*, with that of *piece*."""
     if grad is None:
         return total
@@ -243,7 +295,7 @@ def _placed(work: Work, total: Any, grad: Any, place: int, piece: Range) -> Any:
 
 
 @contextmanager
-def _trained(parameters: Sequence[torch.Tensor]) -> Iterator[None]:
+def trained_as_then(parameters: Sequence[torch.Tensor]) -> Iterator[None]:
     """*parameters* take a gradient, as they did in forward, and the script's hooks on them wait for the sum."""
     frozen = [parameter for parameter in parameters if not parameter.requires_grad]
     hooked = [(hooks, dict(hooks)) for each in parameters if (hooks := each._backward_hooks)]
@@ -264,3 +316,10 @@ def flattened(args: tuple, kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], Tre
     """Arguments without their containers, and the containers."""
     leaves, spec = tree_flatten((args, kwargs))
     return tuple(leaves), spec
+
+
+def without_cache(root: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments for a Hugging Face model without the cache for generating, which has no use in training."""
+    if getattr(getattr(root, "config", None), "use_cache", False) is True and "use_cache" not in kwargs:
+        return {**kwargs, "use_cache": False}
+    return kwargs

@@ -1,0 +1,27 @@
+"""All of a tensor of which this rank has a part, or of which another stage of a pipeline has all."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.distributed.tensor import DTensor
+
+STAGE = ("pp",)
+"""How the mesh of a tensor is called that one stage holds; it has one rank."""
+_GROUP: list[Any] = []
+
+
+def use(group: Any) -> None:
+    """From now on the stages of one pipeline are the ranks of *group*."""
+    _GROUP[:] = [group]
+
+
+def full(tensor: DTensor) -> torch.Tensor:
+    """All of *tensor*; all ranks that hold parts of it, or stages of its pipeline, call this together."""
+    mesh = tensor._spec.mesh
+    if mesh.mesh_dim_names != STAGE:
+        return tensor.full_tensor()
+    owner, local = int(mesh.mesh.flatten()[0]), tensor._local_tensor.detach()
+    sent = local.contiguous() if owner == dist.get_rank() else local.new_empty(tensor.shape)
+    dist.broadcast(sent, owner, group=_GROUP[0])
+    return sent

@@ -1,0 +1,107 @@
+"""A call of a model in stages: its pieces through all of them forward, and once more, with gradients, in backward.
+
+The script computes its loss from the whole output, which is there when all pieces are through; then all go back. To
+keep the activations of all pieces until then would take as much memory as no pieces at all. So the first pass keeps
+none, and backward is a pass forward and back by torch's schedule, with activations of a few pieces at a time.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_unflatten
+
+from .....errors import RequestError
+from ...micro import rerun, tree
+from ...micro.sums import Sums
+from . import elsewhere, owned
+from .kinds import Kinds
+from .looks import Looks
+from .passes import Course
+from .plain import Plain
+
+if TYPE_CHECKING:
+    from ...engine import Engine
+
+_PLAIN = (bool, int, float, str, bytes, type(None), torch.dtype, torch.device, torch.Size)
+
+
+class Calls:
+    """The calls of the script's models that go through stages."""
+
+    def __init__(self, engine: "Engine", pieces: int) -> None:
+        self.engine = engine
+        self.pieces = pieces
+        self._known: WeakKeyDictionary[nn.Module, tuple[Kinds, Plain, Looks]] = WeakKeyDictionary()
+        self._depth = 0
+
+    def caller(self, root: nn.Module, call: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
+        """A call of a model of the script."""
+        stages = owned.of(root)
+        if stages is None or self._depth:
+            return call(*args, **kwargs)
+        if self.engine.seen.scalers():
+            raise RequestError(
+                "a GradScaler would see the gradients of one pipeline stage only; use bf16 in the place of float16, or"
+                " --layout fsdp"
+            )
+        if root not in self._known:
+            self._known[root] = (Kinds(stages), Plain(root), Looks(root))
+        self._depth += 1
+        try:
+            return self._compute(root, call, args, kwargs)
+        finally:
+            self._depth -= 1
+
+    def _compute(self, root: nn.Module, call: rerun.Call, args: tuple, kwargs: dict[str, Any]) -> Any:
+        kinds, plain, looks = self._known[root]
+        course = Course(kinds, plain, looks)
+        work = self._work(root, call, course, *rerun.flattened(args, rerun.without_cache(root, kwargs)))
+        if work.is_training:
+            plain.trains()
+            output = rerun.compute(work)
+        else:
+            leaves, spec, _ = course.forward(work)
+            output = tree_unflatten(leaves, spec)
+        if course.has_loss:
+            self.engine.loss_share = self.engine.share
+        return output
+
+    def _work(self, root: nn.Module, call: rerun.Call, course: Course, leaves: tuple, spec: Any) -> rerun.Work:
+        trains, name = torch.is_grad_enabled(), type(root).__name__
+        _check(name, leaves)
+        rows = tree.rows_of(leaves, self.engine.micro.rows if trains else None)
+        if rows is None and self.pieces > 1:
+            raise tree.refusal(name, "none of its tensors has the rows of this rank's batch as its first dimension")
+        pieces = min(self.pieces, self.engine.micro.least(rows or 1))
+        return rerun.Work(
+            name=name,
+            call=call,
+            leaves=leaves,
+            spec=spec,
+            rows=rows or 1,
+            pieces=tree.ranges(rows or 1, pieces),
+            sums=Sums(self.engine.share, is_whole=pieces == 1),
+            trained=lambda: [each for each in root.parameters() if each.requires_grad],
+            inside=partial(self.engine.micro.inside, in_piece=pieces > 1),
+            nested=None,
+            on_full=_full,
+            staged=course,
+            is_training=trains,
+        )
+
+
+def _full(error: torch.OutOfMemoryError) -> None:
+    raise error
+
+
+def _check(name: str, leaves: Sequence[Any]) -> None:
+    for leaf in leaves:
+        if not isinstance(leaf, (torch.Tensor, *_PLAIN)):
+            raise elsewhere.refusal(
+                f"{name} gets a {type(leaf).__name__}, of which each stage would change its own; to generate text, say"
+                " use_cache=False"
+            )
