@@ -85,7 +85,7 @@ def _reading(own: Callable[..., Any], seen: Seen) -> Callable[..., Any]:
 
 
 def _say_counted(seen: Seen) -> None:
-    if seen.engine and torch.is_grad_enabled() and seen.engine.share:
+    if seen.engine and torch.is_grad_enabled() and seen.engine.share and not seen.engine.in_backward:
         seen.engine.say_once(
             "count", "a count read while a batch is shared out, such as (out == y).sum().item(), is of this rank's rows"
         )
