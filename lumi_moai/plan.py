@@ -25,6 +25,7 @@ _PRESETS: Mapping[str, Mapping[str, Any]] = {
     "compile": {"compile": True},
     "bf16": {"precision": "bf16"},
 }
+_COUNTS = ("tp", "pp", "dp", "micro_batches")
 _SWITCH = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}
 
 
@@ -38,6 +39,8 @@ class Layout:
     """Whether a block's weights are given back after its forward (ZeRO-3) or kept until its backward (ZeRO-2)."""
     tp: int | None = None
     pp: int | None = None
+    dp: int | None = None
+    """Ranks that share out the rows of a batch; they follow from the others and are only checked."""
     micro_batches: int | None = None
     """Pieces in which a rank computes its share of the batch."""
     recompute: str | None = None
@@ -55,7 +58,7 @@ class Layout:
         _check_word("data", self.data, DATA)
         _check_word("precision", self.precision, ("script", "bf16"))
         _check_recompute(self.recompute)
-        for name in ("tp", "pp", "micro_batches"):
+        for name in _COUNTS:
             _check_count(name, getattr(self, name))
         if self.data == "replicate" and self.offload:
             raise RequestError("offload keeps parts of the weights on the host, so it needs data=shard, not replicate")
@@ -95,7 +98,7 @@ def _value(name: str, text: str) -> Any:
         if text.lower() not in _SWITCH:
             raise RequestError(f"--layout {name}={text} is neither on nor off")
         return _SWITCH[text.lower()]
-    if name in ("tp", "pp", "micro_batches"):
+    if name in _COUNTS:
         if not text.isdecimal():
             raise RequestError(f"--layout {name}={text} is no whole number")
         return int(text)

@@ -53,7 +53,9 @@ def choose(layout: Layout, scale: Scale) -> Plan:
     if scale.local_world_size % tp:
         raise RequestError(f"tp={tp} does not divide the {scale.local_world_size} ranks of a node; tp stays in a node")
     ranks = scale.world_size // (tp * pp)
-    data, reasons = _data(layout, scale, tp * pp)
+    if layout.dp not in (None, ranks):
+        raise RequestError(f"dp={layout.dp} times tp={tp} times pp={pp} is not the {scale.world_size} ranks of the job")
+    data, reasons = _with_stages(layout) if pp > 1 else _data(layout, scale, tp)
     shard = _shard(data, ranks, scale.local_world_size // tp)
     if layout.offload and shard == 1:
         raise RequestError("offload keeps parts of the weights on the host, and here is one rank to spread them over")
@@ -75,6 +77,24 @@ def choose(layout: Layout, scale: Scale) -> Plan:
         **_set({"precision": layout.precision, "offload": layout.offload, "compile": layout.compile}),
         reasons=tuple(reasons),
     )
+
+
+def _with_stages(layout: Layout) -> tuple[str, list[str]]:
+    """What the data-parallel ranks of *layout*, which has pipeline stages, hold.
+
+    Raises RequestError for what does not go together with stages.
+    """
+    spread = [
+        *([f"tp={layout.tp}"] if (layout.tp or 1) > 1 else []),
+        *([f"data={layout.data}"] if layout.data not in (None, "replicate") else []),
+        *(["offload"] if layout.offload else []),
+    ]
+    if spread:
+        raise RequestError(
+            f"pp={layout.pp} does not go together with {' and '.join(spread)} yet: the weights of a stage stay whole on"
+            " its rank; leave one of both out of --layout"
+        )
+    return "replicate", []
 
 
 def _set(words: dict[str, Any]) -> dict[str, Any]:

@@ -73,7 +73,9 @@ def test_a_plan_uses_every_rank(layout, ranks, in_node, trained):
     try:
         plan = choose(layout, scale)
     except RequestError:
-        assert ranks % ((layout.tp or 1) * (layout.pp or 1)) or scale.local_world_size % (layout.tp or 1)
+        spreads = (layout.tp or 1) > 1 or layout.data not in (None, "replicate")
+        divides = not ranks % ((layout.tp or 1) * (layout.pp or 1)) and not scale.local_world_size % (layout.tp or 1)
+        assert not divides or ((layout.pp or 1) > 1 and spreads)
         return
     assert plan.world_size == ranks
     assert layout.tp in (None, plan.tp)
@@ -89,6 +91,17 @@ def test_the_rule_spreads_what_does_not_fit():
     assert (choose(Layout(), large).dp_shard, choose(Layout(), large).recompute) == (8, "none")
     assert (choose(Layout(), vast).dp_shard, choose(Layout(), vast).recompute) == (8, "full")
     assert choose(Layout(data="hybrid"), Scale(world_size=16, local_world_size=8)).dp_replicate == 2
+
+
+def test_stages_go_with_copies_only():
+    scale = Scale(world_size=8, local_world_size=8, trained=70 * 10**9, device_bytes=64 * 10**9)
+    plan = choose(Layout.parse("pp=4,dp=2"), scale)
+    assert (plan.pp, plan.dp_replicate, plan.dp_shard, plan.micro_batches) == (4, 2, 1, 4)
+    for words, named in {"pp=2,fsdp": "data=shard", "pp=2,tp=2": "tp=2", "pp=2,offload": "offload"}.items():
+        with pytest.raises(RequestError, match=f"pp=2 does not go together with {named} yet"):
+            choose(Layout.parse(words), scale)
+    with pytest.raises(RequestError, match="dp=3 times tp=1 times pp=2 is not the 8 ranks of the job"):
+        choose(Layout.parse("pp=2,dp=3"), scale)
 
 
 def test_hybrid_and_offload_need_ranks_to_spread_over():

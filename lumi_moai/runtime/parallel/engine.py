@@ -96,11 +96,10 @@ class Engine:
             group.share_among(self.place.data_group)
             self.meter.plan = self.place.plan
             self.cutter = Cutter(self.place.data_rank, self.place.data_ranks, self._end_batches)
-            # The stages of a pipeline take its micro-batches themselves.
-            self.micro = Micro(self, self.place.plan.micro_batches if self.place.plan.pp == 1 else 1)
+            self.micro = Micro(self, self.place.plan.micro_batches)
             self.callers = [self.micro.caller, *self.callers, *layout.callers(self.place)]
             if self.place.plan.pp > 1:
-                self.callers.append(layout.Calls(self, self.place.plan.micro_batches).caller)
+                self.callers.append(layout.Calls(self).caller)
             self.steppers += layout.steppers(self.place)
         return self.place
 

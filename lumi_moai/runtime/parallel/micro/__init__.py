@@ -60,6 +60,8 @@ class Micro:
             return call(*args, **kwargs)
         if not torch.is_grad_enabled() or self.engine.is_repeating:
             return call(*args, **kwargs)
+        if self.engine.place is not None and self.engine.place.plan.pp > 1:
+            return self.memory.attempt(lambda _: call(*args, **kwargs))  # the stages take the pieces themselves
         return self.memory.attempt(lambda pieces: self._compute(pieces, root, call, args, kwargs))
 
     def _compute(self, pieces: int, root: nn.Module, call: rerun.Call, args: tuple, kwargs: dict[str, Any]) -> Any:

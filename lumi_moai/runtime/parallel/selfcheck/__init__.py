@@ -22,6 +22,7 @@ from ....errors import RequestError
 from ... import accelerator, group
 from .. import layout
 from ..at_hand import AtHand
+from ..place import Place
 from ..share import Share
 from . import body, quiet, rows
 from .body import Unfit
@@ -85,9 +86,10 @@ class SelfCheck:
             return
         self.is_due = False
         pieces = self.engine.micro.memory.pieces
-        if (share is None and pieces == 1) or place.plan.pp > 1:
+        if share is None and pieces == place.plan.pp == 1:
             return
         try:
+            _check_whole(place)
             found = body.find()
             whole, mine, part = rows.few(batch, share, place.data_rank, place.data_group)
             self._compare(self._runner(found), whole, mine, part)
@@ -104,9 +106,10 @@ class SelfCheck:
         """
         is_due, self.is_due = self.is_due, False
         place = self.engine.settle()
-        if not is_due or (share is None and self.engine.micro.memory.pieces == 1) or place.plan.pp > 1:
+        if not is_due or (share is None and self.engine.micro.memory.pieces == place.plan.pp == 1):
             return
         try:
+            _check_whole(place)
             whole, mine, part = rows.few(batch, share, place.data_rank, place.data_group)
             self._compare(lambda value: (lambda: forward_backward(value), [*state]), whole, mine, part)
         except Unfit as reason:
@@ -228,3 +231,8 @@ class SelfCheck:
 
     def _say(self, sentence: str) -> None:
         self.engine.say_once("self-check", sentence)
+
+
+def _check_whole(place: Place) -> None:
+    if place.plan.pp > 1:
+        raise Unfit("no rank has the whole model, its blocks are in pipeline stages")

@@ -32,9 +32,8 @@ _PLAIN = (bool, int, float, str, bytes, type(None), torch.dtype, torch.device, t
 class Calls:
     """The calls of the script's models that go through stages."""
 
-    def __init__(self, engine: "Engine", pieces: int) -> None:
+    def __init__(self, engine: "Engine") -> None:
         self.engine = engine
-        self.pieces = pieces
         self._known: WeakKeyDictionary[nn.Module, tuple[Kinds, Plain, Looks]] = WeakKeyDictionary()
         self._depth = 0
 
@@ -73,10 +72,12 @@ class Calls:
     def _work(self, root: nn.Module, call: rerun.Call, course: Course, leaves: tuple, spec: Any) -> rerun.Work:
         trains, name = torch.is_grad_enabled(), type(root).__name__
         _check(name, leaves)
-        rows = tree.rows_of(leaves, self.engine.micro.rows if trains else None)
-        if rows is None and self.pieces > 1:
+        micro = self.engine.micro
+        rows = tree.rows_of(leaves, micro.rows if trains else None)
+        if rows is None and micro.memory.pieces > 1:
             raise tree.refusal(name, "none of its tensors has the rows of this rank's batch as its first dimension")
-        pieces = min(self.pieces, self.engine.micro.least(rows or 1))
+        micro.memory.rows = micro.least(rows or 1)
+        pieces = min(micro.memory.pieces, micro.memory.rows)
         return rerun.Work(
             name=name,
             call=call,
@@ -86,7 +87,7 @@ class Calls:
             pieces=tree.ranges(rows or 1, pieces),
             sums=Sums(self.engine.share, is_whole=pieces == 1),
             trained=lambda: [each for each in root.parameters() if each.requires_grad],
-            inside=partial(self.engine.micro.inside, in_piece=pieces > 1),
+            inside=partial(micro.inside, in_piece=pieces > 1),
             nested=None,
             on_full=_full,
             staged=course,
