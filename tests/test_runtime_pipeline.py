@@ -1,11 +1,20 @@
 """Models whose blocks are in pipeline stages: the same losses, norms, weights and files as on one device."""
 
+import json
 import subprocess
 import sys
 
 import layout_scripts as scripts
 import pytest
+import torch
 from one_device import plain, same_run
+from runtime_ranks import Run, launch, submitit
+from torch import nn
+
+from lumi_moai.errors import RequestError
+from lumi_moai.plan import Layout, Wishes
+from lumi_moai.runtime.parallel.layout.pipeline import elsewhere, passage, travel
+from lumi_moai.runtime.parallel.layout.pipeline.passage import Passage, Span
 
 
 @pytest.mark.parametrize(("layout", "count"), [("pp=2,micro_batches=3,recompute=every-2", 2), ("pp=2,dp=2", 4)])
@@ -205,3 +214,266 @@ torch.save(saved, sys.argv[1])
 def test_models_of_hugging_face_train_alike_in_stages(tmp_path):
     lines, weights = plain(tmp_path, FAMILIES)
     same_run(tmp_path, FAMILIES, lines, weights, 2, layout="pp=2")
+
+
+class Layer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+
+    def forward(self, x):
+        return x + self.linear(x)
+
+
+class Around(nn.Module):
+    """Four layers, of which the second stage of two has the last two; *between* is called with what they give."""
+
+    def __init__(self, between):
+        super().__init__()
+        self.layers = nn.ModuleList(Layer() for _ in range(4))
+        self.between = between
+
+    def forward(self, x):
+        given = [x]
+        for number, layer in enumerate(self.layers):
+            given.append(layer(self.between(number, given)))
+        return given[-1], self.between(4, given)
+
+
+def second_stage(between):
+    """What the second stage of *between* returns, given ones; and what it should be."""
+    torch.manual_seed(0)
+    model = Around(between)
+    alone = list(model.layers)[2:]
+    for number, layer in enumerate(model.layers):
+        passage.mark(layer, number)
+    ones = torch.ones(2, 3)
+    received = travel.Received(form=travel.of(ones), value=ones)
+    here = Passage(Span(stage=1, stages=2, first=2, end=4, blocks=4), received, None)
+    with here.under_way():
+        result = model(torch.zeros(2, 3))
+        last = ones
+        for layer in alone:
+            last = Layer.forward(layer, last)
+        return result, last
+
+
+def test_code_between_blocks_runs_on_every_stage():
+    """What it computes from blocks of an earlier stage is known by its shape, and does no harm while nobody needs it."""
+
+    def between(number, given):
+        assert given[-1].shape == (2, 3)
+        assert given[-1].device == torch.device("cpu")
+        doubled = 2 * given[-1] + torch.zeros(given[-1].shape, device=given[-1].device)
+        return doubled if number < 2 else given[-1]
+
+    (result, _), expected = second_stage(between)
+    torch.testing.assert_close(result, expected)
+
+
+def kept(number, given):
+    given[0][0] = given[-1][0]
+    return given[-1]
+
+
+STAGED_ELSEWHERE = {
+    "block 3 uses a result of a block before the last one": lambda number, given: (
+        given[1] if number == 3 else given[-1]
+    ),
+    "reads numbers (item) of a result": lambda number, given: given[-1] * given[-1].mean().item(),
+    "reads numbers (bool) of a result": lambda number, given: given[-1] if given[-1].sum() else given[0],
+    "keeps a result of a block in another tensor (setitem)": kept,
+}
+
+
+@pytest.mark.parametrize("words", STAGED_ELSEWHERE)
+def test_what_needs_numbers_of_another_stage_is_refused(words):
+    with pytest.raises(RequestError, match=r"--layout fsdp or tp=2 in the place of pp$") as caught:
+        second_stage(STAGED_ELSEWHERE[words])
+    assert words in str(caught.value)
+
+
+def test_results_of_another_stage_that_are_returned_are_known():
+    (_, states), _ = second_stage(lambda number, given: given[-1] if number < 4 else given)
+    assert elsewhere.holds(states)
+
+
+def test_blocks_are_called_once_each_in_their_order():
+    layers = [Layer() for _ in range(4)]
+    for number, layer in enumerate(layers):
+        passage.mark(layer, number)
+    span = Span(stage=0, stages=2, first=0, end=2, blocks=4)
+
+    def walk(*numbers):
+        x = torch.ones(2, 3)
+        with Passage(span, None, None).under_way():
+            for number in numbers:
+                x = layers[number](x)
+
+    walk(0, 1)
+    for numbers, words in {
+        (0, 2): "calls block 2 where block 1 follows",
+        (0, 0): "calls block 0 where block 1 follows",
+        (0,): "its forward ends ahead of block 1 of 4",
+    }.items():
+        with pytest.raises(RequestError) as caught:
+            walk(*numbers)
+        assert words in str(caught.value)
+    with pytest.raises(RequestError, match="the script calls a block by itself"):
+        layers[0](torch.ones(2, 3))
+
+
+def test_what_a_block_returns_travels_as_one_row():
+    value = {"hidden": torch.randn(2, 3), "more": (torch.randn(4).bfloat16(), None, 7)}
+    form = travel.of(value)
+    row = travel.row(value, form, 12)
+    assert row.shape == (12,)
+    assert row.dtype == torch.float32
+    back = form.received(row)
+    assert torch.equal(back["hidden"], value["hidden"])
+    assert torch.equal(back["more"][0], value["more"][0])
+    assert back["more"][1:] == (None, 7)
+    assert form.elsewhere()["hidden"].shape == (2, 3)
+    for wrong, words in {"a string": "returns no tensor", object(): "returns a object"}.items():
+        with pytest.raises(RequestError, match=words):
+            travel.of(wrong)
+    with pytest.raises(RequestError, match=r"a block returns a tensor of torch.int64"):
+        travel.of(torch.arange(3))
+    with pytest.raises(RequestError, match="something else from piece to piece"):
+        travel.row(value["hidden"], form, 12)
+
+
+# Each sentence that refuses a model or a habit on all ranks alike; the script goes on with another model.
+REFUSALS = (
+    BLOCKS.replace("num_micro_batches=2", "num_micro_batches=1")
+    + """
+import gc
+from lumi_moai.errors import RequestError
+def attempt(name, action):
+    try:
+        action()
+    except RequestError as error:
+        print(f"{name}: {error}")
+    else:
+        print(f"{name}: went through")
+    gc.collect()
+def begin(model, step=lambda loss: loss.backward(), **words):
+    opt = torch.optim.SGD(model.parameters(), lr=0.1)
+    for a, b in data():
+        step(F.mse_loss(model(a, **words)[:, :3], b))
+        break
+    return model
+def blocks(count=3, *more):
+    return nn.Sequential(*more, *[Block() for _ in range(count)])
+class Kept(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers, self.register = nn.ModuleList(Block() for _ in range(2)), None
+        self.register_buffer("seen", torch.zeros(()))
+    def forward(self, x, cache=None):
+        self.seen += 1
+        for layer in self.layers:
+            x = layer(x)
+        return x
+hooked = blocks()
+hooked[0].register_forward_hook(lambda module, given, result: None)
+model = begin(blocks())
+attempt("few", lambda: begin(nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))))
+attempt("norm", lambda: begin(blocks(3, nn.BatchNorm1d(6))))
+attempt("copy", lambda: copy.deepcopy(model))
+attempt("part", lambda: model[0](x))
+attempt("cache", lambda: begin(Kept(), cache=gc))
+attempt("hook", lambda: begin(hooked))
+attempt("grad", lambda: begin(blocks(), lambda loss: torch.autograd.grad(loss, list(model.parameters()))))
+attempt("twice", lambda: begin(blocks(), lambda loss: loss.backward(create_graph=True)))
+scaler = torch.amp.GradScaler("cuda")
+attempt("scaler", lambda: begin(blocks()))
+"""
+)
+REFUSED = {
+    "few": "Sequential has no blocks that could be 2 pipeline stages",
+    "norm": "0 is a BatchNorm1d, which needs all rows at once",
+    "copy": "copy.deepcopy of Block, a block of a model that is in pipeline stages",
+    "part": "the script calls a block by itself; call the whole model",
+    "cache": "Kept gets a module, of which each stage would change its own",
+    "hook": "0 has a hook on its forward, which would see pieces without a gradient",
+    "grad": "gradients of chosen parameters (inputs=..., torch.autograd.grad)",
+    "twice": "create_graph=True needs weights that stay",
+    "scaler": "a GradScaler would see the gradients of one pipeline stage only",
+}
+
+
+def test_what_stages_cannot_give_is_refused_by_name(tmp_path):
+    run = Run(tmp_path, launch(2), Wishes(layout=Layout.parse("pp=2"), self_check=False))
+    ranks = run.ranks(submitit(2), run.script(REFUSALS))
+    assert [rank.code for rank in ranks] == [0, 0], "\n".join(rank.err for rank in ranks)
+    said = dict(line.split(": ", 1) for line in ranks[0].out.splitlines())
+    assert list(said) == list(REFUSED)
+    for name, words in REFUSED.items():
+        assert words in said[name]
+
+
+# A model that counts its calls in a buffer: found on the stage that computes it, and both ranks stop with its sentence.
+COUNTING = (
+    BLOCKS
+    + """
+class Counting(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(Block() for _ in range(2))
+        self.register_buffer("seen", torch.zeros(()))
+    def forward(self, x):
+        self.seen += 1
+        for layer in self.layers:
+            x = layer(x)
+        return x
+model = Counting().cuda()
+opt = torch.optim.SGD(model.parameters(), lr=0.1)
+for a, b in data():
+    F.mse_loss(model(a)[:, :3], b).backward()
+    opt.step()
+    print("trained")
+"""
+)
+
+
+def test_a_refusal_of_one_stage_ends_all(tmp_path):
+    run = Run(tmp_path, launch(2), Wishes(layout=Layout.parse("pp=2"), self_check=False))
+    ranks = run.ranks(submitit(2), run.script(COUNTING))
+    assert all(rank.code for rank in ranks)
+    assert ranks[0].out == ""
+    assert "the forward of Counting changes the buffer seen with each batch" in "".join(rank.err for rank in ranks)
+
+
+# What a rank holds of the weights, gradients and optimizer states.
+HELD = (
+    BLOCKS
+    + """
+import gc
+from lumi_moai.runtime import group
+model = nn.Sequential(nn.Linear(6, 64), *[Block(64) for _ in range(8)], nn.Linear(64, 3)).cuda()
+opt = torch.optim.AdamW(model.parameters(), lr=0.01)
+for a, b in data():
+    F.mse_loss(model(a), b).backward()
+    opt.step()
+gc.collect()
+kinds = (torch.Tensor, nn.Parameter)
+unique = {}
+for each in gc.get_objects():
+    if isinstance(each, torch.Tensor) and type(each) in kinds and each.device.type == "cpu" and each.is_floating_point():
+        unique[each.untyped_storage().data_ptr()] = each.untyped_storage().nbytes()
+whole = sum(p.numel() * 4 for p in model.parameters())
+found = [None, None]
+torch.distributed.all_gather_object(found, sum(unique.values()))
+print([each / whole / 4 for each in found])
+"""
+)
+
+
+def test_a_stage_holds_its_share(tmp_path):
+    """Weights, gradients and both moments of Adam: a half of the blocks, all of what stands around them."""
+    run = Run(tmp_path, launch(2), Wishes(layout=Layout.parse("pp=2"), self_check=False))
+    ranks = run.ranks(submitit(2), run.script(HELD))
+    assert [rank.code for rank in ranks] == [0, 0], "\n".join(rank.err for rank in ranks)
+    for part in json.loads(ranks[0].out):
+        assert 0.45 < part < 0.75, ranks[0].out
