@@ -3,12 +3,14 @@
 import json
 import subprocess
 import sys
+import textwrap
 
 import layout_scripts as scripts
 import pytest
 import torch
-from one_device import plain, same_run
-from runtime_ranks import Run, launch, submitit
+from one_device import assert_same_weights, plain, same_run
+from runtime_ranks import Run, ended, launch, submitit
+from test_runtime_resume import TRAIN, assert_one_run, killed_after, start, whole
 from torch import nn
 
 from lumi_moai.errors import RequestError
@@ -477,3 +479,16 @@ def test_a_stage_holds_its_share(tmp_path):
     assert [rank.code for rank in ranks] == [0, 0], "\n".join(rank.err for rank in ranks)
     for part in json.loads(ranks[0].out):
         assert 0.45 < part < 0.75, ranks[0].out
+
+
+def test_a_killed_run_goes_on_in_stages(tmp_path):
+    model = "nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))"
+    block = "nn.Sequential(nn.Linear(8, 8), nn.ReLU())"
+    text = TRAIN.replace(model, f"nn.Sequential(*[{block} for _ in range(2)], nn.Linear(8, 2))")
+    lines, weights = plain(tmp_path, textwrap.dedent(text.replace("PAUSE", "0")))
+    run = Run(tmp_path / "run", launch(2))
+    first = killed_after(run, start(run, text, 2, layout="pp=2"), 6)
+    last = whole(ended(start(run, text, 2, job="78", layout="pp=2")))
+    assert "resumed at step" in last.err
+    assert_one_run(first[0], last, lines)
+    assert_same_weights(torch.load(run.folder / "weights.pt"), weights)
