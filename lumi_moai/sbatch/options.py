@@ -18,8 +18,8 @@ _ALIAS = {"tasks-per-node": "ntasks-per-node", "workdir": "chdir", "cpu_bind": "
 # Options without a value, or with one after `=` only.
 _FLAGS = """contiguous disable-status exact exclusive get-user-env help hold ignore-pbs immediate
     interactive kill-on-bad-exit label multi-prog nice no-allocate no-kill no-requeue no-shell overcommit overlap
-    oversubscribe parsable preserve-env propagate pty quiet quit-on-interrupt reboot requeue spread-job stepmgr test-only
-    unbuffered usage use-min-nodes verbose version whole"""
+    oversubscribe parsable preserve-env propagate pty quiet quit-on-interrupt reboot requeue spread-job stepmgr
+    test-only unbuffered usage use-min-nodes verbose version whole"""
 FLAGS = frozenset(_FLAGS.split())
 _SHORT_FLAGS = frozenset("EHhIKkIlOQsuvVWXZz")
 _VALUES = """account acctg-freq array batch bb bbf begin bcast chdir cluster-constraint clusters comment compress

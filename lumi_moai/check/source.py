@@ -1,0 +1,79 @@
+"""Shell text that is parsed, and where it stands in a file: the file itself, a here-document, the text of `bash -c`."""
+
+from bisect import bisect_right
+from functools import cache, cached_property
+from typing import Any
+
+from .script import Place
+
+
+@cache
+def _parser() -> Any:
+    import tree_sitter
+    import tree_sitter_bash
+
+    return tree_sitter.Parser(tree_sitter.Language(tree_sitter_bash.language()))
+
+
+class Source:
+    """A piece of shell text. `around` is the place of all of it where single characters have none of their own."""
+
+    def __init__(self, path: str, text: str, *, whole: str = "", base: int = 0, around: Place | None = None) -> None:
+        self.path, self.text, self.around = path, text, around
+        self._whole, self._base = whole or text, base
+        self._bytes = text.encode(errors="replace")
+
+    @cached_property
+    def root(self) -> Any:
+        """The tree of the text."""
+        return _parser().parse(self._bytes).root_node
+
+    @cached_property
+    def _characters(self) -> list[int] | None:
+        """The character at each byte, None where the text is ASCII and both are the same."""
+        if len(self._bytes) == len(self.text):
+            return None
+        found = [n for n, letter in enumerate(self.text) for _ in letter.encode(errors="replace")]
+        return [*found, len(self.text)]
+
+    @cached_property
+    def _line_starts(self) -> list[int]:
+        starts = [0]
+        for line in self._whole.split("\n"):
+            starts.append(starts[-1] + len(line) + 1)
+        return starts
+
+    def slice(self, start: int, end: int) -> str:
+        """The text between two bytes."""
+        return self._bytes[start:end].decode(errors="replace")
+
+    def place(self, start: int, end: int, row: int = 0) -> Place:
+        """The place of the bytes from *start* to *end*, which begin in line *row* of the text (from 0)."""
+        if self.around is not None:
+            line = min(self.around.line + row, self.around.end_line)
+            return Place(path=self.path, line=line, column=1, end_line=line, end_column=1)
+        first, last = (self._base + (self._characters[at] if self._characters else at) for at in (start, end))
+        (line, column), (end_line, end_column) = self._at(first), self._at(last)
+        return Place(
+            path=self.path, line=line, column=column, end_line=end_line, end_column=end_column, start=first, end=last
+        )
+
+    def _at(self, offset: int) -> tuple[int, int]:
+        line = bisect_right(self._line_starts, offset) - 1
+        return line + 1, offset - self._line_starts[line] + 1
+
+    def of(self, node: Any) -> Place:
+        """The place of *node*."""
+        return self.place(node.start_byte, node.end_byte, node.start_point[0])
+
+    def raw(self, node: Any) -> str:
+        """The text of *node*."""
+        return self.slice(node.start_byte, node.end_byte)
+
+    def inner(self, node: Any, skip: int, text: str, *, exact: bool) -> "Source":
+        """*text* that *node* holds, from *skip* bytes on: of the same file, character by character when *exact*."""
+        if exact and self.around is None:
+            start = node.start_byte + skip
+            base = self._base + (self._characters[start] if self._characters else start)
+            return Source(self.path, text, whole=self._whole, base=base)
+        return Source(self.path, text, around=self.of(node))

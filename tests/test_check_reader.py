@@ -1,0 +1,147 @@
+"""The reader of batch scripts: what it knows of commands and variables, and what it leaves open."""
+
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import nasty, words
+
+from lumi_moai.check import read
+from lumi_moai.check.value import arithmetic, hole, known, shown
+
+
+def commands(text, name, files=None):
+    return [c for c in read(text, "job.sh", (files or {}).get).commands if c.name == name]
+
+
+def words_of(text, name, files=None):
+    return [[w.shown for w in c.words] for c in commands(text, name, files)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("A=5\necho $A", ["echo", "5"]),
+        ("c=fe\nM=\"0x${c}00,0x${c}\"\necho --x=$M", ["echo", "--x=0xfe00,0xfe"]),
+        ("echo ${A:-7} ${B-x} ${C:+y}", ["echo", "7", "x"]),
+        (": ${X:=3}\necho $X", ["echo", "3"]),
+        ("A='one two'\necho $A \"$A\" '$A'", ["echo", "one", "two", "one two", "$A"]),
+        ("A=(a b)\nA+=(c)\necho ${A[@]}", ["echo", "a", "b", "c"]),
+        ("A=1\nA+=2\necho $A", ["echo", "12"]),
+        ("N=4\necho $((N*8+1)) $((10/0))", ["echo", "33", "${arithmetic}"]),
+        ("echo a\\\n  b", ["echo", "a", "b"]),
+        ("if x; then A=1; else A=1; fi\necho $A", ["echo", "1"]),
+        ("if x; then A=1; else A=2; fi\necho $A", ["echo", "${A}"]),
+        ("A=1\nif x; then A=2; exit; fi\necho $A", ["echo", "1"]),
+        ("A=1\nfor A in 1 2; do :; done\necho $A", ["echo", "${A}"]),
+        ("f() { echo $1-$2; }\nf a b", ["echo", "a-b"]),
+        ("A=1\n(A=2)\necho $A", ["echo", "1"]),
+        ("A=1\nx | A=2\necho $A", ["echo", "1"]),
+        ("eval 'A=9'\necho $A", ["echo", "9"]),
+        ("#SBATCH -N 4\n#SBATCH --ntasks-per-node=8\necho $SLURM_NTASKS $SLURM_PROCID", ["echo", "32", "${SLURM_PROCID}"]),
+    ],
+)  # fmt: skip
+def test_values_are_followed_as_far_as_they_are_constant(text, expected):
+    assert words_of(text, "echo")[-1] == expected
+
+
+NESTED = """#!/bin/bash
+export A=1
+B=2
+srun -n 8 --cpu-bind=cores singularity exec -B /x --env C=3 img.sif bash -c 'D=4; python "$D" $1' _ train.py
+"""
+
+
+def test_programs_that_start_programs_are_unfolded():
+    (python,) = commands(NESTED, "python")
+    assert [c.name for c in python.within] == ["srun", "singularity", "bash"]
+    assert python.step.words[1].text == "-n"
+    assert (python.value("A"), python.value("B"), python.value("C")) == ("1", None, "3")
+    assert python.words[1].text == "4"
+    assert python.place.line == 4
+    assert NESTED[python.place.start : python.place.end].startswith('python "$D"')
+
+
+WRITTEN = """#!/bin/bash
+cat << EOF > wrap_$SLURM_JOB_ID.sh
+export RANK=\\$SLURM_PROCID
+exec "\\$@"
+EOF
+srun ./wrap_$SLURM_JOB_ID.sh python train.py
+"""
+
+
+def test_a_wrapper_made_by_a_here_document_is_followed():
+    script = read(WRITTEN, "job.sh")
+    (rank,) = [a for a in script.assignments if a.variable.name == "RANK"]
+    assert rank.in_task
+    assert rank.place.line == 3
+    assert not script.absent
+
+
+def test_helpers_at_hand_are_followed_and_others_are_named():
+    text = "source env.sh\nsource gone.sh\nsrun ./launch.sh x\nsrun ./absent.sh\n"
+    files = {"env.sh": "export A=1\n", "launch.sh": "#!/bin/bash\npython $1 $A\n"}
+    script = read(text, "job.sh", files.get)
+    assert [(a.path, a.sourced) for a in script.absent] == [("gone.sh", True), ("./absent.sh", False)]
+    (python,) = [c for c in script.commands if c.name == "python"]
+    assert [w.text for w in python.words] == ["python", "x", "1"]
+    assert python.place.path == "launch.sh"
+
+
+def test_a_batch_script_in_a_here_document_is_a_script_of_its_own():
+    script = read("N=2\nsbatch << EOF\n#!/bin/bash\n#SBATCH -N $N\nsrun x\nEOF\n", "job.sh")
+    (inner,) = script.inner
+    assert inner.asked.nodes == 2
+    assert inner.line_place(1).line == 4
+    assert not script.header.lines
+
+
+def test_a_script_that_calls_itself_ends():
+    text = "#!/bin/bash\nf() { f; f; }\nf\nbash job.sh\n"
+    begun = time.monotonic()
+    read(text, "job.sh", {"job.sh": text}.get)
+    assert time.monotonic() - begun < 5
+
+
+def test_modules_and_computed_exports_hide_what_they_set():
+    script = read("srun a\nmodule load x\nsrun b\n", "job.sh")
+    assert [c.seen for c in script.commands if c.name in "ab"] == [True, False]
+    assert read('export "$KEY"="$VALUE"\n', "job.sh").clouds
+
+
+@pytest.mark.parametrize(
+    ("sum_", "value"), [("2*(3+4)", "14"), ("-7/2", "-4"), ("N%3", "1"), ("X+1", "${X}"), ("9**9**9", "${arithmetic}")]
+)
+def test_sums_are_reckoned_without_running_anything(sum_, value):
+    assert shown(arithmetic(sum_, {"N": "4"})) == value
+
+
+def test_a_hole_splits_no_word():
+    assert not known(hole("a b"))
+    assert len(words_of("echo $(date +%F now)", "echo")[0]) == 2
+
+
+shell = st.lists(
+    st.one_of(
+        st.sampled_from(["if", "then", "fi", "for", "do", "done", "(", ")", "{", "}", "<<EOF\n", "EOF\n", "'", '"', "$(",
+                         "srun", "-n 8", "bash -c", "export A=", "${A:-", "}", ";", "\n", "\\\n", "case", "esac", "#SBATCH -N",
+                         "source", "eval", "$((", "))", "é", "\r\n", "\x00", "\ue000", "function f", "|", "&&", "[[", "]]"]),
+        nasty, words),
+    max_size=30,
+).map(" ".join)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(shell)
+def test_no_text_makes_the_reader_raise(text):
+    script = read(text, "job.sh")
+    for command in script.commands:
+        if command.place.start is not None and command.place.path == "job.sh":
+            assert 0 <= command.place.start <= command.place.end <= len(script.text)
+
+
+@pytest.mark.parametrize("text", ["(" * 3000, "$(" * 2000, "if x; then " * 800, '"${A:-' * 1500, "bash -c '" * 500])
+def test_deep_nesting_is_survived(text):
+    read(text, "job.sh")
