@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from . import programs, value
@@ -24,12 +25,18 @@ class Commands:
     def run(self, node: Any) -> bool:
         """Follow a command node; whether it ends the shell."""
         shell, expander = self.shell, self.shell.words()
-        pairs, found = [], []
+        pairs: list[tuple[str, str]] = []
+        found: list[Word] = []
+        end = -1
         for child in node.children:
             if child.type == "variable_assignment":
                 pairs.append(self._pair(child, expander))
             elif child.is_named and child.type not in ("file_redirect", "herestring_redirect", "heredoc_redirect"):
-                found.extend(expander.words(child))
+                torn = child.start_byte == end and found  # one word to bash, two to the parser
+                found.extend(expander.words(child) if not torn else [])
+                if torn:
+                    found[-1] = replace(found[-1], text=value.hole("unread"))
+            end = child.end_byte
         if not found:
             for name, text in pairs:
                 shell.set(name, text, place=shell.source.of(node))
@@ -78,64 +85,64 @@ class Commands:
         builtin = _BUILTINS.get(name)
         if name in shell.state.functions:
             return self._call(name, words)
-        variables = self._environment(given)
-        own = (*own, *given)
+        before = shell.state
+        if given:
+            shell.state = before.copy()
+            for key, text in given.items():
+                shell.state.variables[key] = Variable(name=key, text=text, exported=True)
         command = Command(
-            words=tuple(words), place=place, variables=variables, within=shell.within, own=own, seen=shell.state.seen
-        )
+            words=tuple(words), place=place, variables=shell.book.frozen(shell.state.variables), within=shell.within,
+            own=(*own, *given), seen=shell.state.seen,
+        )  # fmt: skip
         shell.book.commands.append(command)
-        if builtin:
-            return builtin(self, words, place)
-        self._opens(command, words, own)
-        return name in ("exit", "return", "exec")
-
-    def _environment(self, given: dict[str, str]) -> dict[str, Variable]:
-        if not given:
-            return self.shell.book.frozen(self.shell.state.variables)
-        extra = {name: Variable(name=name, text=text, exported=True) for name, text in given.items()}
-        return {**self.shell.state.variables, **extra}
+        ended = builtin(self, words, place) if builtin else self._opens(command, words)
+        if given:
+            shell.state = before
+        return ended
 
     def _call(self, name: str, words: list[Word]) -> bool:
         shell = self.shell
         body, source = shell.state.functions[name]
         shell.book.called.add(name)
+        if name in shell.book.open:
+            return False  # it calls itself
+        shell.book.open.add(name)
         for number, word in enumerate(words[1:], 1):
             shell.state.variables[str(number)] = Variable(name=str(number), text=word.text)
         everything = " ".join(word.text for word in words[1:])
         shell.state.variables |= {mark: Variable(name=mark, text=everything) for mark in "@*"}
         inside = shell.child(source)
-        ended = inside.run(body)
+        inside.run(body)
         shell.state = inside.state
-        return ended and False
+        shell.book.open.discard(name)
+        return False
 
-    def _opens(self, command: Command, words: list[Word], own: tuple[str, ...]) -> None:
-        """Follow what *command* starts in its turn."""
+    def _opens(self, command: Command, words: list[Word]) -> bool:
+        """Follow what *command* starts in its turn; whether it takes the shell's place."""
         texts = [word.text for word in words]
         name = command.name
         found = programs.opened(texts)
         if found and found.at < len(words):
-            self._next(command, words[found.at :], dict(found.sets), own)
+            self._next(command, words[found.at :], dict(found.sets))
         elif name in programs.SHELLS:
             self._shell(command, words, texts)
         elif name == "sbatch" and self.input is not None:
             self.shell.book.inner.append(self.input)
         elif not found:
             self._helper(command, words[0], words[1:])
+        return name == "exec"
 
-    def _next(self, command: Command, words: list[Word], sets: dict[str, str], own: tuple[str, ...]) -> None:
+    def _next(self, command: Command, words: list[Word], sets: dict[str, str]) -> None:
         shell = self.shell
         state = _exported(shell.state)
         if command.name == "srun":
             for name in _TASK_VARIABLES:
                 if name in state.variables:
                     state.variables[name] = Variable(name=name, text=value.hole(name), exported=True)
-        for name, text in command.variables.items():
-            if name in own:
-                state.variables[name] = text
         inside = shell.child(shell.source, state, (*shell.within, command))
         follower = Commands(inside)
         follower.input = self.input
-        follower.start(words, command.place, sets, own)
+        follower.start(words, command.place, sets, command.own)
 
     def _shell(self, command: Command, words: list[Word], texts: list[str]) -> None:
         if (at := programs.shell_text(texts)) is not None:
@@ -162,8 +169,13 @@ class Commands:
         if arguments:
             everything = " ".join(word.text for word in arguments)
             state.variables |= {mark: Variable(name=mark, text=everything) for mark in "@*"}
+        mark = (source.path, source.text)
+        if mark in shell.book.open:
+            return  # it starts itself
+        shell.book.open.add(mark)
         inside = shell.child(source, state, shell.within if shared else (*shell.within, command))
         inside.run_all()
+        shell.book.open.discard(mark)
         if shared:
             shell.state = inside.state
 
@@ -199,7 +211,7 @@ class Commands:
         """Something that may set variables: modules, environments."""
         if words[1:2] and words[1].text in ("purge", "list", "use", "run", "av", "avail"):
             if words[0].text in ("conda", "mamba"):
-                self._opens(self.shell.book.commands[-1], words, ())
+                self._opens(self.shell.book.commands[-1], words)
             return False
         self.shell.cloud(place)
         return False

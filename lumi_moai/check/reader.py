@@ -26,6 +26,8 @@ class Book:
         self.unread: list[Place] = []
         self.inner: list[Source] = []
         self.called: set[str] = set()
+        self.open: set[object] = set()
+        self.steps = 0
         self.functions: dict[str, tuple[Any, Shell]] = {}
         self._made: dict[str, Source] = {}
         self._frozen: tuple[int, dict[str, Variable]] = (0, {})

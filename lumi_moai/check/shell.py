@@ -14,7 +14,7 @@ from .source import Source
 from .words import Words
 
 _DEEPEST = 80
-_MOST_COMMANDS = 4000
+_MOST_STEPS = 40_000
 
 
 class State:
@@ -48,7 +48,8 @@ class Shell:
 
     def run(self, node: Any) -> bool:
         """Follow *node*; whether the shell ends in it."""
-        if self.depth > _DEEPEST or len(self.book.commands) > _MOST_COMMANDS:
+        self.book.steps += 1
+        if self.depth > _DEEPEST or self.book.steps > _MOST_STEPS:
             return False
         self.depth += 1
         try:
@@ -100,7 +101,7 @@ def _joined(before: State, after: list[State]) -> State:
     joined = before.copy()
     for name in {name for state in after for name in state.variables}:
         found = [state.variables.get(name) for state in after]
-        if any(one != found[0] for one in found):
+        if len({(one.text, one.exported) if one else None for one in found}) > 1:
             exported = any(one.exported for one in found if one)
             joined.variables[name] = Variable(name=name, text=value.hole(name), exported=exported)
         elif found and found[0]:

@@ -93,8 +93,11 @@ def _children(words: Words, node: Any) -> list[Piece]:
 
 
 def _concatenation(words: Words, node: Any) -> list[Piece]:
-    """Pieces side by side; a backslash at a line's end between them is in no child."""
-    return _children(words, node)
+    """Pieces side by side; a lone `$` is one that the parser has lost."""
+    pieces = []
+    for child in node.children:
+        pieces += [(value.hole("unread"), False)] if child.type == "$" else words._pieces(child)
+    return pieces
 
 
 def _string(words: Words, node: Any) -> list[Piece]:
