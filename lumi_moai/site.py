@@ -203,6 +203,45 @@ class JobPolicy:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Advice:
+    """Something that people write and that is wrong or useless here, for `lumi-moai check`."""
+
+    pattern: str
+    """A regular expression that is looked for in what is written."""
+    reason: str
+    source: str = ""
+    severity: Literal["error", "warning", "note"] = "warning"
+    image: str | None = None
+    """Holds only in jobs whose container's image matches this."""
+    instead: str | None = None
+    """What stands in its place after `--fix`; an empty text takes the whole line out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checks:
+    """What `lumi-moai check` knows of a site besides its limits and prices."""
+
+    srun_takes_cpus: bool = False
+    """Whether `srun` takes `--cpus-per-task` over from sbatch, as Slurm did before 22.05."""
+    visible_devices: tuple[str, ...] = ()
+    """Variables that narrow the devices a program sees; one of them at most."""
+    home: tuple[str, ...] = ()
+    """Beginnings of paths with a small quota."""
+    shared: tuple[str, ...] = ()
+    """Beginnings of paths on the parallel file system."""
+    variables: tuple[Advice, ...] = ()
+    """On `NAME=VALUE`."""
+    options: tuple[Advice, ...] = ()
+    """On `--name=value` of an `#SBATCH` line."""
+    commands: tuple[Advice, ...] = ()
+    """On the words of a command, a blank between them."""
+    images: tuple[Advice, ...] = ()
+    """On `verb image` of a container's program, such as `exec /path/x.sif`."""
+    inside: tuple[str, ...] = ()
+    """Variables that exist in the container only."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Site:
     """Everything about one cluster that a job depends on."""
 
@@ -226,6 +265,7 @@ class Site:
     """Where the balance of a project lies as JSON; `{account}` stands for the project."""
     device_files: tuple[str, ...] = ()
     """Patterns of files, one for each real device of this very host (sites without a scheduler)."""
+    check: Checks = field(default_factory=Checks)
     template: str = "job.sbatch.j2"
     template_folder: str | None = None
     """Absolute folder of the site file, set when it was read, so that a site can bring its own template."""

@@ -1,6 +1,6 @@
 """Reads a batch script into a `Script`: its directives, then its shell text, followed from its first line on."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ..sbatch import Asked, asked_of, header
@@ -96,11 +96,12 @@ def _read(text: str, path: str, files: Files, *, inner: bool, offset: int = 0) -
     shell = Shell(book, Source(path, text, around=around), State(_given(found, asked), {}, seen=True), (), 0)
     shell.run_all()
     _follow_uncalled(book)
+    comments = _comments(shell.source.root) if found.late else ()
     made = [] if inner else book.made_scripts()
     return Script(
         path=path, text=text, header=found, asked=asked, commands=tuple(book.commands),
         assignments=tuple(book.assignments), absent=tuple(_once(book.absent)), clouds=tuple(book.clouds),
-        unread=tuple(dict.fromkeys(book.unread)), offset=offset,
+        unread=tuple(dict.fromkeys(book.unread)), comments=frozenset(comments), offset=offset,
         inner=tuple(_read_inner(source, path, files) for source in made),
     )  # fmt: skip
 
@@ -108,6 +109,16 @@ def _read(text: str, path: str, files: Files, *, inner: bool, offset: int = 0) -
 def _read_inner(source: Source, path: str, files: Files) -> Script:
     place = source.around or source.place(0, 0)
     return _read(value.shown(source.text), path, files, inner=True, offset=place.line - 1)
+
+
+def _comments(root: Any) -> Iterator[int]:
+    """The lines of the comments in a tree."""
+    waiting = [root]
+    while waiting:
+        node = waiting.pop()
+        if node.type == "comment":
+            yield node.start_point[0]
+        waiting.extend(node.children)
 
 
 def _follow_uncalled(book: Book) -> None:

@@ -131,6 +131,8 @@ class Script:
     """What is no bash that the parser knows."""
     inner: tuple["Script", ...] = ()
     """Batch scripts that this one writes."""
+    comments: frozenset[int] = frozenset()
+    """Lines of `text` (from 0) that are comments to the shell: not those of here-documents."""
     offset: int = 0
     """Lines in the file above the first of `text`; an inner script has some."""
 

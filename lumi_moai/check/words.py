@@ -155,8 +155,10 @@ def _other(words: Words, node: Any, other: str) -> str:
 
 
 def _substitution(words: Words, node: Any) -> list[Piece]:
-    words.run(node)
     raw = words.source.raw(node)
+    if raw.startswith("$((") and raw.endswith("))"):  # as the parser sees sums in here-documents
+        return _sum(words, node)
+    words.run(node)
     echo = re.fullmatch(r"\$\(\s*echo\s+\"?\$\{?(\w+)\}?\"?\s*\)", raw)
     return [(words.look_up(echo[1]) if echo else value.hole(f"({raw[:60].strip('$()`')})"), True)]
 

@@ -1,0 +1,163 @@
+"""Rules on the `#SBATCH` lines themselves: what Slurm does not see, does not know, or refuses to read."""
+
+import re
+from collections.abc import Iterator
+
+from ..errors import RequestError, did_you_mean
+from ..sbatch.options import FLAGS, VALUES
+from ..units import parse_gib, parse_minutes
+from .case import Case, replace_text
+from .rule import Edit, Hit, Rule
+
+_SLURM = "Slurm's sbatch(1)"
+_COUNTS = frozenset(("nodes", "ntasks", "ntasks-per-node", "cpus-per-task", "cpus-per-gpu"))
+
+
+def _late(case: Case) -> Iterator[Hit]:
+    for line in case.script.header.late:
+        if line not in case.script.comments:
+            continue
+        place = case.script.line_place(line)
+        yield Hit(place=place, message="Slurm does not see this line: it stands below the first command",
+                  edits=_moved_up(case, line))  # fmt: skip
+
+
+def _moved_up(case: Case, line: int) -> tuple[Edit, ...]:
+    """Take the line out and put it below the last that counts; not when that would change what is asked already."""
+    place = case.script.line_place(line)
+    text = case.script.text
+    words = re.findall(r"--?([A-Za-z-]+)", text[place.start : place.end]) if place.start is not None else []
+    taken = {directive.name for directive in case.script.header.directives}
+    added = case.add_directive(text[place.start : place.end].removeprefix("#SBATCH").strip()) if words else ()
+    if not added or place.start is None or place.end is None or taken & set(words):
+        return ()
+    return (*added, Edit(start=place.start, end=min(place.end + 1, len(text)), text=""))
+
+
+def _line_ends(case: Case) -> Iterator[Hit]:
+    text = case.script.text
+    if "\r\n" in text and not case.script.offset:
+        edits = tuple(Edit(start=m.start(), end=m.start() + 1, text="") for m in re.finditer("\r\n", text))
+        yield Hit(place=case.script.line_place(0), message="lines end as on Windows (CR LF): sbatch refuses the script",
+                  edits=edits)  # fmt: skip
+
+
+def _unknown(case: Case) -> Iterator[Hit]:
+    for directive in case.script.header.directives:
+        if directive.name in FLAGS or directive.name in VALUES or not directive.name:
+            continue
+        near = did_you_mean(directive.name, sorted(FLAGS | VALUES))
+        name = re.search(r"'(.*)'", near)
+        place = case.script.place(directive)
+        written = f"--{name[1]}{directive.written[len(directive.name) + 2 :]}{directive.value}" if name else ""
+        yield Hit(place=place, message=f"sbatch has no option --{directive.name}{near}",
+                  severity=None if name else "note",
+                  edits=replace_text(place, written) if name and "'" not in directive.value else ())  # fmt: skip
+
+
+def _open_quote(case: Case) -> Iterator[Hit]:
+    for line in case.script.header.open_quotes:
+        yield Hit(place=case.script.line_place(line), message="a quote is open at the end of this line")
+
+
+def _variable(case: Case) -> Iterator[Hit]:
+    for directive in case.script.header.directives:
+        # What another script writes has been through that one's shell.
+        found = None if case.script.offset else re.search(r"\$\{?\w+|\$\(|`", directive.value)
+        if found:
+            yield Hit(place=case.script.place(directive, value=True),
+                      message=f"{found[0]} stays as it is: Slurm reads #SBATCH lines, not the shell")  # fmt: skip
+
+
+def _unreadable(case: Case) -> Iterator[Hit]:
+    for directive in case.script.header.directives:
+        if "$" in directive.value or not _wrong(directive.name, directive.value):
+            continue
+        yield Hit(place=case.script.place(directive), message=f"{directive.value!r} is no value for --{directive.name}")
+
+
+def _wrong(name: str, text: str) -> bool:
+    try:
+        if name == "time":
+            return text.upper() not in ("UNLIMITED", "INFINITE") and not parse_minutes(text)
+        if name in ("mem", "mem-per-cpu", "mem-per-gpu"):
+            return parse_gib(text) < 0
+    except RequestError:
+        return not re.fullmatch(r"[0:-]+", text)
+    if name == "nodes":
+        return not re.fullmatch(r"[\d,:-]+[kKmM]?", text)
+    return name in _COUNTS and not re.fullmatch(r"\d+[kKmM]?", text)
+
+
+def _shebang(case: Case) -> Iterator[Hit]:
+    if case.script.text.startswith("#!") or case.script.offset or not case.script.header.lines:
+        return
+    yield Hit(place=case.script.line_place(0), message="the first line is no `#!`: sbatch refuses the script",
+              edits=(Edit(start=0, end=0, text="#!/bin/bash\n"),))  # fmt: skip
+
+
+def _other_shell(case: Case) -> Iterator[Hit]:
+    first = case.script.text.split("\n", 1)[0]
+    if first.startswith("#!") and not re.search(r"\b(ba|da|z|k)?sh\b", first):
+        yield Hit(place=case.script.line_place(0),
+                  message=f"{first[2:].strip()!r} is no Bourne shell: only the #SBATCH lines are read")  # fmt: skip
+
+
+def _nearly(case: Case) -> Iterator[Hit]:
+    lines = case.script.text.split("\n")
+    for number, line in enumerate(lines[:200]):
+        if re.match(r"#\s+SBATCH\s+-|#(?!SBATCH)(?i:sbatch)\s+-", line):
+            yield Hit(
+                place=case.script.line_place(number), message="a comment to Slurm: it reads lines that begin `#SBATCH`"
+            )
+
+
+def _second_part(case: Case) -> Iterator[Hit]:
+    line = case.script.header.hetjob
+    if line is not None:
+        yield Hit(place=case.script.line_place(line), message="only the first part of the heterogeneous job is judged")
+
+
+def _stray(case: Case) -> Iterator[Hit]:
+    for line, word in case.script.header.strays:
+        yield Hit(place=case.script.line_place(line), message=f"{word!r} belongs to no option")
+
+
+def _unread(case: Case) -> Iterator[Hit]:
+    for place in case.script.unread[:3] if _is_bash(case) else ():
+        yield Hit(place=place, message="this could not be read as bash, so nothing is said about it")
+
+
+def _is_bash(case: Case) -> bool:
+    return not list(_other_shell(case))
+
+
+RULES = (
+    Rule(id="LM101", name="late-directive", severity="warning", title="#SBATCH below the first command",
+         reason="Slurm stops reading at the first line that is neither blank nor a comment, `set -e` for one.",
+         source=f"{_SLURM}; NVIDIA Megatron-Bridge PR 3068", look=_late),
+    Rule(id="LM102", name="windows-line-ends", severity="error", title="Windows line ends",
+         reason="sbatch refuses scripts with DOS line breaks.", source=_SLURM, look=_line_ends),
+    Rule(id="LM103", name="unknown-option", severity="error", title="An option that sbatch does not have",
+         reason="sbatch refuses what it does not know.", source=_SLURM, look=_unknown),
+    Rule(id="LM104", name="open-quote", severity="error", title="An open quote in a directive",
+         reason="sbatch reads quotes itself and refuses one that does not close.", source=_SLURM, look=_open_quote),
+    Rule(id="LM105", name="variable-in-directive", severity="error", title="A shell variable in a directive",
+         reason="#SBATCH lines are comments to the shell; Slurm takes their text as it is.", source=_SLURM,
+         look=_variable),
+    Rule(id="LM106", name="unreadable-value", severity="error", title="A value that Slurm cannot read",
+         reason="sbatch refuses it, or reads something else.", source=_SLURM, look=_unreadable),
+    Rule(id="LM107", name="no-shebang", severity="error", title="No `#!` in the first line",
+         reason="sbatch: this does not look like a batch script.", source=_SLURM, look=_shebang),
+    Rule(id="LM108", name="other-shell", severity="note", title="A script that is not for a Bourne shell",
+         reason="fish, csh and Python have other words; Slurm still reads the directives.", source="lumi-moai",
+         look=_other_shell),
+    Rule(id="LM109", name="nearly-a-directive", severity="note", title="A line that looks like a directive and is none",
+         reason="Slurm reads `#SBATCH`, in capitals and without a blank.", source=_SLURM, look=_nearly),
+    Rule(id="LM110", name="second-part", severity="note", title="A heterogeneous job",
+         reason="Its parts have requests of their own; lumi-moai judges the first.", source=_SLURM, look=_second_part),
+    Rule(id="LM111", name="stray-word", severity="warning", title="A word that belongs to no option",
+         reason="Slurm takes it for the end of the options or refuses it.", source=_SLURM, look=_stray),
+    Rule(id="LM112", name="unread", severity="note", title="Text that could not be read",
+         reason="No rule speaks of what it has not read.", source="lumi-moai", look=_unread),
+)  # fmt: skip

@@ -1,0 +1,220 @@
+"""Rules on starting the ranks: srun, the world's size, where the ranks meet, what is expanded where."""
+
+import re
+from collections.abc import Iterator
+
+from .case import Case, Step, is_torchrun, option_value, replace_text, torchrun_value
+from .rule import Edit, Hit, Rule, Severity
+from .script import Command, Word
+from .value import holes, whole_number
+
+_MULTI = "LUMI-AI-Guide 05-multi-gpu-and-node"
+_PER_TASK = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID")
+_RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "OMPI_COMM_WORLD_RANK")
+_LOCAL = ("localhost", "127.0.0.1", "::1", "0.0.0.0")  # noqa: S104  # names to look for
+_FIRST_NODE = '$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)'
+_PORT = "$((10000 + SLURM_JOB_ID % 10000))"
+
+
+def _no_srun(case: Case) -> Iterator[Hit]:
+    many = (case.nodes or 1) > 1
+    if case.steps or case.script.absent or case.launches_elsewhere or not (many or (case.tasks or 1) > 1):
+        return
+    for command in case.training():
+        if command.within and not many and is_torchrun(command):
+            continue
+        if not many and is_torchrun(command):
+            continue
+        lost = f"the other {(case.nodes or 2) - 1} nodes" if many else f"the other {(case.tasks or 2) - 1} tasks"
+        yield Hit(place=command.words[0].place,
+                  message=f"this runs on the first node only, without srun: {lost} are paid for and idle")  # fmt: skip
+        return
+
+
+def _trained(case: Case, step: Step) -> Iterator[Command]:
+    for command in case.training():
+        if command.step is step.command:
+            yield command
+
+
+def _world(case: Case) -> Iterator[Hit]:
+    for step in case.steps:
+        for command in _trained(case, step):
+            if is_torchrun(command):
+                yield from _torchrun(case, step, command)
+            else:
+                yield from _world_size(step, command)
+
+
+def _torchrun(case: Case, step: Step, command: Command) -> Iterator[Hit]:
+    nodes, procs = (_number(torchrun_value(command, name)) for name in ("nnodes", "nproc-per-node"))
+    devices = case.devices_per_node
+    if nodes and step.nodes and nodes[0] != step.nodes:
+        yield Hit(place=nodes[1].place, message=f"--nnodes={nodes[0]}, but srun starts it on {step.nodes}"
+                  f" node{'s' if step.nodes > 1 else ''}: it waits for ever")  # fmt: skip
+    if not procs or not devices or not step.tasks_per_node:
+        return
+    ranks = procs[0] * step.tasks_per_node
+    if ranks > devices:
+        twice = f"{step.tasks_per_node} tasks x " if step.tasks_per_node > 1 else ""
+        yield Hit(
+            place=procs[1].place, message=f"{twice}{procs[0]} processes a node are {ranks} ranks on {devices} devices"
+        )
+    elif ranks < devices:
+        yield Hit(place=procs[1].place, severity="warning",
+                  message=f"{ranks} ranks a node on {devices} devices: {devices - ranks} stay idle")  # fmt: skip
+
+
+def _number(word: Word | None) -> tuple[int, Word] | None:
+    number = whole_number(option_value(word)) if word else None
+    return (number, word) if number is not None and word else None
+
+
+def _world_size(step: Step, command: Command) -> Iterator[Hit]:
+    found = command.variables.get("WORLD_SIZE")
+    size = whole_number(found.text) if found and found.exported else None
+    if size and found and found.place and step.tasks and size != step.tasks:
+        yield Hit(place=found.place,
+                  message=f"WORLD_SIZE is {size}, but srun starts {step.tasks} tasks: they wait for each other for ever"
+                  if size > step.tasks else f"WORLD_SIZE is {size}, but srun starts {step.tasks} tasks")  # fmt: skip
+
+
+def _port(case: Case) -> Iterator[Hit]:
+    shared = case.partition is not None and case.partition.allocation == "resource" and not case.owns_nodes
+    severity: Severity | None = None if shared else "note"
+    for one in case.script.assignments:
+        if one.variable.name == "MASTER_PORT" and one.variable.text.isdigit():
+            plain = one.place.start is not None and one.place.path == case.script.path and not one.in_task
+            edit = replace_text(one.place, f"MASTER_PORT={_PORT}") if plain else ()
+            yield Hit(place=one.place, severity=severity, edits=edit, message=_port_words(one.variable.text))
+    for command in case.training():
+        word = torchrun_value(command, "master-port", "main-process-port", "rdzv-endpoint")
+        port = re.fullmatch(r"(?:.*:)?(\d{4,5})", option_value(word), re.DOTALL) if word else None
+        if word and port and word.raw.endswith(port[1]):
+            yield Hit(place=word.place, severity=severity, message=_port_words(port[1]))
+
+
+def _port_words(port: str) -> str:
+    return f"port {port} is the same in every job: two on a node meet with `address already in use`"
+
+
+def _address(case: Case) -> Iterator[Hit]:
+    for step in case.steps:
+        if not step.nodes or step.nodes < 2:
+            continue
+        for command in _trained(case, step):
+            found = command.variables.get("MASTER_ADDR")
+            if found and found.place and _nowhere(case, found.raw, found.text, found.place.start):
+                yield Hit(place=found.place, edits=_scontrol(case, found.place, found.name),
+                          message=f"MASTER_ADDR={found.raw} is another machine on each of the {step.nodes}"
+                          " nodes: the ranks never meet")  # fmt: skip
+                return
+            word = torchrun_value(command, "rdzv-endpoint", "master-addr")
+            if word and option_value(word).split(":")[0] in _LOCAL:
+                yield Hit(place=word.place, message=f"{option_value(word)} is another machine on each of the"
+                          f" {step.nodes} nodes: the ranks never meet")  # fmt: skip
+
+
+def _nowhere(case: Case, raw: str, text: str, start: int | None) -> bool:
+    in_task = any(
+        a.in_task and a.place.start == start and a.variable.name == "MASTER_ADDR" for a in case.script.assignments
+    )
+    return text in _LOCAL or (in_task and re.search(r"\bhostname\b(?!s)", raw) is not None)
+
+
+def _scontrol(case: Case, place: object, name: str) -> tuple[Edit, ...]:
+    found = next((a for a in case.script.assignments if a.place == place), None)
+    if found is None or found.in_task or found.place.path != case.script.path:
+        return ()
+    return replace_text(found.place, f"{name}={_FIRST_NODE}")
+
+
+def _on_host(case: Case) -> Iterator[Hit]:
+    said = set()
+    for step in case.steps:
+        if not step.tasks or step.tasks < 2:
+            continue
+        for command in _trained(case, step):
+            for name in _RANKS:
+                found = command.variables.get(name)
+                if not found or not found.exported or not found.place or found.place in said:
+                    continue
+                host = any(a.place == found.place and not a.in_task for a in case.script.assignments)
+                if host and set(holes(found.text)) & set(_PER_TASK):
+                    said.add(found.place)
+                    yield Hit(place=found.place, message=f"{name} is set once, in the batch script, where"
+                              f" {found.raw} is 0: all ranks get 0. Set it in the task")  # fmt: skip
+
+
+def _in_words(case: Case) -> Iterator[Hit]:
+    inside = case.site.check.inside
+    for step in case.steps:
+        for at, word in enumerate(step.command.words[1:], 1):
+            found = [name for name in holes(word.text) if name in _PER_TASK or name in inside]
+            if not found or (found[0] in _PER_TASK and (step.tasks or 2) < 2):
+                continue
+            ignored = step.command.words[at - 1].text.replace("_", "-") == "--node-rank" and _c10d(step)
+            where = "in the container" if found[0] in inside else "in the task"
+            yield Hit(place=word.place, edits=_escaped(case, word, found),
+                      severity="note" if ignored else None if found[0] in _PER_TASK else "warning",
+                      message=f"${found[0]} is expanded by the batch script, not {where}; put the text in single"
+                      " quotes or write \\$")  # fmt: skip
+
+
+def _c10d(step: Step) -> bool:
+    """Whether torchrun gives out the numbers of nodes itself, so that `--node-rank` does not count."""
+    return any("c10d" in word.text for word in step.command.words)
+
+
+def _escaped(case: Case, word: Word, names: list[str]) -> tuple[Edit, ...]:
+    """The edit that puts a backslash before the variables, in text of `bash -c` in double quotes."""
+    if not word.raw.startswith('"') or " " not in word.raw or word.place.path != case.script.path:
+        return ()
+    names_pattern = "|".join(sorted(set(names)))
+    return replace_text(word.place, re.sub(rf"(?<!\\)\$(?=\{{?({names_pattern})\b)", r"\\$", word.raw))
+
+
+def _literal(case: Case) -> Iterator[Hit]:
+    for command in case.script.commands:
+        if command.name not in ("bash", "sh"):
+            continue
+        for word in command.words[1:]:
+            if word.raw.startswith("'") and (found := re.search(r"\\\$\{?(SLURM_\w+|MASTER_\w+)", word.raw)):
+                fixed = re.sub(r"\\(\$\{?(?:SLURM_|MASTER_)\w+)", r"\1", word.raw)
+                yield Hit(place=word.place, edits=replace_text(word.place, fixed) if "\n" not in word.raw else (),
+                          message=f"{found[0]} in single quotes stays the text ${found[1]}: there the backslash"
+                          " is too much")  # fmt: skip
+
+
+def _star(case: Case) -> Iterator[Hit]:
+    for path, text in ((case.script.path, case.script.text),):
+        for match in re.finditer(r"(?m)^(\s*exec )(\\?)\$\*[ \t]*$", text):
+            line = text.count("\n", 0, match.start(1) + len(match[1]) - len(match[1].lstrip()))
+            place = case.script.line_place(line)
+            if path and place.start is not None:
+                edits = (Edit(start=match.start(2), end=match.end(), text=f'"{match[2]}$@"'),)
+                yield Hit(
+                    place=place, edits=edits, message='`exec $*` tears words with blanks apart; `exec "$@"` keeps them'
+                )
+
+
+RULES = (
+    Rule(id="LM601", name="no-srun", severity="warning", title="Several nodes or tasks, and no srun",
+         reason="Slurm runs the batch script once, on the first node.", source="Slurm's sbatch(1)", look=_no_srun),
+    Rule(id="LM602", name="world-size", severity="error", title="A world of another size than the tasks",
+         reason="Ranks that do not exist are waited for; too many share devices.", source=_MULTI, look=_world),
+    Rule(id="LM603", name="fixed-port", severity="warning", title="A fixed port",
+         reason="Nodes may be shared, and a job that has just ended may still hold the port.", source=_MULTI,
+         look=_port),
+    Rule(id="LM604", name="local-master", severity="error", title="A master address that is each node's own",
+         reason="All ranks have to meet on one node.", source=_MULTI, look=_address),
+    Rule(id="LM605", name="rank-on-host", severity="error", title="A rank that is set before the tasks start",
+         reason="SLURM_PROCID and its kin have their values in the tasks only.", source=_MULTI, look=_on_host),
+    Rule(id="LM606", name="expanded-early", severity="error", title="A task's variable expanded by the batch script",
+         reason="Double quotes are filled in before srun starts.", source="LUMI container documentation ($WITH_CONDA);"
+         " accelerate issue 2816", look=_in_words),
+    Rule(id="LM607", name="escaped-in-single-quotes", severity="warning", title="A backslash too much",
+         reason="Single quotes keep everything, the backslash as well.", source="Bash manual, 3.1.2", look=_literal),
+    Rule(id="LM608", name="exec-star", severity="note", title="`exec $*`",
+         reason="Words with blanks in them are split again.", source="Bash manual, 3.4.2", look=_star),
+)  # fmt: skip
