@@ -1,6 +1,6 @@
 """Batch scripts of anybody, read and judged by the facts of a site. Pure: the text goes in, findings come out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from ..site import Site
 from . import control, cores, devices, directives, environment, launch, limits, prices
@@ -16,11 +16,14 @@ RULES: tuple[Rule, ...] = (
 _RANK = {"error": 0, "warning": 1, "note": 2}
 
 
-def check(script: Script, site: Site) -> tuple[Finding, ...]:
-    """What is wrong with *script* on *site*, in the order of its lines; also in the scripts that it writes."""
+def check(script: Script, site: Site, exists: Callable[[str], bool] = lambda _: False) -> tuple[Finding, ...]:
+    """What is wrong with *script* on *site*, in the order of its lines; also in the scripts that it writes.
+
+    *exists* tells whether a folder for logs is known to be there.
+    """
     found: dict[tuple, Finding] = {}
     for one in (script, *script.inner):
-        for finding in _of_one(Case(site, one)):
+        for finding in _of_one(Case(site, one, exists)):
             hit = finding.hit
             found.setdefault((finding.rule.id, hit.place.path, hit.place.line, hit.place.column, hit.message), finding)
     return tuple(sorted(found.values(), key=_order))

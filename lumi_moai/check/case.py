@@ -1,6 +1,6 @@
 """A script seen with a site's eyes: its partition and node, the shape of the job and of each of its steps."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -49,6 +49,8 @@ class Case:
 
     site: Site
     script: Script
+    exists: Callable[[str], bool] = lambda _folder: False
+    """Whether a folder is known to be there."""
 
     @cached_property
     def partition(self) -> Partition | None:

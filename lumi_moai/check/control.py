@@ -36,7 +36,9 @@ def _log_folder(case: Case) -> Iterator[Hit]:
     for name in ("output", "error"):
         found = case.script.directive(name)
         folder = found.value.rpartition("/")[0] if found else ""
-        if not found or not folder or folder in (".", "/dev", "/tmp") or "%" in folder:  # noqa: S108
+        if not found or not folder or folder in (".", "/dev", "/tmp"):  # noqa: S108
+            continue
+        if case.exists(folder) or "%" in folder:
             continue
         if resubmits and folder.removeprefix("./") in [one.removeprefix("./") for one in made]:
             continue

@@ -122,7 +122,8 @@ def _whole_in_parts(case: Case) -> Iterator[Hit]:
 
 def _all_memory(case: Case) -> Iterator[Hit]:
     found = case.script.directive("mem")
-    if found and case.script.asked.memory_gib == 0 and case.node and case.owns_nodes:
+    whole = case.node is not None and (case.owns_nodes and case.devices_per_node in (None, case.node.devices))
+    if found and case.script.asked.memory_gib == 0 and case.node and whole:
         yield Hit(place=case.script.place(found),
                   message=f"--mem=0 also takes nodes that have lost memory; --mem={case.node.memory_gib}G does not",
                   edits=replace_text(case.script.place(found, value=True), f"{case.node.memory_gib}G"))  # fmt: skip

@@ -44,13 +44,12 @@ def shown(text: str) -> str:
     >>> shown("a/" + hole("USER"))
     'a/${USER}'
     """
-    return _HOLE.sub(lambda match: f"${{{match[1]}}}".replace(_FAST_BLANK, " ").replace("${(", "$("), text)
+    return _HOLE.sub(_shown_hole, text)
 
 
-def pattern(text: str) -> str:
-    """*text* as a regular expression in which a hole stands for anything."""
-    parts = _HOLE.split(text)
-    return ".*".join(re.escape(part) for part in parts[::2])
+def _shown_hole(match: re.Match[str]) -> str:
+    name = match[1].replace(_FAST_BLANK, " ")
+    return f"${name}" if name.startswith("(") else f"${{{name}}}"
 
 
 def short(text: str) -> str:

@@ -101,6 +101,8 @@ def _concatenation(words: Words, node: Any) -> list[Piece]:
 
 
 def _string(words: Words, node: Any) -> list[Piece]:
+    if words.source.raw(node) == '"$@"':
+        return [(words.look_up("@"), True)]
     end = node.end_byte - (1 if words.source.raw(node).endswith('"') else 0)
     pieces = list(words.parts(node, _unquoted, node.start_byte + 1, end))
     kept = [(text, splits and text.count(" ") > 0 and _ALL_OF.search(words.source.raw(node)) is not None)
@@ -160,7 +162,7 @@ def _substitution(words: Words, node: Any) -> list[Piece]:
         return _sum(words, node)
     words.run(node)
     echo = re.fullmatch(r"\$\(\s*echo\s+\"?\$\{?(\w+)\}?\"?\s*\)", raw)
-    return [(words.look_up(echo[1]) if echo else value.hole(f"({raw[:60].strip('$()`')})"), True)]
+    return [(words.look_up(echo[1]) if echo else value.hole(f"({raw.strip('$()`')[:60]})"), True)]
 
 
 def _sum(words: Words, node: Any) -> list[Piece]:

@@ -16,6 +16,7 @@ COMMANDS = {
     "render": "render",
     "submit": "submit",
     "estimate": "estimate",
+    "check": "check",
     "status": "status",
     "logs": "logs",
     "wait": "wait",

@@ -1,0 +1,153 @@
+"""Batch scripts from files: their text or why not, the helper scripts beside them, the site they are for."""
+
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import catalog
+from ..catalog.settings import recognised, settings
+from ..check import Finding, Script, check, fixed, read
+from ..errors import ConfigError, RequestError, RunError
+from ..site import Site
+
+_LONGEST = 1 << 20
+_ROUNDS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """One script: what was found in it, or `problem`, one sentence why it could not be read."""
+
+    path: str
+    site: str | None = None
+    script: Script | None = None
+    findings: tuple[Finding, ...] = ()
+    problem: str | None = None
+    fixed_text: str | None = None
+    """The text after all fixes, None where nothing was to be fixed."""
+    made: tuple[Finding, ...] = ()
+    """What was fixed; `findings` are those that are left then."""
+
+
+def text_of(path: Path) -> str:
+    """The text of a script as it is, line ends included.
+
+    Raises RequestError with one sentence for what is no script: a folder, an empty or binary file, one without leave.
+    """
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # a pipe would wait for its writer
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise RequestError(f"{path} is not a plain file; name a batch script")
+            data = file.read(_LONGEST + 1)
+    except OSError as error:
+        raise RequestError(f"{path} cannot be read: {error.strerror}") from error
+    if not data.strip():
+        raise RequestError(f"{path} is empty; name a batch script")
+    if b"\0" in data:
+        raise RequestError(f"{path} is a binary file, not a batch script")
+    if len(data) > _LONGEST:
+        raise RequestError(f"{path} is longer than {_LONGEST >> 20} MiB, more than Slurm takes for a batch script")
+    return data.decode(errors="replace")
+
+
+def helpers(path: Path) -> Callable[[str], str | None]:
+    """The texts of helper scripts by the path that the script calls them by: beside it, or from where we are."""
+
+    def find(name: str) -> str | None:
+        for folder in dict.fromkeys((Path.cwd(), path.parent)):
+            try:
+                return text_of(folder / name)
+            except (RequestError, ValueError):
+                continue
+        return None
+
+    return find
+
+
+def folders(path: Path) -> Callable[[str], bool]:
+    """Whether a folder exists, as Slurm would look for it from where we are or from beside the script."""
+    return lambda name: any((base / name.strip("'\"")).is_dir() for base in (Path.cwd(), path.parent))
+
+
+def read_script(path: str) -> Script:
+    """The script in the file *path*.
+
+    Raises RequestError with one sentence for what cannot be read.
+    """
+    return read(text_of(Path(path)), path, helpers(Path(path)))
+
+
+def site_for(name: str | None, script: Script) -> Site:
+    """The site called *name*; without a name that of the settings or of this host, else one that has the partition.
+
+    Raises RequestError when none is named and no bundled site has the script's partition.
+    """
+    chosen = name or getattr(settings({}).get("site"), "value", None) or recognised()
+    if chosen:
+        return catalog.site(chosen)
+    wanted = next((one.asked.partition for one in (script, *script.inner) if one.asked.partition), None)
+    for known in catalog.site_names():
+        try:
+            site = catalog.site(known)
+        except ConfigError:
+            continue
+        if wanted in site.partitions:
+            return site
+    known_sites = ", ".join(catalog.site_names())
+    what = f"partition {wanted!r} is of none of them" if wanted else "the script names no partition"
+    raise RequestError(f"{script.path}: say with --site which cluster it is for ({known_sites}; {what})")
+
+
+def check_file(path: str, site: str | None = None, *, fix: bool = False) -> Checked:
+    """What is wrong with the script in the file *path*; with *fix* also its text with every safe fix made."""
+    try:
+        script = read_script(path)
+        chosen = site_for(site, script)
+    except RequestError as error:
+        return Checked(path=path, problem=str(error))
+    findings = check(script, chosen, folders(Path(path)))
+    checked = Checked(path=path, site=chosen.name, script=script, findings=findings)
+    return _fixed(checked, chosen) if fix else checked
+
+
+def _fixed(checked: Checked, site: Site) -> Checked:
+    """Fix and read again, until nothing is left that has a fix: one fix may make room for the next."""
+    before, findings = checked.script, checked.findings
+    made: tuple[Finding, ...] = ()
+    if before is None:
+        return checked
+    text = before.text
+    for _ in range(_ROUNDS):
+        text, done = fixed(text, findings, checked.path)
+        if not done:
+            break
+        made += done
+        findings = check(read(text, checked.path, helpers(Path(checked.path))), site, folders(Path(checked.path)))
+    return Checked(
+        path=checked.path, site=site.name, script=before, findings=findings, made=made,
+        fixed_text=text if made else None,
+    )  # fmt: skip
+
+
+def write_fixed(checked: Checked) -> None:
+    """Put the fixed text in the place of the script: written beside it, then renamed, with the same permissions.
+
+    Raises RunError when the folder or the file cannot be written.
+    """
+    if checked.fixed_text is None:
+        return
+    path = Path(os.path.realpath(checked.path))
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        with open(
+            os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", newline="", encoding="utf-8"
+        ) as file:
+            file.write(checked.fixed_text)
+        beside.chmod(mode)
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise RunError(f"{checked.path} cannot be written: {error.strerror}") from error
