@@ -1,0 +1,179 @@
+"""How a log's values went, start by start, in bounded memory: what a chart needs and a summary leaves out."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from . import FORMATS
+from .blocks import blocks
+from .format import Format
+from .thin import LIMIT, Point, Thin
+
+MOST_STARTS = 40
+"""Of a log with more of them the rest is one."""
+_FEW = 50
+
+_MEMORY = (
+    rb"\[Step (?P<a>\d{1,15})\][^\r\n]{0,300}?\bMemory: (?P<x>\d+(?:\.\d+)?) (?P<i>GiB)",
+    rb"\bstep: +(?P<b>\d{1,15}) [^\r\n]{0,300}?\bmemory: +(?P<y>\d+(?:\.\d+)?)(?P<j>GiB|MiB)",
+    rb"\biter: (?P<c>\d{1,15}) [^\r\n]{0,500}?\bmax_mem: (?P<z>\d+(?:\.\d+)?)(?P<k>M)\b",
+)
+_MEMORY_LINE = re.compile(b"|".join(_MEMORY))
+_GIB = {b"GiB": 1.0, b"MiB": 1 / 1024, b"M": 1 / 1024}
+
+# What programs say of the work of one global step, and of their ranks: the unit, the words in front, the pattern.
+_WORK = (
+    ("rows", rb"lumi-moai: data parallel over \d+ ranks: global batch (\d{1,12}) is"),
+    ("tokens", rb"tokens per iteration will be: ([\d,]{1,20})"),
+    ("rows", rb"Total train batch size \(w\. parallel, distributed & accumulation\) = ([\d,]{1,16})"),
+    ("rows", rb"\bglobal batch size:? +(\d{1,12})\b"),
+)
+_RANKS = (
+    rb"lumi-moai: (?:data parallel over|certificate right:|certificate:) (\d{1,7}) ranks",
+    rb"\busing world size: (\d{1,7})\b",
+)
+_WORK_LINES = [(unit, re.compile(pattern)) for unit, pattern in _WORK]
+_RANK_LINES = [re.compile(pattern) for pattern in _RANKS]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """What was logged from one start of the training to the next: points of (step, value), thinned."""
+
+    first_step: int
+    last_step: int
+    records: int
+    loss: tuple[Point, ...] = ()
+    rate: tuple[Point, ...] = ()
+    broken: int = 0
+    """Losses that are no finite number."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """A log as charts show it. `rate` is in `unit`s a second, memory in GiB as the log prints it for one device."""
+
+    starts: tuple[Start, ...] = ()
+    memory: tuple[tuple[Point, ...], ...] = ()
+    unit: str | None = None
+    scope: str = "total"
+    work: float | None = None
+    """Of one global step in `work_unit`: `rows` or `tokens`; None where no line says it."""
+    work_unit: str | None = None
+    ranks: int | None = None
+
+
+def read_series(file: BinaryIO) -> Series:
+    """The series of *file*. Any bytes are a log, if an empty one."""
+    format_: Format | None = None
+    steps, memory, said = _Steps(), _Trace(), _Said()
+    for block in blocks(file):
+        found, rows = _rows(block.text, format_)
+        if format_ and found is not format_:  # the weak one has met a better one
+            steps = _Steps()
+        format_ = found
+        steps.add(rows)
+        memory.add(_memories(block.text))
+        said.look(block.text)
+    return Series(
+        starts=tuple(steps.starts()),
+        memory=tuple(thin.points for thin in memory.parts if thin.points),
+        unit=steps.unit.decode() or None,
+        scope=format_.scope if format_ else "total",
+        work=said.work,
+        work_unit=said.work_unit,
+        ranks=said.ranks,
+    )
+
+
+def _rows(text: bytes, known: Format | None) -> tuple[Format | None, list[tuple[bytes, ...]]]:
+    for candidate in (known,) if known and not known.weak else FORMATS:
+        if candidate.mark in text and (rows := list(candidate.rows(text))):
+            return candidate, rows
+    return known, []
+
+
+class _Steps:
+    """Rows, start by start."""
+
+    def __init__(self) -> None:
+        self.unit = b""
+        self._parts: list[_Part] = []
+        self._records = 0
+
+    def add(self, rows: Iterable[tuple[bytes, ...]]) -> None:
+        for step, _, loss, _, rate, unit, *_ in rows:
+            self._records += 1
+            number = int(step) if step else self._records
+            part = self._part(number)
+            part.last, part.records = number, part.records + 1
+            if loss:
+                part.loss.add(number, float(loss))
+            self.unit = self.unit or unit
+            if rate and unit == self.unit:
+                part.rate.add(number, float(rate))
+
+    def _part(self, step: int) -> "_Part":
+        if not self._parts or (step < self._parts[-1].last and len(self._parts) < MOST_STARTS):
+            self._parts.append(_Part(step, LIMIT if len(self._parts) < 4 else _FEW))
+        return self._parts[-1]
+
+    def starts(self) -> Iterator[Start]:
+        for part in self._parts:
+            yield Start(
+                first_step=part.first,
+                last_step=part.last,
+                records=part.records,
+                loss=part.loss.points,
+                rate=part.rate.points,
+                broken=part.loss.broken,
+            )
+
+
+class _Part:
+    def __init__(self, first: int, limit: int) -> None:
+        self.first = self.last = first
+        self.records = 0
+        self.loss, self.rate = Thin(limit), Thin(limit)
+
+
+class _Trace:
+    """Points whose x goes back at a new start."""
+
+    def __init__(self) -> None:
+        self.parts: list[Thin] = []
+        self._last = 0.0
+
+    def add(self, points: Iterable[Point]) -> None:
+        for x, y in points:
+            if not self.parts or (x < self._last and len(self.parts) < MOST_STARTS):
+                self.parts.append(Thin())
+            self.parts[-1].add(x, y)
+            self._last = x
+
+
+def _memories(text: bytes) -> Iterator[Point]:
+    if b"emory: " in text or b"max_mem: " in text:
+        for match in _MEMORY_LINE.finditer(text):
+            step, amount, unit = (part for part in match.groups() if part)
+            yield float(step), float(amount) * _GIB[unit]
+
+
+class _Said:
+    """What the log says of the work of a step and of its ranks; the first word of each counts."""
+
+    def __init__(self) -> None:
+        self.work: float | None = None
+        self.work_unit: str | None = None
+        self.ranks: int | None = None
+
+    def look(self, text: bytes) -> None:
+        if self.work is None:
+            for unit, pattern in _WORK_LINES:
+                if (match := pattern.search(text)) and (work := float(match[1].replace(b",", b"") or b"0")):
+                    self.work, self.work_unit = work, unit
+                    break
+        if self.ranks is None:
+            found = (pattern.search(text) for pattern in _RANK_LINES)
+            self.ranks = next((int(match[1]) for match in found if match), None)
