@@ -93,7 +93,14 @@ def make(path: Path) -> RunFolder:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write *text* to *path* so that a reader sees the old file or the whole new one, never a part.
+    """`write_bytes` of *text* as UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes, *, shared: bool = False) -> None:
+    """Write *data* to *path* so that a reader sees the old file or the whole new one, never a part.
+
+    Only its owner may read it, or with *shared* whom the umask lets.
 
     Raises RunError when the disk is full or the folder read-only.
     """
@@ -102,15 +109,37 @@ def write_text(path: Path, text: str) -> None:
     except OSError as error:
         raise RunError(f"{path} cannot be written: {error.strerror}") from error
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        if shared:
+            os.umask(mask := os.umask(0o077))
+            os.chmod(temporary, 0o666 & ~mask)
         os.replace(temporary, path)
     except OSError as error:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise RunError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def replace_ours(path: Path, data: bytes, *, mark: bytes, force: bool = False) -> None:
+    """Write *data* to *path* as `write_text` does; a file without *mark* near its beginning is another's and stays.
+
+    Raises RunError when there is such a file and *force* does not say to replace it, or it cannot be written.
+    """
+    if path.exists() and not force and not _is_ours(path, mark):
+        raise RunError(f"{path} is not a file that lumi-moai wrote; name another one, or replace it with --force")
+    write_bytes(path, data, shared=True)
+
+
+def _is_ours(path: Path, mark: bytes) -> bool:
+    try:
+        with open(path, "rb") as file:
+            head = file.read(4096)
+    except OSError as error:
+        raise RunError(f"{path} cannot be written: {error.strerror}") from error
+    return not head or mark in head
 
 
 def write_json(path: Path, value: object) -> None:

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "lumi_moai"
 # Ground floor first; a room may import those before it. `cli` is the door.
 HOUSE = """
 errors units resources site flavor plan workload usage step
-binding billing cost planner job
+binding billing cost planner scaling job
 sacct sbatch queue render logs check report
 slurm catalog rundir state monitor gather launch
 cli
@@ -81,7 +81,7 @@ def test_help_of_every_command_opens_fast():
         "from lumi_moai.cli import COMMANDS, main; from click.testing import CliRunner; "
         "assert all(CliRunner().invoke(main, [c, '--help']).exit_code == 0 for c in COMMANDS)"
     )
-    assert not {"torch", "submitit", "jinja2", "yaml"} & loaded_by(statement)
+    assert not {"torch", "submitit", "jinja2", "yaml", "vl_convert", "plotille"} & loaded_by(statement)
 
 
 def test_the_package_itself_loads_nothing():

@@ -22,6 +22,7 @@ COMMANDS = {
     "wait": "wait",
     "cancel": "cancel",
     "collect": "collect",
+    "scale": "scale",
     "config": "config",
 }
 

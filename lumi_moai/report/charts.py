@@ -1,0 +1,265 @@
+"""Charts as Vega-Lite specifications: plain values, which the page and the picture files draw alike.
+
+Source: https://vega.github.io/vega-lite/docs/ (version 5).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..logs.thin import Point
+from ..scaling import Scaling
+from .scale import number
+
+Spec = dict[str, Any]
+SCHEMA = "https://vega.github.io/schema/vega-lite/v5.json"
+_FONT = "system-ui, -apple-system, 'Segoe UI', 'Liberation Sans', 'DejaVu Sans', sans-serif"
+_LOG_FROM = 8
+"""From this ratio of the sizes on both axes are logarithmic, or the small runs lie on top of each other."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Palette:
+    """Colours of a chart: text, grid, and the lines in their order."""
+
+    text: str
+    faint: str
+    grid: str
+    paper: str
+    lines: tuple[str, ...]
+
+
+# Okabe and Ito's colours, which most colour-blind readers can tell apart; yellow is left out, as it fades on white.
+PRINTED = Palette(
+    text="#1c2530",
+    faint="#5b6673",
+    grid="#e3e7eb",
+    paper="#ffffff",
+    lines=("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#9a6700", "#6f4fa3", "#5b6673"),
+)
+STYLED = Palette(
+    text="var(--text)",
+    faint="var(--faint)",
+    grid="var(--grid)",
+    paper="transparent",
+    lines=tuple(f"var(--line-{place})" for place in range(1, 9)),
+)
+"""The colours of the page's style sheet, so that light, dark and print need one drawing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One line of a chart: whose it is, and its points; a run that was restarted has several of one name."""
+
+    name: str
+    points: tuple[Point, ...]
+
+
+def lines_chart(lines: Sequence[Line], *, x: str, y: str, zero: bool, palette: Palette = STYLED) -> Spec:
+    """*lines* over *x*; *y* is the title of the upright axis, which begins at 0 where *zero* says so."""
+    values = [
+        {"run": line.name, "part": part, "x": at, "y": value}
+        for part, line in enumerate(lines)
+        for at, value in line.points
+    ]
+    names = list(dict.fromkeys(line.name for line in lines))
+    encoding = {
+        "x": _axis("x", x, {"nice": False, "zero": False}),
+        "y": _axis("y", y, {"zero": zero}),
+        "color": _colors(names, palette),
+        "detail": {"field": "part", "type": "nominal"},
+    }
+    few = all(len(line.points) <= 60 for line in lines)
+    mark = {"type": "line", "strokeWidth": 1.6, "clip": True, "strokeJoin": "round"}
+    layers = [
+        {"mark": {**mark, "point": {"size": 28, "filled": True} if few else False}, "params": [_ZOOM]},
+        _hover(x, y, palette),
+        _cursor(palette),
+    ]
+    return {**_frame(palette), "data": {"name": "points", "values": values}, "encoding": encoding, "layer": layers}
+
+
+_ZOOM = {
+    "name": "zoom",
+    "bind": "scales",
+    "select": {"type": "interval", "encodings": ["x"], "zoom": "wheel![event.shiftKey]"},
+}
+
+
+def _hover(x: str, y: str, palette: Palette) -> Spec:
+    """The nearest point to the pointer, with its values."""
+    shown = [
+        {"field": "run", "title": "run"},
+        {"field": "x", "type": "quantitative", "title": x, "format": ",~r"},
+        {"field": "y", "type": "quantitative", "title": y, "format": ",.6~g"},
+    ]
+    near = {
+        "name": "near",
+        "select": {"type": "point", "nearest": True, "on": "pointerover", "clear": "pointerout", "encodings": ["x"]},
+    }
+    opacity = {"condition": {"param": "near", "empty": False, "value": 1}, "value": 0}
+    return {
+        "mark": {"type": "point", "filled": True, "size": 60, "stroke": palette.paper},
+        "params": [near],
+        "encoding": {"opacity": opacity, "tooltip": shown},
+    }
+
+
+def _cursor(palette: Palette) -> Spec:
+    """The upright line that the arrow keys move."""
+    return {
+        "params": [{"name": "at", "value": None}],
+        "transform": [{"filter": "datum.x === at"}, {"aggregate": [{"op": "count", "as": "n"}], "groupby": ["x"]}],
+        "mark": {"type": "rule", "color": palette.faint, "strokeDash": [3, 3]},
+        "encoding": {"y": None, "color": None, "detail": None},
+    }
+
+
+def _axis(field: str, title: str, scale: Mapping[str, Any], **axis: Any) -> Spec:
+    form = "~s" if field == "y" and "/s" in title else ",~g" if field == "y" else ",~r"
+    return {
+        "field": field,
+        "type": "quantitative",
+        "title": title,
+        "scale": dict(scale),
+        "axis": {"format": form, "grid": field == "y", "tickCount": 6, "labelOverlap": True, **axis},
+    }
+
+
+def _colors(names: Sequence[str], palette: Palette) -> Spec:
+    some = [palette.lines[place % len(palette.lines)] for place in range(len(names))]
+    legend = {"orient": "top", "title": None, "labelLimit": 260, "symbolType": "stroke", "symbolStrokeWidth": 3}
+    legend |= {"columns": min(len(names), 3)}
+    return {
+        "field": "run",
+        "type": "nominal",
+        "scale": {"domain": list(names), "range": some},
+        "legend": legend if len(names) > 1 else None,
+    }
+
+
+def starts_chart(bars: Sequence[Mapping[str, Any]], palette: Palette = STYLED) -> Spec:
+    """The steps that each start of a run covered: *bars* have `run`, `start`, `first` and `last`."""
+    encoding = {
+        "y": {
+            "field": "start", "type": "ordinal", "title": None, "sort": None,
+            "axis": {"labelLimit": 260, "ticks": False, "domain": False, "grid": False},
+        },
+        "x": {**_axis("first", "step", {"zero": False}), "axis": {"format": ",~r", "grid": True, "tickCount": 6}},
+        "x2": {"field": "last"},
+        "color": _colors(list(dict.fromkeys(bar["run"] for bar in bars)), palette),
+        "tooltip": [
+            {"field": "start", "title": "start"},
+            {"field": "first", "title": "from step", "format": ",~r"},
+            {"field": "last", "title": "to step", "format": ",~r"},
+        ],
+    }  # fmt: skip
+    return {
+        **_frame(palette, height={"step": 26}),
+        "data": {"name": "points", "values": list(bars)},
+        "mark": {"type": "bar", "height": 12, "cornerRadius": 2, "minBandSize": 3},
+        "encoding": encoding,
+    }
+
+
+def scaling_chart(scaling: Scaling, palette: Palette = PRINTED) -> Spec:
+    """Throughput over devices, beside what perfect scaling of the smallest run gives; efficiencies as labels."""
+    usable = [each for each in scaling.runs if each.run.devices and each.run.rate]
+    values = [
+        {
+            "x": each.run.devices, "y": each.run.rate, "kind": "measured",
+            "label": _percent(each.weak if scaling.kind == "weak" else each.strong),
+            "run": f"{each.run.flavor or ''} {each.run.name}".strip(),
+        }
+        for each in usable
+    ]  # fmt: skip
+    sizes = sorted({each.run.devices or 0 for each in usable})
+    least = usable[0].run
+    perfect = [{"x": size, "y": size * (least.per_device or 0.0), "kind": "perfect"} for size in sizes]
+    scale: Spec = {"type": "log", "base": 2, "nice": False} if sizes[-1] >= _LOG_FROM * sizes[0] else {"zero": True}
+    unit = next((each.run.unit for each in usable if each.run.unit), "items")
+    encoding = {
+        "x": {**_axis("x", "devices", scale, values=sizes, format=",d")},
+        "y": _axis("y", f"{unit}/s", {key: value for key, value in scale.items() if key != "base"}),
+    }
+    return {
+        **_frame(palette, height=300),
+        "data": {"name": "points", "values": [*values, *perfect]},
+        "encoding": encoding,
+        "layer": [*_scaling_layers(palette), *_limit(scaling, palette)],
+    }
+
+
+def _scaling_layers(palette: Palette) -> list[Spec]:
+    measured = {"filter": "datum.kind === 'measured'"}
+    color = {
+        "field": "kind", "type": "nominal",
+        "scale": {"domain": ["measured", "perfect"], "range": [palette.lines[0], palette.faint]},
+        "legend": {"orient": "top", "title": None, "symbolType": "stroke", "symbolStrokeWidth": 3},
+    }  # fmt: skip
+    shown = [
+        {"field": "run", "title": "run"},
+        {"field": "x", "type": "quantitative", "title": "devices", "format": ",d"},
+        {"field": "y", "type": "quantitative", "title": "rate", "format": ",.6~g"},
+        {"field": "label", "title": "efficiency"},
+    ]
+    line = {"aggregate": [{"op": "median", "field": "y", "as": "y"}], "groupby": ["x", "kind"]}
+    dash = {"condition": {"test": "datum.kind === 'perfect'", "value": [5, 4]}, "value": [1, 0]}
+    return [
+        {
+            "transform": [line],
+            "mark": {"type": "line", "strokeWidth": 1.8},
+            "encoding": {"color": color, "strokeDash": dash},
+        },
+        {
+            "transform": [measured],
+            "mark": {"type": "point", "filled": True, "size": 70, "opacity": 1},
+            "encoding": {"color": color, "tooltip": shown},
+        },
+        {
+            "transform": [measured],
+            "mark": {"type": "text", "dy": 16, "dx": 4, "align": "left", "fontSize": 12, "color": palette.text},
+            "encoding": {"text": {"field": "label"}},
+        },
+    ]
+
+
+def _limit(scaling: Scaling, palette: Palette) -> list[Spec]:
+    """The size up to which more devices pay, where one does not."""
+    last = scaling.last_that_pays
+    if last is None or scaling.first_that_does_not is None:
+        return []
+    data = {"values": [{"x": last.devices, "label": f"pays up to {number(last.devices or 0)}"}]}
+    place = {"x": {"field": "x", "type": "quantitative"}, "y": None}
+    rule = {"type": "rule", "color": palette.lines[1], "strokeDash": [2, 3]}
+    text = {"type": "text", "align": "left", "dx": 6, "baseline": "top", "y": 4, "color": palette.lines[1]}
+    return [
+        {"data": data, "mark": rule, "encoding": place},
+        {"data": data, "mark": text, "encoding": {**place, "text": {"field": "label"}}},
+    ]
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.0f} %"
+
+
+def _frame(palette: Palette, height: Any = 260) -> Spec:
+    axis = {
+        "labelColor": palette.faint, "titleColor": palette.faint, "gridColor": palette.grid,
+        "domainColor": palette.grid, "tickColor": palette.grid, "labelFontSize": 12, "titleFontSize": 12,
+        "titleFontWeight": "normal", "titlePadding": 10, "labelPadding": 5,
+    }  # fmt: skip
+    return {
+        "$schema": SCHEMA,
+        "width": "container",
+        "height": height,
+        "autosize": {"type": "fit-x", "contains": "padding"},
+        "background": palette.paper,
+        "config": {
+            "font": _FONT,
+            "view": {"stroke": None},
+            "axis": axis,
+            "legend": {"labelColor": palette.text, "labelFontSize": 12, "offset": 8},
+            "text": {"font": _FONT},
+        },
+    }
