@@ -8,6 +8,7 @@ pipeline/  blocks in stages
 recompute  blocks computed again in backward
 precision  bfloat16, and compiled blocks
 shard      one copy spread over ranks (FSDP2)
+sight      what the script sees between forward and backward
 repoint    what the script holds from before leads to the spread parameters
 born       parameters that are cut as soon as a module gets them
 spread     how a parameter in parts answers the script

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map
 from ....errors import RequestError
 from ... import accelerator
 from ..place import Place
-from . import born, spread
+from . import born, sight, spread
 from .spread import Spread, edited, native
 
 _ON_PARTS = frozenset(
@@ -106,6 +106,7 @@ def _shard(module: nn.Module, **words: Any) -> None:
     own = type(module)
     module.register_forward_hook(_without_views)  # before that of FSDP
     fully_shard(module, **words)
+    sight.keep(module)
     # The class that FSDP makes is called FSDP...; the script prints its models, and libraries store their names.
     for name in ("__name__", "__qualname__", "__module__"):
         setattr(type(module), name, getattr(own, name))
