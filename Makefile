@@ -3,6 +3,7 @@
 # make fast     the tests that need no lab
 # make lint     ruff and mypy
 # make golden   write the golden scripts anew; read the diff before you commit it
+# make fuzz     damaged batch scripts for a minute
 # make bench    the figures that we hold ourselves to, as ratios measured in one run
 PYTHON ?= python3
 # Another build of PyTorch: make TORCH="torch --index-url ..."
@@ -11,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := $(VENV)/demo
 
-.PHONY: demo test fast lab lint golden bench clean
+.PHONY: demo test fast lab lint golden fuzz bench clean
 
 $(VENV)/ready: setup.cfg pyproject.toml Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "lumi-moai needs Python 3.11 or newer; name one with make PYTHON=python3.12")'
@@ -43,6 +44,9 @@ golden: $(VENV)/ready
 	rm -rf tests/golden
 	UPDATE_GOLDEN=1 $(BIN)/python -m pytest -q tests/test_render.py
 	git --no-pager diff --stat -- tests/golden
+
+fuzz: $(VENV)/ready
+	FUZZ_SECONDS=60 $(BIN)/python -m pytest -q tests/test_check_fuzz.py
 
 bench: $(VENV)/ready
 	$(BIN)/python tests/bench

@@ -110,7 +110,7 @@ def bad_inputs(here):
     (here / "long.sh").write_bytes(b"#!/bin/bash\n" + b"x" * (1 << 21))
     (here / "plain.sh").write_text("echo hello\n")
     os.mkfifo(here / "pipe.sh")
-    return {"empty.sh": "is empty", "binary.sh": "is a binary file", "folder.sh": "is not a plain file", "pipe.sh": "is not a plain file", "gone.sh": "No such file",
+    return {"empty.sh": "is empty", "binary.sh": "is a binary file", "folder.sh": "Is a directory", "pipe.sh": "is not a plain file", "gone.sh": "No such file",
             "long.sh": "is longer than 1 MiB", "plain.sh": "say with --site which cluster"}  # fmt: skip
 
 

@@ -141,7 +141,7 @@ FIRES = {
     "LM702": [(small("export NCCL_NET_GDR_LEVEL=PHB", f"srun singularity run {LAIF} python t.py"), True),
               (small("export MIOPEN_USER_DB=/tmp/x", "srun python t.py"), True)],
     "LM703": [(small(more="--mail-type=END"), True)],
-    "LM704": [(small("module use /appl/local/csc/modulefiles", "srun python t.py"), False)],
+    "LM704": [(small("module use /appl/local/csc/modulefiles", "module load pytorch", "srun python t.py"), False)],
     "LM705": [(small(f"srun singularity exec {LAIF} python t.py"), True)],
     "LM801": [(small("export MIOPEN_USER_DB_PATH=/scratch/project_465000001/m", "srun python t.py"), False)],
     "LM802": [(two("export TRITON_CACHE_DIR=$(mktemp -d)", BOUND), False),
@@ -180,6 +180,7 @@ SILENT = {
     "LM606": job(f'srun --cpu-bind=mask_cpu:{MASKS} bash -c "RANK=\\$SLURM_PROCID python t.py"'),
     "LM607": small("srun bash -c \"python t.py --id \\$SLURM_JOB_ID\""), "LM608": 'exec "$@"\n',
     "LM702": small("export NCCL_NET_GDR_LEVEL=PHB", "srun singularity run old-rocm-6.2.sif python t.py"),
+    "LM704": small("module use /appl/local/csc/modulefiles", "module load gromacs LUMI PyTorch/2.7", "srun python t.py"),
     "LM705": small(f"srun singularity run {LAIF} python t.py"),
     "LM801": small("export MIOPEN_USER_DB_PATH=/tmp/m", "srun python t.py"),
     "LM803": small("export HF_HOME=/scratch/project_465000001/hf", "srun python t.py"),
@@ -313,3 +314,9 @@ def test_no_script_makes_check_raise_and_after_the_fix_nothing_has_one(text):
 @given(st.sampled_from([text for _, text, _ in CASES]), st.data())
 def test_a_script_cut_anywhere_is_still_judged(text, data):
     check(read(text[: data.draw(st.integers(0, len(text)))], "job.sh"), LUMI)
+
+
+def test_the_page_lists_every_rule_with_its_severity():
+    page = (root("configs").parent / "docs" / "check.md").read_text()
+    for rule in RULES:
+        assert f"| {rule.id} `{rule.name}` | {rule.severity} | {rule.title} |" in page

@@ -116,8 +116,8 @@ def _whole_in_parts(case: Case) -> Iterator[Hit]:
     fits = [name for name in others if asked <= case.site.partitions[name].max_minutes]
     if node.devices and case.devices_per_node == node.devices and fits and found:
         yield Hit(place=case.script.place(found),
-                  message=f"all {node.devices} devices of a node start sooner in {fits[0]}, which sells whole nodes and"
-                  f" costs the same; {partition.name} has to wait until one is empty")  # fmt: skip
+                  message=f"all {node.devices} devices of a node cost the same in {fits[0]}, which sells whole nodes;"
+                  f" {partition.name} has to wait until one is empty")  # fmt: skip
 
 
 def _all_memory(case: Case) -> Iterator[Hit]:

@@ -1,0 +1,39 @@
+"""Damaged scripts for a bounded time: seconds in the tests, `make fuzz` for longer (FUZZ_SECONDS)."""
+
+import os
+import random
+import time
+
+from test_check_rules import CASES, GOOD, LUMI
+
+from lumi_moai.check import check, fixed, read
+
+SEEDS = [text for _, text, _ in CASES] + list(GOOD.values())
+
+
+def damaged(chance):
+    text = chance.choice(SEEDS)
+    for _ in range(chance.randint(1, 8)):
+        at, end = sorted(chance.randint(0, len(text)) for _ in range(2))
+        other = chance.choice(SEEDS)
+        cut = chance.randint(0, len(other))
+        text = chance.choice([
+            text[:at] + text[min(end, at + 20) :],
+            text[:at] + chance.choice("'\"`$(){}<>|&;\\\n#=\t\0\x85é") + text[at:],
+            text[:at] + other[cut : cut + 200] + text[at:],
+            text[:at] + text[at:end] * 2 + text[end:],
+        ])[:6000]  # fmt: skip
+    return text
+
+
+def test_damaged_scripts_never_raise_and_fixes_end():
+    seed = random.SystemRandom().randrange(2**32)
+    chance = random.Random(seed)
+    until = time.monotonic() + float(os.environ.get("FUZZ_SECONDS", "3"))
+    while time.monotonic() < until:
+        text = first = damaged(chance)
+        for _ in range(12):
+            text, done = fixed(text, check(read(text, "job.sh"), LUMI), "job.sh")
+            if not done:
+                break
+        assert not done, (seed, first)
