@@ -320,3 +320,8 @@ def test_the_page_lists_every_rule_with_its_severity():
     page = (root("configs").parent / "docs" / "check.md").read_text()
     for rule in RULES:
         assert f"| {rule.id} `{rule.name}` | {rule.severity} | {rule.title} |" in page
+
+
+def test_a_late_option_that_is_given_above_in_another_spelling_stays_where_it_is():
+    (found,) = [f for f in check(read(small("set -e", "#SBATCH -p dev-g"), "job.sh"), LUMI) if f.rule.id == "LM101"]
+    assert not found.hit.edits

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 
 from ..errors import RequestError, did_you_mean
+from ..sbatch import header
 from ..sbatch.options import FLAGS, VALUES
 from ..units import parse_gib, parse_minutes
 from .case import Case, replace_text
@@ -26,10 +27,11 @@ def _moved_up(case: Case, line: int) -> tuple[Edit, ...]:
     """Take the line out and put it below the last that counts; not when that would change what is asked already."""
     place = case.script.line_place(line)
     text = case.script.text
-    words = re.findall(r"--?([A-Za-z-]+)", text[place.start : place.end]) if place.start is not None else []
+    alone = header(text[place.start : place.end]).directives if place.start is not None else ()
+    names = {directive.name for directive in alone}
     taken = {directive.name for directive in case.script.header.directives}
-    added = case.add_directive(text[place.start : place.end].removeprefix("#SBATCH").strip()) if words else ()
-    if not added or place.start is None or place.end is None or taken & set(words):
+    added = case.add_directive(text[place.start : place.end].removeprefix("#SBATCH").strip()) if names else ()
+    if not added or place.start is None or place.end is None or taken & names:
         return ()
     return (*added, Edit(start=place.start, end=min(place.end + 1, len(text)), text=""))
 

@@ -17,6 +17,8 @@ COMMANDS = {
     "submit": "submit",
     "estimate": "estimate",
     "check": "check",
+    "explain": "explain",
+    "import": "import_script",
     "status": "status",
     "logs": "logs",
     "wait": "wait",

@@ -6,11 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import catalog
+from .. import billing, catalog
 from ..catalog.settings import recognised, settings
 from ..check import Finding, Script, check, fixed, read
+from ..check.convert import Converted, convert
+from ..check.explain import Told, explain
 from ..errors import ConfigError, RequestError, RunError
+from ..report.text import count
+from ..sbatch import usage
 from ..site import Site
+from ..units import format_gib
 
 _LONGEST = 1 << 20
 _ROUNDS = 8
@@ -151,3 +156,61 @@ def write_fixed(checked: Checked) -> None:
     except OSError as error:
         beside.unlink(missing_ok=True)
         raise RunError(f"{checked.path} cannot be written: {error.strerror}") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explained:
+    """A script in words, with the price of an hour; None where it cannot be reckoned, for the reason in `notes`."""
+
+    site: str
+    lines: tuple[Told, ...]
+    per_hour: float | None
+    unit: str | None
+    resources: str
+    notes: tuple[str, ...]
+
+
+def explained(path: str, site: str | None) -> Explained:
+    """The script in the file *path* in words.
+
+    Raises RequestError for what cannot be read.
+    """
+    script = read_script(path)
+    chosen = site_for(site, script)
+    lines = explain(script, chosen)
+    try:
+        blocked, notes = usage(chosen, script.asked)
+    except RequestError as error:
+        return Explained(site=chosen.name, lines=lines, per_hour=None, unit=None, resources="", notes=(str(error),))
+    bill = billing.bill(chosen, blocked)
+    tasks = script.asked.array_tasks
+    resources = (
+        f"{count(blocked.nodes, 'node')}, {count(blocked.devices, 'device')}, {count(blocked.cores, 'core')},"
+        f" {format_gib(blocked.memory_gib)}; decided by {bill.decided_by}{', for each run' if tasks > 1 else ''}"
+    )
+    return Explained(
+        site=chosen.name, lines=lines, per_hour=bill.per_hour, unit=bill.unit, resources=resources, notes=notes
+    )
+
+
+def converted(path: str, site: str | None) -> Converted:
+    """The script in the file *path* as a job of lumi-moai.
+
+    Raises RequestError for what cannot be read or has no flavor.
+    """
+    script = read_script(path)
+    return convert(script, site_for(site, script), catalog.flavors())
+
+
+def write_new(path: Path, text: str) -> None:
+    """Write *text* to *path*, which must not be there yet.
+
+    Raises RunError when it is, or cannot be written.
+    """
+    try:
+        with open(path, "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise RunError(f"{path} is there already; move it away first") from error
+    except OSError as error:
+        raise RunError(f"{path} cannot be written: {error.strerror}") from error
