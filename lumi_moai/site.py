@@ -224,7 +224,7 @@ class Checks:
     srun_takes_cpus: bool = False
     """Whether `srun` takes `--cpus-per-task` over from sbatch, as Slurm did before 22.05."""
     visible_devices: tuple[str, ...] = ()
-    """Variables that narrow the devices a program sees; one of them at most."""
+    """Variables that narrow the devices a program sees: the first, and those that number what it leaves."""
     home: tuple[str, ...] = ()
     """Beginnings of paths with a small quota."""
     shared: tuple[str, ...] = ()

@@ -76,6 +76,12 @@ def _program(case: Case) -> tuple[Command, tuple[str, ...]]:
             f"{case.script.path} starts no Python program that can be seen; name it yourself: lumi-moai submit SCRIPT"
         )
     inside = [pair for pair in found if pair[0].step is not None]
+    started = [step for step in case.steps if step.starts and not step.starts[-1].name.startswith("python")]
+    if started and not inside:
+        raise RequestError(
+            f"srun starts {started[-1].starts[-1].words[0].shown} in {case.script.path}, and no Python program is seen"
+            " in it; name the program yourself: lumi-moai submit SCRIPT"
+        )
     return (inside or found)[-1]
 
 

@@ -78,14 +78,23 @@ def _remapped(case: Case, step: Step) -> bool:
     return any(step.command in one.within for one in case.script.absent)
 
 
+def _mapped(step: Step, node: Node) -> tuple[int, ...] | None:
+    """The device of each task by `--gpu-bind=map:...`; None where that says nothing about all of them."""
+    option = step.options.get("gpu-bind")
+    found = re.fullmatch(r"map(?:_gpu)?:([\d,]+)", option.value) if option else None
+    order = tuple(int(word) for word in found[1].split(",") if word) if found else ()
+    return order if sorted(order) == list(range(node.devices)) else None
+
+
 def _order(case: Case) -> Iterator[Hit]:
     for step, node, entries in _masked(case):
         tasks = step.tasks_per_node or len(entries)
-        if tasks not in _shapes(node) or len(entries) < tasks or _remapped(case, step):
+        order = _mapped(step, node) or (None if _remapped(case, step) else tuple(range(node.devices)))
+        if tasks not in _shapes(node) or len(entries) < tasks or order is None:
             continue
         if {core for cores in entries for core in cores} & set(node.reserved_cores):
             continue
-        wrong = [_displaced(node, task, tasks, cores) for task, cores in enumerate(entries[:tasks])]
+        wrong = [_displaced(node, order, task, tasks, cores) for task, cores in enumerate(entries[:tasks])]
         if said := [one for one in wrong if one]:
             yield _mask_hit(step, f"{'; '.join(said[:3])}{f'; {len(said) - 3} more' if len(said) > 3 else ''}",
                             _right_mask(case, step, node))  # fmt: skip
@@ -96,16 +105,14 @@ def _shapes(node: Node) -> set[int]:
     return {n for n in range(1, count + 1) if count % n == 0} | {2 * count, 3 * count} if count else set()
 
 
-def _displaced(node: Node, task: int, tasks: int, cores: Sequence[int]) -> str:
+def _displaced(node: Node, order: Sequence[int], task: int, tasks: int, cores: Sequence[int]) -> str:
     """What is wrong with the *cores* of local rank *task*; nothing when one of its devices is beside each."""
-    first, last = (
-        task * node.devices // tasks,
-        max(task * node.devices // tasks + 1, (task + 1) * node.devices // tasks),
-    )
-    near = {core for slot in node.slots[first:last] for core in slot.cores}
+    first = task * node.devices // tasks
+    mine = [order[at] for at in range(first, max(first + 1, (task + 1) * node.devices // tasks))]
+    near = {core for device in mine for core in node.slots[device].cores}
     if set(cores) <= near:
         return ""
-    devices = f"device {first}" if last - first == 1 else f"devices {first}-{last - 1}"
+    devices = f"device{'s' if len(mine) > 1 else ''} {', '.join(map(str, mine))}"
     owner = next((n for n, slot in enumerate(node.slots) if set(cores) & set(slot.cores)), None)
     beside = f", beside device {owner}" if owner is not None else ""
     return f"task {task} with {devices} is bound to cores {format_cores(set(cores))}{beside}, not {format_cores(near)}"

@@ -70,11 +70,18 @@ def _typed(case: Case) -> Iterator[Hit]:
                       " use SLURM_GPUS_ON_NODE")  # fmt: skip
 
 
+def _all_of_them(case: Case, text: str) -> bool:
+    """Whether *text* leaves all devices of the node, in their order."""
+    return case.node is not None and text == ",".join(str(n) for n in range(case.node.devices))
+
+
 def _two_layers(case: Case) -> Iterator[Hit]:
     names = case.site.check.visible_devices
     said = set()
-    for command in case.training():
+    for command in case.training() if names else ():
         given = [name for name in names if (text := command.value(name)) is not None and text != ""]
+        if given[:1] != list(names[:1]) or _all_of_them(case, command.value(names[0]) or ""):
+            continue
         places = [command.variables[name].place for name in given]
         place = next((place for place in reversed(places) if place), None)
         if len(given) > 1 and place and place not in said:

@@ -31,7 +31,8 @@ def _moved_up(case: Case, line: int) -> tuple[Edit, ...]:
     names = {directive.name for directive in alone}
     taken = {directive.name for directive in case.script.header.directives}
     added = case.add_directive(text[place.start : place.end].removeprefix("#SBATCH").strip()) if names else ()
-    if not added or place.start is None or place.end is None or taken & names:
+    strange = names - FLAGS - VALUES
+    if not added or place.start is None or place.end is None or taken & names or strange:
         return ()
     return (*added, Edit(start=place.start, end=min(place.end + 1, len(text)), text=""))
 

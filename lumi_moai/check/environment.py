@@ -12,6 +12,7 @@ from .value import holes, shown
 
 _SITE = "the site file (`check`)"
 _DOWNLOADS = frozenset(("HF_HOME", "TORCH_HOME", "HF_DATASETS_CACHE", "TRANSFORMERS_CACHE", "PIP_CACHE_DIR"))
+_MANY = 8
 _INTERFACE = "NCCL_SOCKET_IFNAME"
 
 
@@ -159,6 +160,25 @@ def _home_caches(case: Case) -> Iterator[Hit]:
             yield Hit(place=found.place, message=f"{found.variable.name} fills the home folder, whose quota is small")
 
 
+def _small_files(case: Case) -> Iterator[Hit]:
+    """A Python environment on the parallel file system, which every rank of a large job reads file by file."""
+    if (case.tasks or case.nodes or 1) < _MANY and (case.nodes or 1) < 2:
+        return
+    for command in case.script.commands:
+        path = command.words[1].shown if command.name in ("source", ".") and len(command.words) > 1 else ""
+        if path.endswith("bin/activate") and (path.startswith(case.site.check.shared) or _in_home(case, path)):
+            yield Hit(place=command.place, message="every rank reads this environment file by file from the parallel"
+                      " file system; one squashfs file starts faster")  # fmt: skip
+
+
+def _home_data(case: Case) -> Iterator[Hit]:
+    for command in case.training() if case.site.check.home else ():
+        for word in command.words[1:]:
+            if _in_home(case, word.shown.partition("=")[2] or word.shown) and not word.shown.endswith((".py", ".sh")):
+                yield Hit(place=word.place, message=f"{word.shown} lies in the home folder, whose quota is small")
+                break
+
+
 OPTION = Rule(id="LM703", name="option", severity="note", title="An option that does nothing here",
               reason="The site file keeps what is known of it.", source=_SITE, look=_options)  # fmt: skip
 
@@ -179,6 +199,12 @@ RULES = (
     Rule(id="LM802", name="first-node-cache", severity="warning", title="A cache folder on the first node only",
          reason="Folders on a node's own file system have to be made on each node.", source="LUMI-AI-Guide PR 108",
          look=_first_node_only),
+    Rule(id="LM804", name="small-files", severity="note", title="A Python environment of many small files",
+         reason="A parallel file system is fast with few large files.", source="LUMI-AI-Guide; lumi-userguide, storage",
+         look=_small_files),
+    Rule(id="LM805", name="home-data", severity="note", title="Data in the home folder",
+         reason="Home folders are small; data belongs on the project's storage.",
+         source="lumi-userguide, storage", look=_home_data),
     Rule(id="LM803", name="home-cache", severity="warning", title="Downloads in the home folder",
          reason="20 GB and 100,000 files are soon reached.", source="lumi-userguide, storage", look=_home_caches),
 )  # fmt: skip

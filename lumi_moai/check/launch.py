@@ -13,6 +13,7 @@ _PER_TASK = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID")
 _RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "OMPI_COMM_WORLD_RANK")
 _LOCAL = ("localhost", "127.0.0.1", "::1", "0.0.0.0")  # noqa: S104  # names to look for
 _FIRST_NODE = '$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)'
+_OWN_DEVICES = {"gpus", "gpus-per-node", "gpus-per-task", "gres", "gpu-bind"}
 _PORT = "$((10000 + SLURM_JOB_ID % 10000))"
 
 
@@ -60,7 +61,7 @@ def _torchrun(case: Case, step: Step, command: Command) -> Iterator[Hit]:
         yield Hit(
             place=procs[1].place, message=f"{twice}{procs[0]} processes a node are {ranks} ranks on {devices} devices"
         )
-    elif ranks < devices:
+    elif ranks < devices and len(case.steps) == 1 and not _OWN_DEVICES & set(step.options):
         yield Hit(place=procs[1].place, severity="warning",
                   message=f"{ranks} ranks a node on {devices} devices: {devices - ranks} stay idle")  # fmt: skip
 
