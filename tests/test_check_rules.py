@@ -175,7 +175,7 @@ SILENT = {
     "LM505": job("srun -c 56 python t.py", tasks=1, cpus=8),
     "LM506": job(f"srun --cpu-bind=mask_cpu:{MASKS} python t.py", cpus=None),
     "LM508": small("srun python t.py --num-workers 7"),
-    "LM601": two("./launch.sh", tasks=1, cpus=56),
+    "LM601": job("accelerate launch --num_processes 8 train.py"),
     "LM602": two(ADDRESS, "export WORLD_SIZE=$((SLURM_NNODES*8))", BOUND),
     "LM603": small("export MASTER_PORT=$((12000 + SLURM_JOB_ID % 1000))", "srun python t.py"),
     "LM604": two("export MASTER_ADDR=$(hostname)", PORT, BOUND),
@@ -330,3 +330,9 @@ def test_the_page_lists_every_rule_with_its_severity():
 def test_a_late_option_that_is_given_above_in_another_spelling_stays_where_it_is():
     (found,) = [f for f in check(read(small("set -e", "#SBATCH -p dev-g"), "job.sh"), LUMI) if f.rule.id == "LM101"]
     assert not found.hit.edits
+
+
+def test_a_directive_is_added_to_the_first_part_of_a_job_of_two():
+    after = all_fixed(small(cpus=None, more="hetjob\n#SBATCH -p small".replace("#SBATCH ", "")))
+    lines = after.split("\n")
+    assert lines.index("#SBATCH --cpus-per-task=7") < lines.index("#SBATCH hetjob")

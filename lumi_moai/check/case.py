@@ -188,7 +188,8 @@ class Case:
 
     def add_directive(self, text: str) -> tuple[Edit, ...]:
         """The edit that adds `#SBATCH text` below the last directive; none in a script that another one writes."""
-        lines = self.script.header.lines
+        header = self.script.header
+        lines = [line for line in header.lines if header.hetjob is None or line < header.hetjob]
         if not lines or self.script.offset:
             return ()
         end = self.script.line_place(lines[-1]).end

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from .case import Case, Step, is_torchrun, option_value, replace_text, torchrun_value
+from .case import LAUNCHERS, Case, Step, is_torchrun, option_value, replace_text, torchrun_value
 from .rule import Edit, Hit, Rule, Severity
 from .script import Command, Word
 from .value import holes, whole_number
@@ -22,10 +22,8 @@ def _no_srun(case: Case) -> Iterator[Hit]:
     if case.steps or case.script.absent or case.launches_elsewhere or not (many or (case.tasks or 1) > 1):
         return
     for command in case.training():
-        if command.within and not many and is_torchrun(command):
-            continue
-        if not many and is_torchrun(command):
-            continue
+        if not many and (is_torchrun(command) or command.name in LAUNCHERS):
+            continue  # it starts the ranks of its node itself
         lost = f"the other {(case.nodes or 2) - 1} nodes" if many else f"the other {(case.tasks or 2) - 1} tasks"
         yield Hit(place=command.words[0].place,
                   message=f"this runs on the first node only, without srun: {lost} are paid for and idle")  # fmt: skip
