@@ -81,7 +81,7 @@ def test_help_of_every_command_opens_fast():
         "from lumi_moai.cli import COMMANDS, main; from click.testing import CliRunner; "
         "assert all(CliRunner().invoke(main, [c, '--help']).exit_code == 0 for c in COMMANDS)"
     )
-    assert not {"torch", "submitit", "jinja2", "yaml", "vl_convert", "plotille"} & loaded_by(statement)
+    assert not {"torch", "submitit", "jinja2", "yaml", "vl_convert", "plotille", "tree_sitter"} & loaded_by(statement)
 
 
 def test_the_package_itself_loads_nothing():

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import nasty, words
 
-from lumi_moai.check import read
+from lumi_moai import catalog
+from lumi_moai.check import check, read
 from lumi_moai.check.value import arithmetic, hole, known, shown
 
 
@@ -146,3 +147,20 @@ def test_no_text_makes_the_reader_raise(text):
 @pytest.mark.parametrize("text", ["(" * 3000, "$(" * 2000, "if x; then " * 800, '"${A:-' * 1500, "bash -c '" * 500])
 def test_deep_nesting_is_survived(text):
     read(text, "job.sh")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["\n" * 300_000, "srun -n 8 python t.py\n" * 9000, "a=x$a$a\necho $a\n" * 5000, "'" * 200_000, "${" * 100_000,
+     "".join(f"export A{i}=1; echo\n" for i in range(9000)), "x\r\n" * 90_000],
+)  # fmt: skip
+def test_long_texts_take_seconds_at_most(text):
+    begun = time.monotonic()
+    check(read(f"#!/bin/bash\n#SBATCH -p small-g\n{text}", "job.sh"), catalog.site("lumi"))
+    assert time.monotonic() - begun < 20
+
+
+def test_what_is_too_long_to_follow_is_told():
+    script = read("echo\n" * 12_000, "job.sh")
+    assert script.unread
+    assert len(script.commands) < 12_000

@@ -56,9 +56,11 @@ def fixed(text: str, findings: Sequence[Finding], path: str) -> tuple[str, tuple
             continue
         taken.extend(edits)
         done.append(finding)
-    for edit in sorted(taken, key=lambda edit: (edit.start, edit.end), reverse=True):
-        text = text[: edit.start] + edit.text + text[edit.end :]
-    return text, tuple(done)
+    parts, at = [], 0
+    for edit in sorted(taken, key=lambda edit: (edit.start, edit.end)):
+        parts += [text[at : edit.start], edit.text]
+        at = edit.end
+    return "".join([*parts, text[at:]]), tuple(done)
 
 
 def _meet(edit: Edit, other: Edit) -> bool:

@@ -11,6 +11,7 @@ from .script import Command, Place, Script, Word
 from .value import whole_number
 
 LAUNCHERS = frozenset(("torchrun", "accelerate", "deepspeed", "torch-distributed-run"))
+_MOST_STEPS = 200
 _TRAINING = LAUNCHERS | {"python", "python3"}
 _ELSEWHERE = frozenset(("mpirun", "mpiexec", "pdsh", "ssh", "clush", "deepspeed", "ray", "parallel", "sbatch", "flux"))
 
@@ -130,7 +131,8 @@ class Case:
     @cached_property
     def steps(self) -> tuple[Step, ...]:
         """Its `srun` commands that stand in the batch script, not those inside other steps."""
-        return tuple(self._step(c) for c in self.script.commands if c.name == "srun" and c.step is None)
+        found = [command for command in self.script.commands if command.name == "srun" and command.step is None]
+        return tuple(self._step(command) for command in found[:_MOST_STEPS])
 
     def _step(self, command: Command) -> Step:
         found, _ = options([word.text for word in command.words[1:]], program=True)
@@ -153,9 +155,16 @@ class Case:
 
     def training(self) -> Iterator[Command]:
         """Commands that train, as far as their name tells."""
-        for command in self.script.commands:
-            if command.name in _TRAINING and not _is_small(command):
-                yield command
+        return iter(self._training)
+
+    @cached_property
+    def _training(self) -> tuple[Command, ...]:
+        found = [c for c in self.script.commands if c.name in _TRAINING and not _is_small(c)]
+        return tuple(found[:_MOST_STEPS])
+
+    def trained(self, step: Step) -> tuple[Command, ...]:
+        """Those that *step* starts."""
+        return tuple(command for command in self._training if command.step is step.command)
 
     @property
     def steps_or_training(self) -> bool:

@@ -23,7 +23,7 @@ def _network(case: Case) -> Iterator[Hit]:
     for step in case.steps:
         if not step.nodes or step.nodes < wanted.min_nodes or step.command.value(_INTERFACE) is not None:
             continue
-        inside = [c for c in case.training() if c.step is step.command]
+        inside = case.trained(step)
         if not inside or any(c.value(_INTERFACE) is not None for c in inside):
             continue
         hidden = case.hidden(step.command) or case.script.absent

@@ -30,15 +30,9 @@ def _no_srun(case: Case) -> Iterator[Hit]:
         return
 
 
-def _trained(case: Case, step: Step) -> Iterator[Command]:
-    for command in case.training():
-        if command.step is step.command:
-            yield command
-
-
 def _world(case: Case) -> Iterator[Hit]:
     for step in case.steps:
-        for command in _trained(case, step):
+        for command in case.trained(step):
             if is_torchrun(command):
                 yield from _torchrun(case, step, command)
             else:
@@ -101,7 +95,7 @@ def _address(case: Case) -> Iterator[Hit]:
     for step in case.steps:
         if not step.nodes or step.nodes < 2:
             continue
-        for command in _trained(case, step):
+        for command in case.trained(step):
             found = command.variables.get("MASTER_ADDR")
             if found and found.place and _nowhere(case, found.raw, found.text, found.place.start):
                 yield Hit(place=found.place, edits=_scontrol(case, found.place, found.name),
@@ -133,7 +127,7 @@ def _on_host(case: Case) -> Iterator[Hit]:
     for step in case.steps:
         if not step.tasks or step.tasks < 2:
             continue
-        for command in _trained(case, step):
+        for command in case.trained(step):
             for name in _RANKS:
                 found = command.variables.get(name)
                 if not found or not found.exported or not found.place or found.place in said:
@@ -187,7 +181,7 @@ def _literal(case: Case) -> Iterator[Hit]:
 
 def _star(case: Case) -> Iterator[Hit]:
     for path, text in ((case.script.path, case.script.text),):
-        for match in re.finditer(r"(?m)^(\s*exec )(\\?)\$\*[ \t]*$", text):
+        for match in re.finditer(r"(?m)^([ \t]*exec )(\\?)\$\*[ \t]*$", text):
             line = text.count("\n", 0, match.start(1) + len(match[1]) - len(match[1].lstrip()))
             place = case.script.line_place(line)
             if path and place.start is not None:

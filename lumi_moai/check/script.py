@@ -55,7 +55,7 @@ class Variable:
     """Where it was set; None where Slurm sets it, or a loop or branch may have."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Command:
     """A command with its words, the variables at that moment, and the commands that start it."""
 
