@@ -164,3 +164,17 @@ def test_what_is_too_long_to_follow_is_told():
     script = read("echo\n" * 12_000, "job.sh")
     assert script.unread
     assert len(script.commands) < 12_000
+
+
+def test_letters_beyond_ascii_keep_their_place_and_never_reach_the_grammar():
+    script = read("echo näh \U0010ffff; A='日本' srun \"é$A\"\n", "job.sh")
+    assert [[w.shown for w in c.words] for c in script.commands] == [
+        ["echo", "näh", "\U0010ffff"],
+        ["srun", "é${A}"],
+        ["é${A}"],
+    ]
+    (srun,) = [c for c in script.commands if c.name == "srun"]
+    assert script.text[srun.words[1].place.start : srun.words[1].place.end] == '"é$A"'
+    from lumi_moai.check.source import Source
+
+    assert Source("job.sh", "é\x0b日 x").root.text == b"___ x"

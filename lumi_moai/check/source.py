@@ -1,10 +1,13 @@
 """Shell text that is parsed, and where it stands in a file: the file itself, a here-document, the text of `bash -c`."""
 
+import re
 from bisect import bisect_right
 from functools import cache, cached_property
 from typing import Any
 
 from .script import Place
+
+_NOT_ASCII = re.compile(r"[^\t\n\r -~]")
 
 
 @cache
@@ -21,20 +24,14 @@ class Source:
     def __init__(self, path: str, text: str, *, whole: str = "", base: int = 0, around: Place | None = None) -> None:
         self.path, self.text, self.around = path, text, around
         self._whole, self._base = whole or text, base
-        self._bytes = text.encode(errors="replace")
 
     @cached_property
     def root(self) -> Any:
-        """The tree of the text."""
-        return _parser().parse(self._bytes).root_node
+        """The tree of the text, in which a byte is a character.
 
-    @cached_property
-    def _characters(self) -> list[int] | None:
-        """The character at each byte, None where the text is ASCII and both are the same."""
-        if len(self._bytes) == len(self.text):
-            return None
-        found = [n for n, letter in enumerate(self.text) for _ in letter.encode(errors="replace")]
-        return [*found, len(self.text)]
+        The parser gets ASCII, one letter for each character: the grammar's C code was seen to crash on others.
+        """
+        return _parser().parse(_NOT_ASCII.sub("_", self.text).encode()).root_node
 
     @cached_property
     def _line_starts(self) -> list[int]:
@@ -44,15 +41,15 @@ class Source:
         return starts
 
     def slice(self, start: int, end: int) -> str:
-        """The text between two bytes."""
-        return self._bytes[start:end].decode(errors="replace")
+        """The text between two places of the tree."""
+        return self.text[start:end]
 
     def place(self, start: int, end: int, row: int = 0) -> Place:
-        """The place of the bytes from *start* to *end*, which begin in line *row* of the text (from 0)."""
+        """The place of the characters from *start* to *end*, which begin in line *row* of the text (from 0)."""
         if self.around is not None:
             line = min(self.around.line + row, self.around.end_line)
             return Place(path=self.path, line=line, column=1, end_line=line, end_column=1)
-        first, last = (self._base + (self._characters[at] if self._characters else at) for at in (start, end))
+        first, last = self._base + start, self._base + end
         (line, column), (end_line, end_column) = self._at(first), self._at(last)
         return Place(
             path=self.path, line=line, column=column, end_line=end_line, end_column=end_column, start=first, end=last
@@ -71,9 +68,7 @@ class Source:
         return self.slice(node.start_byte, node.end_byte)
 
     def inner(self, node: Any, skip: int, text: str, *, exact: bool) -> "Source":
-        """*text* that *node* holds, from *skip* bytes on: of the same file, character by character when *exact*."""
+        """*text* that *node* holds, from *skip* characters on: of the same file, character by character when *exact*."""
         if exact and self.around is None:
-            start = node.start_byte + skip
-            base = self._base + (self._characters[start] if self._characters else start)
-            return Source(self.path, text, whole=self._whole, base=base)
+            return Source(self.path, text, whole=self._whole, base=self._base + node.start_byte + skip)
         return Source(self.path, text, around=self.of(node))

@@ -42,7 +42,7 @@ class Words:
             self.depth -= 1
 
     def parts(self, node: Any, gap: Callable[[str], str], start: int, end: int) -> Iterator[Piece]:
-        """The values of the expansions in *node* between two bytes, and what stands between them."""
+        """The values of the expansions in *node* between two places, and what stands between them."""
         at = start
         for child in node.children:
             if child.type in _EXPANDING and child.start_byte >= at:
@@ -150,7 +150,7 @@ def _default(words: Words, node: Any, name: str, operator: str, other: str) -> s
 
 
 def _other(words: Words, node: Any, other: str) -> str:
-    start = node.end_byte - 1 - len(other.encode(errors="replace"))
+    start = node.end_byte - 1 - len(other)
     inner = "".join(text for text, _ in words.parts(node, _unescaped, start, node.end_byte - 1))
     quoted = len(inner) > 1 and inner[0] == inner[-1] and inner[0] in "\"'"
     return inner[1:-1] if quoted else inner
