@@ -68,7 +68,7 @@ class Source:
         return self.slice(node.start_byte, node.end_byte)
 
     def inner(self, node: Any, skip: int, text: str, *, exact: bool) -> "Source":
-        """*text* that *node* holds, from *skip* characters on: of the same file, character by character when *exact*."""
+        """*text* that *node* holds, from *skip* on: of the same file, character by character when *exact*."""
         if exact and self.around is None:
             return Source(self.path, text, whole=self._whole, base=self._base + node.start_byte + skip)
         return Source(self.path, text, around=self.of(node))
