@@ -12,7 +12,7 @@ from lumi_moai import logs
 from lumi_moai.logs import reading
 from lumi_moai.logs.template import Template, learn
 
-MARKS = (b"Traceback",)
+MARKS = {b"Traceback": b"Traceback"}
 
 
 def both(data, monkeypatch=None):
@@ -77,9 +77,9 @@ def test_what_a_shape_is():
     found = learn(line, moai, MARKS)
     assert [value.column for value in found.values] == ["step", "total", "loss", "seconds", "rate"]
     assert learn(b"nothing to see", moai, MARKS) == Template()
-    assert learn(b"Traceback", moai, MARKS) is None
-    assert learn(b"[Step 1] nothing", moai, MARKS) is None
-    assert learn(line + line, moai, MARKS) is None
+    assert learn(b"Traceback", moai, MARKS) == Template(patterns=True, hints=(b"Traceback",))
+    assert learn(b"[Step 1] nothing", moai, MARKS).patterns
+    assert learn(line + line, moai, MARKS).patterns
 
 
 def test_a_long_log_is_read_as_columns(monkeypatch):

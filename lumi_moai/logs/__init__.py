@@ -48,7 +48,21 @@ from .remarks import Remark
 from .signs import CAUSES, Cause
 from .tokens import gibibytes, in_tokens
 
-__all__ = ["CAUSES", "FORMATS", "Cause", "Evidence", "Format", "Log", "Outcome", "Remark", "Row", "read", "records"]
+__all__ = [
+    "CAUSES",
+    "FORMATS",
+    "Cause",
+    "Evidence",
+    "Format",
+    "Log",
+    "Outcome",
+    "Remark",
+    "Reading",
+    "Row",
+    "read",
+    "records",
+    "summary",
+]
 
 FORMATS: tuple[Format, ...] = (
     moai.FORMAT,
@@ -131,16 +145,16 @@ def read(file: BinaryIO, name: str, formats: Sequence[Format] = FORMATS) -> Log:
     Of *formats* the first that finds a step line is taken. Raises RunError for a user's format that is too slow.
     """
     reading = Reading(name, formats)
-    for block in blocks(file, reading.wanted):
-        reading.add(block)
-    return _log(name, reading)
+    reading.read(file)
+    return summary(reading)
 
 
-def _log(name: str, reading: Reading) -> Log:
+def summary(reading: Reading) -> Log:
+    """What the log of *reading* says, once all of it was read."""
     steps, notes = reading.steps, reading.notes.found
     rate = steps.throughput(reading.format.scope if reading.format else "total")
     return Log(
-        name=name,
+        name=reading.name,
         format=reading.format.name if reading.format else None,
         records=steps.records,
         first_step=steps.first_step,

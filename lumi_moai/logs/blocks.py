@@ -47,17 +47,23 @@ class Block:
         """How often *mark* stands before *position*."""
         return self.text.count(mark, 0, position)
 
+    def having(self, marks: Sequence[bytes], beside: bytes) -> set[bytes]:
+        """Which of *marks* are in *beside*."""
+        return {mark for mark in marks if mark in beside}
+
 
 @dataclass(frozen=True)
 class Rest(Block):
     """The lines of a block that were not read as columns; `full` is the block's own text.
 
-    `numbers` are their places in the block, `before` how many marks stand in the other lines before each.
+    `numbers` are their places in the block, `before` how many marks stand in the other lines before each. No mark
+    but the `hints` is in them; None where that is not known.
     """
 
     full: bytes
     numbers: Sequence[int]
     before: Sequence[int]
+    hints: frozenset[bytes] | None
 
     @property
     def whole(self) -> bytes:
@@ -72,16 +78,28 @@ class Rest(Block):
         """How often *mark* stands before *position*, in all lines of the block."""
         return self.text.count(mark, 0, position) + self.before[self._place(position)]
 
+    def having(self, marks: Sequence[bytes], beside: bytes) -> set[bytes]:
+        """Which of *marks* are in *beside*."""
+        return {mark for mark in marks if (self.hints is None or mark in self.hints) and mark in beside}
+
     def _place(self, position: int) -> int:
         return min(self.text.count(b"\n", 0, position), len(self.numbers) - 1)
 
 
-def blocks(file: BinaryIO, wanted: Callable[[], int] = lambda: BLOCK) -> Iterator[Block]:
-    """The blocks of *file*, of about as many bytes as are *wanted* at the time.
+def blocks(file: BinaryIO) -> Iterator[Block]:
+    """The blocks of *file* with the numbers of their lines."""
+    line = 1
+    for text in texts(file):
+        yield Block(text, line)
+        line += text.count(b"\n")
+
+
+def texts(file: BinaryIO, wanted: Callable[[], int] = lambda: BLOCK) -> Iterator[bytes]:
+    """The text of *file* as whole lines without colour codes, of about as many bytes as are *wanted* at the time.
 
     Carriage returns end lines too, so that a progress bar is many lines and not one.
     """
-    kept, line = b"", 1
+    kept = b""
     while data := file.read(wanted()):
         cut = max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
         if not cut and len(kept) < LONGEST:
@@ -89,10 +107,9 @@ def blocks(file: BinaryIO, wanted: Callable[[], int] = lambda: BLOCK) -> Iterato
             continue
         # Nothing to cut at in a line that is too long: cut anywhere.
         text, kept = (kept + data[:cut], data[cut:]) if cut else (kept + data, b"")
-        yield Block(_plain(text), line)
-        line += text.count(b"\n")
+        yield _plain(text)
     if kept:
-        yield Block(_plain(kept), line)
+        yield _plain(kept)
 
 
 def _plain(text: bytes) -> bytes:

@@ -48,10 +48,10 @@ class Notes:
 
     def add(self, block: Block, beside: bytes) -> None:
         """Read *block*; *beside* is what of it may hold notes."""
-        present = {mark for mark in MARKS if mark in beside}
+        present = block.having(MARKS, beside)
         for mark, name, pattern in _PATTERNS:
             if mark in present:
-                for found in pattern.findall(block.text)[0 if name in _PEAKS else -1 :]:
+                for found in _found(pattern, mark, block.text, last=name not in _PEAKS):
                     self._keep(name, found.decode(errors="replace"))
         self.look_at_clock(block.whole)
 
@@ -77,6 +77,12 @@ class Notes:
         if self._first is None or self._last is None or self._last < self._first:
             return None
         return (self._last - self._first).total_seconds()
+
+
+def _found(pattern: re.Pattern[bytes], mark: bytes, text: bytes, *, last: bool) -> list[bytes]:
+    """What *pattern* finds in *text*; of the *last* one only it is looked for from the end."""
+    begin = text.rfind(b"\n", 0, text.rfind(mark)) + 1 if last else 0
+    return (pattern.findall(text, begin) or pattern.findall(text))[-1:] if last else pattern.findall(text)
 
 
 def _time(match: re.Match[bytes]) -> datetime | None:

@@ -68,7 +68,7 @@ class Signs:
         *beside* is what of it may hold signs; marks are looked for there only.
         """
         marks = MARKS if _ERROR in beside else _QUIET
-        present = {found for found in marks if found in beside}
+        present = block.having(marks, beside)
         if FIRST in beside and (first := _FIRST_RANK.search(block.text)):
             self._first_rank = int(first["rank"])
         if not present:

@@ -1,12 +1,12 @@
 """One log being read: its steps by patterns, or as columns once their format is known and the log proves to be long."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from . import notes as _notes
 from . import outcome as _outcome
 from . import remarks as _remarks
-from .blocks import BLOCK, LARGE, Block, Rest
+from .blocks import BLOCK, LARGE, Block, Rest, texts
 from .format import Format
 from .notes import Notes
 from .outcome import Signs
@@ -17,7 +17,7 @@ from .template import DIGITS
 if TYPE_CHECKING:
     from .vector import Shapes
 
-LONG = 4 << 20
+LONG = 2 << 20
 """Bytes of a log from which on its steps are read as columns; of a shorter one, loading the library takes longer."""
 _PAUSE = 32
 """So many blocks are read by patterns after one of which most lines had no shape that comes again."""
@@ -38,6 +38,9 @@ class Reading:
     """What is known of a log so far, block after block."""
 
     def __init__(self, name: str, formats: Sequence[Format]) -> None:
+        self.name = name
+        self.lines = 0
+        """Line ends read so far."""
         self.steps = Steps()
         self.notes, self.signs, self.remarks = Notes(), Signs(name), Remarks(name)
         self.format: Format | None = None
@@ -45,45 +48,52 @@ class Reading:
         self._seen = self._pause = 0
         self._shapes: Shapes | None = None
 
-    def wanted(self) -> int:
-        """How many bytes are best read at once."""
-        return LARGE if self._shapes and not self._pause else BLOCK
+    def read(self, file: BinaryIO) -> None:
+        """Read *file* to its end."""
+        for text in texts(file, lambda: LARGE if self._shapes and not self._pause else BLOCK):
+            self._add(text)
 
-    def add(self, block: Block) -> None:
-        """Read *block*."""
-        self._seen += len(block.text)
+    def _add(self, text: bytes) -> None:
+        self._seen += len(text)
         self._pause = max(0, self._pause - 1)
-        cut = block.text.rfind(b"\n") + 1
-        if not (cut and self._may_be_columns() and self._columns(Block(block.text[:cut], block.line))):
-            self._patterns(block)
-        elif cut < len(block.text):
-            self._patterns(Block(block.text[cut:], block.line_of(cut)))
+        cut = text.rfind(b"\n") + 1
+        if cut and self._may_be_columns() and self._columns(text if cut == len(text) else text[:cut]):
+            text = text[cut:]
+        if text:
+            self._patterns(Block(text, self.lines + 1))
+            self.lines += text.count(b"\n")
+
+    @property
+    def has_columns(self) -> bool:
+        """Whether the format is known and can be read as columns."""
+        return self.format is not None and not self.format.weak and self.format.spans is not None
 
     def _may_be_columns(self) -> bool:
         format_ = self.format
-        if self._seen < LONG or self._pause or format_ is None or format_.weak or format_.spans is None:
+        if self._seen < LONG or self._pause or format_ is None or not self.has_columns:
             return False
         if self._shapes is None:
             from .vector import Shapes
 
-            self._shapes = Shapes(format_, tuple(mark.translate(DIGITS) for mark in _ALL_MARKS))
+            self._shapes = Shapes(format_, {mark.translate(DIGITS): mark for mark in _ALL_MARKS})
         return True
 
-    def _columns(self, block: Block) -> bool:
-        """Read *block* as columns; false where it has to be read by patterns."""
+    def _columns(self, text: bytes) -> bool:
+        """Read *text* as columns; false where it has to be read by patterns."""
         from .fold import fold
 
-        if self._shapes is None or _outcome.FIRST in block.text:  # a table of several lines
+        if self._shapes is None or _outcome.FIRST in text:  # a table of several lines
             return False
-        table = self._shapes.table(block.text)
+        table = self._shapes.table(text)
         if table is None:
             return False
         if len(table.numbers) > len(table.columns["step"]) + 64:
             self._pause = _PAUSE
         if table.text:
-            self._beside(Rest(table.text, block.line, block.text, table.numbers, table.before), bool(table.before))
+            self._beside(Rest(table.text, self.lines + 1, text, table.numbers, table.before, table.hints), True)
         else:
-            self.notes.look_at_clock(block.text)
+            self.notes.look_at_clock(text)
+        self.lines += table.lines
         fold(self.steps, table, warm="warmup_seconds" in self.notes.found)
         return True
 

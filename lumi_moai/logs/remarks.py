@@ -34,7 +34,7 @@ class Remarks:
 
     def add(self, block: Block, beside: bytes) -> None:
         """Read *block*; marks are looked for in *beside* only."""
-        if not any(mark in beside for mark in MARKS):
+        if not block.having(MARKS, beside):
             return
         self._fast = self._fast or _FAST.search(block.text) is not None
         match = None if self._slow else _FALLBACK.search(block.text)

@@ -50,23 +50,26 @@ class Template:
     unit: bytes = b""
     marks: int = 0
     """How often the format's mark is in the line."""
+    patterns: bool = False
+    """The lines have to be read by patterns; they may have the marks of `hints` and no others."""
+    hints: tuple[bytes, ...] = ()
 
 
-def learn(line: bytes, format_: Format, marks: tuple[bytes, ...]) -> Template | None:
-    """The template of *line* without its line end; None where it has to be read by patterns.
+def learn(line: bytes, format_: Format, marks: Mapping[bytes, bytes]) -> Template:
+    """The template of *line* without its line end.
 
-    *marks* are those of everything that a log may say beside its steps, without their digits.
+    *marks* are those of everything that a log may say beside its steps, by their shapes.
     """
     shape = line.translate(DIGITS)
-    if b"\r" in line or b"\x1b" in line or any(mark in shape for mark in marks):
-        return None
+    hints = tuple(mark for of, mark in marks.items() if of in shape)
+    if hints:
+        return Template(patterns=True, hints=hints)
     if format_.mark.translate(DIGITS) not in shape:
         return Template()
     rows = list(format_.rows(line + b"\n"))
     found = format_.spans(line) if format_.spans and len(rows) == 1 else None
-    if not found:
-        return None
-    return _checked(line, Row(*rows[0]), found, line.count(format_.mark))
+    read = _checked(line, Row(*rows[0]), found, line.count(format_.mark)) if found else None
+    return read or Template(patterns=True)
 
 
 def _checked(line: bytes, row: Row, found: Mapping[str, tuple[int, int]], marks: int) -> Template | None:

@@ -3,7 +3,7 @@
 What has no known shape comes back as text for the patterns. The result is the same as theirs.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,9 +28,11 @@ class Table:
     """The steps of a block as columns of equal length, in file order; NaN where a line does not say it.
 
     `has_loss` tells a loss that is not a number from none. `numbers` are the lines (0 for the block's first) that are
-    left for the patterns, `before` how many marks of the format stand in the lines before each that are not.
+    left for the patterns, `before` how many marks of the format stand in the lines before each that are not;
+    `hints` the only other marks that they may have, None where that is not known.
     """
 
+    lines: int
     columns: dict[str, Array]
     has_loss: Array
     total: int | None
@@ -38,16 +40,17 @@ class Table:
     text: bytes
     numbers: Sequence[int]
     before: Sequence[int]
+    hints: frozenset[bytes] | None
 
 
 class Shapes:
     """The shapes of a log's lines that are known so far."""
 
-    def __init__(self, format_: Format, marks: tuple[bytes, ...]) -> None:
+    def __init__(self, format_: Format, marks: Mapping[bytes, bytes]) -> None:
         self.format = format_
         self._marks = marks
-        self._known: dict[bytes, Template | None] = {}
-        self._of_length: dict[int, list[tuple[Array, Template | None]]] = {}
+        self._known = 0
+        self._of_length: dict[int, list[_Shape]] = {}
 
     def table(self, block: bytes) -> Table | None:
         """The table of *block*, which consists of whole lines; None where its lines have to be read by patterns."""
@@ -60,23 +63,51 @@ class Shapes:
     def _lines_of(self, page: "_Page", length: int) -> None:
         """Put all lines of *length* whose shape is known, or becomes known, onto the *page*."""
         places = page.of_length(length)
-        rows, words = page.rows(places, length)
+        rows = page.rows(places, length)
         tries = _TRIES
-        for shape, template in self._of_length.get(length, ()):
+        for shape in self._of_length.get(length, ()):
             if not len(places):
                 return
-            places, rows, words, _ = page.take(places, rows, words, shape, template)
-        while len(places) and tries and len(self._known) < _KNOWN:
-            shape, template = self._learn(rows[0, :length].tobytes(), words[0])
-            places, rows, words, count = page.take(places, rows, words, shape, template)
+            places, rows, _ = page.take(places, rows, shape)
+        while len(places) and tries and self._known < _KNOWN:
+            shape = self._learn(rows[0, :length].tobytes())
+            places, rows, count = page.take(places, rows, shape)
             tries -= count == 1
 
-    def _learn(self, line: bytes, shape: Array) -> tuple[Array, Template | None]:
-        found = learn(line, self.format, self._marks)
-        self._known[line.translate(DIGITS)] = found
-        entry = (shape.copy(), found)
-        self._of_length.setdefault(len(line), []).append(entry)
-        return entry
+    def _learn(self, line: bytes) -> "_Shape":
+        self._known += 1
+        found = _Shape(line, learn(line, self.format, self._marks))
+        self._of_length.setdefault(len(line), []).append(found)
+        return found
+
+
+class _Shape:
+    """A shape and what tells the lines that have it, eight bytes at a time.
+
+    Xor with the shape leaves 0 to 9 of a digit and 0 of all else. To add six tells a digit from what is more, by the
+    upper half of the byte; a carry comes only from a byte that is wrong itself.
+    """
+
+    def __init__(self, line: bytes, template: Template) -> None:
+        self.template = template
+        shape = np.frombuffer(line.translate(DIGITS).ljust(_wide(len(line)), b"\0"), np.uint8)
+        digit = shape == 48
+        checked = np.where(digit, 0xF0, 0xFF).astype(np.uint8)
+        checked[len(line) :] = 0
+        self._words, self._checked = shape.view(np.uint64), checked.view(np.uint64)
+        self._six = np.where(digit, 6, 0).astype(np.uint8).view(np.uint64)
+
+    def fits(self, rows: Array) -> Array:
+        """Which of *rows* have this shape."""
+        words = rows.view(np.uint64) ^ self._words
+        words |= words + self._six
+        words &= self._checked
+        return np.bitwise_or.reduce(words, axis=1) == 0
+
+
+def _wide(length: int) -> int:
+    """The least number of whole words that hold *length* bytes, in bytes."""
+    return -(-max(length, 1) // _WORD) * _WORD
 
 
 class _Page:
@@ -101,6 +132,8 @@ class _Page:
         self.columns["step"] = np.full(count, -1, np.int64)
         self.last_total: tuple[int, int] | None = None
         self.units: set[bytes] = set()
+        self.hints: set[bytes] = set()
+        self.hinted = 0
 
     def lengths(self) -> Iterator[int]:
         """Every length that lines have."""
@@ -111,34 +144,29 @@ class _Page:
         begin, end = np.searchsorted(self._sizes, [length, length + 1])
         return self.order[begin:end]
 
-    def rows(self, places: Array, length: int) -> tuple[Array, Array]:
-        """The lines at *places* as a matrix of bytes, and their shapes as one of words."""
-        wide = -(-max(length, 1) // _WORD) * _WORD
-        windows = np.lib.stride_tricks.as_strided(self.bytes, (len(self.bytes) - wide + 1, wide), (1, 1))
-        rows = windows[self.starts[places]]
-        shape = rows & (255 - 15 * ((rows - 48) < 10).view(np.uint8))
-        if length < wide:
-            shape[:, length:] = 0
-        return rows, shape.view(np.uint64)
+    def rows(self, places: Array, length: int) -> Array:
+        """The lines at *places* as a matrix of bytes, with a few more to whole words."""
+        wide = _wide(length)
+        windows = np.ndarray((len(self.bytes) - wide + 1, wide), np.uint8, self.bytes, 0, (1, 1))
+        return windows[self.starts[places]]
 
-    def take(
-        self, places: Array, rows: Array, words: Array, shape: Array, template: Template | None
-    ) -> tuple[Array, Array, Array, int]:
-        """Read the lines of *shape* by *template*; what is left of the three, and how many lines there were."""
-        same = words[:, 0] == shape[0]
-        for place in range(1, words.shape[1]):
-            same &= words[:, place] == shape[place]
+    def take(self, places: Array, rows: Array, shape: _Shape) -> tuple[Array, Array, int]:
+        """Read the lines of *shape*; what is left of *places* and *rows*, and how many lines there were."""
+        same = shape.fits(rows)
         count = int(np.count_nonzero(same))
         if not count:
-            return places, rows, words, 0
-        whole = count == len(places)
-        if template is not None:
-            self._read(places if whole else places[same], rows if whole else rows[same], template)
-        if whole:
-            return places[:0], rows[:0], words[:0], count
-        return places[~same], rows[~same], words[~same], count
+            return places, rows, 0
+        if count == len(places):
+            self._read(places, rows, shape.template)
+            return places[:0], rows[:0], count
+        self._read(places[same], rows[same], shape.template)
+        return places[~same], rows[~same], count
 
     def _read(self, places: Array, rows: Array, template: Template) -> None:
+        if template.patterns:
+            self.hints.update(template.hints)
+            self.hinted += len(places)
+            return
         self.open[places] = False
         if not template.values:
             return
@@ -174,6 +202,7 @@ class _Page:
             return None
         steps = np.flatnonzero(self.is_step)
         return Table(
+            lines=len(self.ends),
             columns={name: column[steps] for name, column in self.columns.items()},
             has_loss=self.has_loss[steps],
             total=self.last_total[1] if self.last_total else None,
@@ -181,6 +210,7 @@ class _Page:
             text=b"".join(lines),
             numbers=numbers.tolist(),
             before=before.tolist(),
+            hints=frozenset(self.hints) if self.hinted == len(numbers) else None,
         )
 
     def _slow(self, place: int, line: bytes, format_: Format) -> bool:
