@@ -195,6 +195,8 @@ SHAPES = {
     "[Step 1] Model loading duration : 12.34 sec": None,
     "EVAL STEP: 10 / 20": None,
     "[Step 4/15] | Lo": None,
+    "[Step 4/15]": None,
+    "[Step 4/15][Step 5/15] Loss: 1.5": Step(step=5, total=15, loss=1.5),
     "[Step ]": None,
     "Eval Loss: 1.5 | ELAPSED EVAL TIME: 3.2 sec": None,
     "f'[Step {step}/{total}] | Loss: {loss}'": None,

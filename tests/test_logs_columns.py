@@ -1,6 +1,8 @@
 """Steps read as columns: the same as by patterns, for every format, wherever a log is cut, and many times as fast."""
 
 import io
+import os
+import tempfile
 from dataclasses import replace
 
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from test_logs import FULL, INDEX, RECORDED
 
 from lumi_moai import logs
+from lumi_moai.gather import parts
 from lumi_moai.logs import reading
 from lumi_moai.logs.template import Template, learn
 
@@ -91,3 +94,57 @@ def test_a_long_log_is_read_as_columns(monkeypatch):
     log = logs.read(io.BytesIO(STEPS * 10), "x.log", [watched])
     assert log.records == 60_000
     assert sum(seen) < 6_000
+
+
+@pytest.fixture(scope="module")
+def small_parts():
+    """Parts of some KB, and three processes, whatever the machine has."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parts, "PROBE", 2000)
+        patch.setattr(parts, "PART", 4000)
+        patch.setattr(parts, "_NEAR", 2000)
+        patch.setattr(parts, "cores", lambda: 3)
+        patch.setattr(reading, "LONG", 0)
+        yield
+
+
+def without_warm_up(lines):
+    """A warm-up that is told later than in the first MB counts for its own part only."""
+    return [line for line in lines if b"oading" not in line]
+
+
+def in_parts(data):
+    with tempfile.NamedTemporaryFile(buffering=0) as file:
+        file.write(data)
+        return parts.read_parts(file, len(data), "x.log", logs.FORMATS)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.lists(st.tuples(st.integers(0, 60_000), odd_lines.map(without_warm_up)), max_size=4))
+def test_a_log_in_parts_is_the_log(small_parts, cuts):
+    data, at = b"", 0
+    for cut, lines in sorted(cuts):
+        data += STEPS[at:cut] + b"".join(lines)
+        at = cut
+    data += STEPS[at:60_000]
+    whole = logs.read(io.BytesIO(data), "x.log")
+    assert repr(replace(in_parts(data), elapsed_seconds=None)) == repr(replace(whole, elapsed_seconds=None))
+
+
+def test_the_evidence_of_a_later_part_has_its_line(small_parts):
+    end = b"slurmstepd: error: *** JOB 9 ON n CANCELLED AT 2024-05-20T16:13:38 DUE TO TIME LIMIT ***\n"
+    net = b"NCCL INFO NET/Plugin : No plugin found (librccl-net.so), using internal implementation\n"
+    log = in_parts(STEPS + net + end)
+    assert log.evidence.place == f"x.log:{6000 + 2}"
+    assert log.remarks[0].place == f"x.log:{6000 + 1}"
+    assert (log.restarts, log.records) == (1, 6000)
+
+
+def test_a_part_whose_process_died_is_read_again(small_parts, monkeypatch):
+    monkeypatch.setattr(parts, "apart", lambda work: lambda: None)
+    assert in_parts(STEPS) == logs.read(io.BytesIO(STEPS), "x.log")
+
+
+def test_a_process_that_dies_gives_nothing():
+    assert parts.apart(lambda: 7)() == 7
+    assert parts.apart(lambda: os.kill(os.getpid(), 9))() is None

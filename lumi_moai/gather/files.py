@@ -14,7 +14,8 @@ from ..report import Certificate, first_cause
 from ..rundir import RunFolder
 from ..site import Site
 from ..usage import Accounting
-from .opened import opened
+from .opened import Plain, opened
+from .parts import PART, read_parts
 
 
 def read_log(path: Path, formats: Sequence[Format] = FORMATS) -> Log:
@@ -23,6 +24,9 @@ def read_log(path: Path, formats: Sequence[Format] = FORMATS) -> Log:
     Raises RunError when it cannot be read.
     """
     with opened(path) as file:
+        size = path.stat().st_size if isinstance(file, Plain) else 0
+        if isinstance(file, Plain) and size >= 2 * PART:
+            return read_parts(file.raw, size, path.name, formats)
         return logs.read(file, path.name, formats)
 
 

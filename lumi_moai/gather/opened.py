@@ -53,7 +53,7 @@ def _unpacked_zstd(raw: BinaryIO, path: Path) -> BinaryIO:
 def _plain(stream: BinaryIO) -> BinaryIO:
     """*stream* itself, or its text as UTF-8 where it is UTF-16: by its mark, and the zeros that plain letters have."""
     head = stream.read(_HEAD)
-    whole = cast(BinaryIO, _Put(head, stream))
+    whole = cast(BinaryIO, (Plain if isinstance(stream, io.FileIO) else _Put)(head, stream))
     if not head.startswith(_UTF_16) or head.count(0) < len(head) // 4:
         return whole
     return cast(BinaryIO, _Decoded(codecs.getincrementaldecoder("utf-16")("replace"), whole))
@@ -69,6 +69,14 @@ class _Put(io.RawIOBase):
         """About *size* bytes, and none at the end only."""
         head, self._head = self._head, b""
         return head + self._stream.read(size) if head else self._stream.read(size)
+
+
+class Plain(_Put):
+    """A file on disk that needs no unpacking: `raw`, of which the first bytes were read already."""
+
+    def __init__(self, head: bytes, stream: BinaryIO) -> None:
+        super().__init__(head, stream)
+        self.raw = stream
 
 
 class _Decoded(io.RawIOBase):

@@ -12,13 +12,15 @@ def fold(steps: Steps, table: Table, *, warm: bool = False) -> None:
     if not len(numbers):
         return
     begins = _begins(steps, numbers)
+    first = steps.first_step is None
     _count(steps, table, numbers[numbers >= 0], len(begins))
     _losses(steps, table.columns["loss"][table.has_loss])
     rates = table.columns["rate"]
     steps.unit = steps.unit or table.unit
     columns = [table.columns["seconds"], rates if table.unit == steps.unit else rates[:0], *_of_device(steps, table)]
     if len(begins) and not warm:
-        steps.first_record(*(_text(column, begins[0]) for column in columns[:2]))
+        if first:
+            steps.first_record(*(_text(column, 0) for column in columns[:2]))
         columns = [np.delete(column, begins) if len(column) else column for column in columns]
     for quantiles, column in zip(steps.quantiles, columns, strict=True):
         quantiles.add_array(column)

@@ -15,7 +15,6 @@ that of all steps since the line before, so it is no step's time and is left out
 
 import re
 from collections.abc import Mapping
-from operator import itemgetter
 
 from ..step import STEP, Step, parse_step
 from .format import Format
@@ -29,15 +28,12 @@ _LINE = re.compile(
     rb" (tokens|samples)/sec(?=[\r\n\[]|\Z)|([^\r\n\[]*(?:\[(?!Step )[^\r\n\[]*)*))"
 )
 _INTERVAL = re.compile(rb"\| [\d.]+ \| Throughput")
-_REST = itemgetter(6)
 _WARMUP = b"oading duration"
 
 
 def _rows(block: bytes) -> list[tuple[bytes, ...]]:
     found = _LINE.findall(block)
-    if not any(map(_REST, found)):
-        return [row[:6] for row in found]
-    rows = (row[:6] if not row[6] else _other(row) for row in found)
+    rows = (row[:6] if row[2] else _other(row) for row in found)
     return [row for row in rows if row is not None]
 
 

@@ -60,9 +60,19 @@ class Notes:
         if name in _WORDS:
             self.found[name] = text
         elif re.fullmatch(r"[-+]?\d+(\.\d*)?([eE][-+]?\d{1,3})?", text, re.ASCII):
-            value = int(text) if text.isdigit() and len(text) < 19 else float(text)
-            before = self.found.get(name)
-            self.found[name] = max(value, before) if name in _PEAKS and isinstance(before, int | float) else value
+            self._set(name, int(text) if text.isdigit() and len(text) < 19 else float(text))
+
+    def _set(self, name: str, value: str | float) -> None:
+        before = self.found.get(name)
+        peak = name in _PEAKS and isinstance(before, int | float) and isinstance(value, int | float) and before > value
+        self.found[name] = before if peak and before is not None else value
+
+    def go_on(self, later: "Notes") -> None:
+        """Add what *later* found in the part of the log behind this one's."""
+        for name, value in later.found.items():
+            self._set(name, value)
+        self._first = self._first or later._first
+        self._last = later._last or self._last
 
     def look_at_clock(self, text: bytes) -> None:
         """Note the first and the last time at the beginning and the end of *text*."""

@@ -5,8 +5,10 @@ exception, an earlier life of a requeued job) and is forgotten.
 """
 
 import re
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 from .blocks import Block
 from .shown import line_at
@@ -60,7 +62,9 @@ class Signs:
         self._name = name
         self._best: Evidence | None = None
         self._at = 0
-        self._first_rank: int | None = None
+        self.first_rank: int | None = None
+        self.taken: deque[tuple[int, Evidence]] = deque(maxlen=OVER * 20)
+        """What was the best at its time, the latest, with the number of step lines before."""
 
     def add(self, block: Block, beside: bytes, *, records: int, mark: bytes | None) -> None:
         """Read *block*; *records* step lines came before it and *mark* begins those in it.
@@ -70,26 +74,29 @@ class Signs:
         marks = MARKS if _ERROR in beside else _QUIET
         present = block.having(marks, beside)
         if FIRST in beside and (first := _FIRST_RANK.search(block.text)):
-            self._first_rank = int(first["rank"])
+            self.first_rank = int(first["rank"])
         if not present:
             return
         hits = sorted(_hits(block.text, present), key=lambda hit: (hit[1].start(), -hit[0].weight))
         for sign, match in hits:
             inside = block.marks_before(mark, match.start()) if mark else 0
-            self._weigh(sign, match, block, records + inside)
+            seen = partial(_evidence, sign, match, block, self._name)
+            self.weigh(sign.outcome, sign.weight, records + inside, seen)
 
-    def _weigh(self, sign: Sign, match: re.Match[bytes], block: Block, at: int) -> None:
+    def weigh(self, outcome: Outcome, weight: int, at: int, seen: Callable[[], Evidence]) -> None:
+        """Take what was *seen* after *at* step lines for the evidence if it outweighs what was."""
         best = self.best(at)
-        good_end = sign.outcome == "completed" and sign.weight > MAYBE and (best is None or best.weight < FINAL)
-        if best is None or good_end or sign.weight > best.weight:
-            self._best, self._at = _evidence(sign, match, block, self._name), at
+        good_end = outcome == "completed" and weight > MAYBE and (best is None or best.weight < FINAL)
+        if best is None or good_end or weight > best.weight:
+            self._best, self._at = seen(), at
+            self.taken.append((at, self._best))
 
     def best(self, records: int) -> Evidence | None:
         """The evidence once *records* step lines were read; None where there is none or the run went on after it."""
         if self._best is None or records - self._at > OVER:
             return None
         lone = self._best.outcome == "failed" and self._best.rank is None
-        return replace(self._best, rank=self._first_rank) if lone else self._best
+        return replace(self._best, rank=self.first_rank) if lone else self._best
 
 
 def _evidence(sign: Sign, match: re.Match[bytes], block: Block, name: str) -> Evidence:

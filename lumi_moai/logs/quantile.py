@@ -36,6 +36,12 @@ class Quantiles:
         """Count *values*, an array of numpy's, as `add` does."""
         self._extend(array("d", values[(values > 0) & (values < float("inf"))].tobytes()))
 
+    def merge(self, others: "Quantiles") -> None:
+        """Count what *others* counted."""
+        self._lowest, self._highest = min(self._lowest, others._lowest), max(self._highest, others._highest)
+        self._buckets.update(others._buckets)
+        self._extend(others._exact)
+
     def _extend(self, new: array) -> None:
         self._exact.extend(new)
         self._sorted = None

@@ -48,6 +48,18 @@ class Reading:
         self._seen = self._pause = 0
         self._shapes: Shapes | None = None
 
+    def go_on(self, step: int | None) -> "Reading":
+        """A reading of a part further on, ahead of which *step* was logged; it knows the format and the shapes."""
+        part = Reading(self.name, self._formats)
+        part.format, part._seen, part._shapes = self.format, self._seen, self._shapes
+        part.steps.unit = self.steps.unit
+        part.steps.first_step = part.steps.last_step = step
+        part.notes.found = dict(self.notes.found)
+        return part
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "format": None, "_formats": (), "_shapes": None}
+
     def read(self, file: BinaryIO) -> None:
         """Read *file* to its end."""
         for text in texts(file, lambda: LARGE if self._shapes and not self._pause else BLOCK):

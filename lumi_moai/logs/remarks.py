@@ -29,20 +29,20 @@ class Remarks:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._slow: Remark | None = None
-        self._fast = False
+        self.slow: Remark | None = None
+        self.fast = False
 
     def add(self, block: Block, beside: bytes) -> None:
         """Read *block*; marks are looked for in *beside* only."""
         if not block.having(MARKS, beside):
             return
-        self._fast = self._fast or _FAST.search(block.text) is not None
-        match = None if self._slow else _FALLBACK.search(block.text)
+        self.fast = self.fast or _FAST.search(block.text) is not None
+        match = None if self.slow else _FALLBACK.search(block.text)
         if match:
             place = f"{self._name}:{block.line_of(match.start())}"
-            self._slow = Remark(kind="tcp_fallback", line=line_at(block.text, match.start()), place=place)
+            self.slow = Remark(kind="tcp_fallback", line=line_at(block.text, match.start()), place=place)
 
     def found(self) -> Iterator[Remark]:
         """A fall back to TCP, unless the log names a faster network that was found after all."""
-        if self._slow and not self._fast:
-            yield self._slow
+        if self.slow and not self.fast:
+            yield self.slow

@@ -35,13 +35,15 @@ class Steps:
         """Fold *rows* in; *warm* says that the log told the warm-up apart, so no record holds it."""
         steps, totals, losses, seconds, rates, units, *figures = zip(*rows, strict=True)
         numbers = list(map(int, filter(None, steps)))
+        first = self.first_step is None
         begins = self._begins(numbers) if len(numbers) == len(steps) else []
         self._steps(numbers, len(begins), totals)
         self._losses(list(map(float, filter(None, losses))))
         rates = self._of_one_unit(rates, units)
         self.memory = max([self.memory, *map(float, filter(None, figures[2] if figures else ()))])
         if begins and not warm:
-            self.first_record(seconds[begins[0]], rates[begins[0]])
+            if first:
+                self.first_record(seconds[0], rates[0])
             steady = [place not in set(begins) for place in range(len(rows))]
             seconds, rates, *figures = (tuple(compress(column, steady)) for column in (seconds, rates, *figures))
         self._seconds.add(map(float, filter(None, seconds)))
@@ -99,10 +101,8 @@ class Steps:
 
     def first_record(self, seconds: bytes, rate: bytes) -> None:
         """Keep what the first record of the log says, apart from all others."""
-        if self.first_seconds is None and seconds:
-            self.first_seconds = float(seconds)
-        if self.first_rate is None and rate:
-            self.first_rate = float(rate)
+        self.first_seconds = float(seconds) if seconds else None
+        self.first_rate = float(rate) if rate else None
 
     def step_seconds(self) -> float | None:
         """Median seconds of a step after the first record; None where lines are several steps apart.

@@ -17,6 +17,8 @@ _COLUMNS = ("step", "loss", "seconds", "rate", "tflops", "mfu", "memory_gib")
 _WORD = 8
 _LONG = 2048
 """Lines longer than this are left to the patterns."""
+_AT_ONCE = 2048
+"""Lines of one length that are looked at together, so that they stay in the processor's cache."""
 _TRIES = 6
 """So many shapes of a length that only one line has, and the others of the length are left to the patterns."""
 _KNOWN = 4096
@@ -57,12 +59,13 @@ class Shapes:
         page = _Page(block)
         for length in page.lengths():
             if length <= _LONG:
-                self._lines_of(page, length)
+                places = page.of_length(length)
+                for begin in range(0, len(places), _AT_ONCE):
+                    self._lines_of(page, length, places[begin : begin + _AT_ONCE])
         return page.table(self.format)
 
-    def _lines_of(self, page: "_Page", length: int) -> None:
-        """Put all lines of *length* whose shape is known, or becomes known, onto the *page*."""
-        places = page.of_length(length)
+    def _lines_of(self, page: "_Page", length: int, places: Array) -> None:
+        """Put the lines at *places*, all of *length*, whose shape is known or becomes known onto the *page*."""
         rows = page.rows(places, length)
         tries = _TRIES
         for shape in self._of_length.get(length, ()):
