@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from test_collect import STEPS, make_run, refuse
 
 from lumi_moai.cli import main
+from lumi_moai.gather import many
 from lumi_moai.gather.folders import _belongs, runs_in
 
 CRASH = "Traceback (most recent call last):\nValueError: no\n"
@@ -152,3 +153,18 @@ def test_a_link_to_itself(work):
     (work / "x" / "loop").symlink_to(work / "x")
     write(work, {"x/a.log": STEPS})
     assert [len(files) for files in runs_in(work / "x")[1].values()] == [1]
+
+
+def test_several_large_logs_are_read_by_several_processes(work, monkeypatch):
+    monkeypatch.setattr(many, "cores", lambda: 2)
+    monkeypatch.setattr(many, "WORTH", 1)
+    read = many.read_log
+    asked = []
+    monkeypatch.setattr(
+        many, "read_log", lambda path, *words, **more: asked.append(os.getpid()) or read(path, *words, **more)
+    )
+    write(work, {f"{name}.out": STEPS for name in "abcd"} | {"torn.out": b"\x1f\x8b\x00"})
+    values, stderr = report_of(*(f"{name}.out" for name in "abcd"), "torn.out")
+    assert [task["records"] for task in values["tasks"]] == [9] * 4
+    assert asked == []  # all were read elsewhere
+    assert "torn.out cannot be read" in stderr

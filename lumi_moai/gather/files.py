@@ -18,14 +18,14 @@ from .opened import Plain, opened
 from .parts import PART, read_parts
 
 
-def read_log(path: Path, formats: Sequence[Format] = FORMATS) -> Log:
-    """What the log at *path* says, in the first of *formats* that fits.
+def read_log(path: Path, formats: Sequence[Format] = FORMATS, *, alone: bool = False) -> Log:
+    """What the log at *path* says, in the first of *formats* that fits; *alone* without other processes.
 
     Raises RunError when it cannot be read.
     """
     with opened(path) as file:
         size = path.stat().st_size if isinstance(file, Plain) else 0
-        if isinstance(file, Plain) and size >= 2 * PART:
+        if isinstance(file, Plain) and size >= 2 * PART and not alone:
             return read_parts(file.raw, size, path.name, formats)
         return logs.read(file, path.name, formats)
 

@@ -15,8 +15,9 @@ from ..rundir import RunFolder
 from ..site import Site
 from ..usage import Accounting, Bill, Usage
 from .accounts import accounts, local_books, part
-from .files import certificate_of, joined, last_written, logs_of, oddity, read_accounts, read_log
+from .files import certificate_of, joined, last_written, logs_of, oddity, read_accounts
 from .folders import LogFile, runs_in
+from .many import Reader
 
 JOB_ID = re.compile(r"\d+(_\d+|_\[[\d,:%-]+\]|\+\d+)?", re.ASCII)
 """What Slurm calls a job: `123`, `123_4`, `123+1`."""
@@ -30,7 +31,8 @@ def collect(words: Sequence[str], site: Site | None = None, formats: Sequence[Pa
     RunError for a word that means nothing, or a file that cannot be read.
     """
     own, warnings = catalog.log_formats(formats)
-    reports, lost = _tried(words, lambda word: _collect(word, site, (*own, *FORMATS)))
+    reader = Reader((*own, *FORMATS)).ahead(map(Path, words))
+    reports, lost = _tried(words, lambda word: _collect(word, site, reader))
     whole = reports[0] if len(reports) == 1 else together(f"{len(reports)} runs", reports)
     return _advised(_with_warnings(whole, [*warnings, *lost]))
 
@@ -59,14 +61,14 @@ def _advised(report: Report) -> Report:
         return _with_warnings(report, [f"there is no advice: {error}"])
 
 
-def _collect(word: str, site: Site | None, formats: Sequence[Format]) -> Report:
+def _collect(word: str, site: Site | None, reader: Reader) -> Report:
     if Path(word).is_dir() and not (Path(word) / "submitted.json").is_file():
-        return _bare_folder(word, site, formats)
+        return _bare_folder(word, site, reader)
     if Path(word).is_file():
         known = site or catalog.site("local")
         if jobs := read_accounts(Path(word), known):
             return together(word, [_taken(job, known) for job in jobs]) if len(jobs) > 1 else _taken(jobs[0], known)
-        log = read_log(Path(word), formats)
+        log = reader.log(Path(word))
         odd = oddity(Path(word), log)
         return _with_warnings(_of_logs(word, log, log.evidence, site), [odd] if odd else [])
     try:
@@ -75,7 +77,7 @@ def _collect(word: str, site: Site | None, formats: Sequence[Format]) -> Report:
         if site is None or site.scheduler != "slurm" or not JOB_ID.fullmatch(word):
             raise
         return _foreign(word, site)
-    return _of_run(folder, job_id, formats)
+    return _of_run(folder, job_id, reader.formats)
 
 
 def _of_logs(name: str, log: Log | None, cause: Evidence | None, site: Site | None) -> Report:
@@ -84,18 +86,19 @@ def _of_logs(name: str, log: Log | None, cause: Evidence | None, site: Site | No
     return Report(name=name, outcome=outcome, evidence=evidence, log=log, peak_tflops=_peak(site))
 
 
-def _bare_folder(word: str, site: Site | None, formats: Sequence[Format]) -> Report:
+def _bare_folder(word: str, site: Site | None, reader: Reader) -> Report:
     """The report on all runs of which there are logs in a folder, lumi-moai's own among them."""
     own, found = runs_in(Path(word))
+    reader = reader.ahead(file.path for files in found.values() for file in files)
     warnings: list[str] = []
     reports: list[Report] = []
     for folder in own:
         try:
-            reports.append(_of_run(folder, rundir.entry_of(folder).job_id, formats))
+            reports.append(_of_run(folder, rundir.entry_of(folder).job_id, reader.formats))
         except RunError as error:
             warnings.append(str(error))
     for name, files in found.items():
-        batch, ranks = _read_files(files, formats, warnings)
+        batch, ranks = _read_files(files, reader, warnings)
         log, cause = joined(batch, ranks)
         if log:
             reports.append(_of_logs(name, log, cause, site))
@@ -107,14 +110,14 @@ def _bare_folder(word: str, site: Site | None, formats: Sequence[Format]) -> Rep
 
 
 def _read_files(
-    files: Sequence[LogFile], formats: Sequence[Format], warnings: list[str]
+    files: Sequence[LogFile], reader: Reader, warnings: list[str]
 ) -> tuple[list[Log], list[tuple[int | None, Log]]]:
     """The logs without a rank in their names, and those with one as they ended; what is no log is left out."""
     batch: list[Log] = []
     ranks: list[tuple[int | None, Log]] = []
     for file in sorted(files, key=lambda file: last_written(file.path)):
         try:
-            log = read_log(file.path, formats)
+            log = reader.log(file.path)
             if file.sure and (odd := oddity(file.path, log)):
                 warnings.append(odd)
             elif file.sure or log.records or log.evidence:
