@@ -151,12 +151,20 @@ def read(file: BinaryIO, name: str, formats: Sequence[Format] = FORMATS) -> Log:
 
 def summary(reading: Reading) -> Log:
     """What the log of *reading* says, once all of it was read."""
-    steps, notes = reading.steps, reading.notes.found
-    rate = steps.throughput(reading.format.scope if reading.format else "total")
+    writers, notes = reading.writers, dict(reading.notes.found)
+    format_, steps = writers.better() or (reading.format, writers.main)
+    others = [(other.name, found.records) for other, found in writers.others.values() if other is not format_]
+    if format_ is not reading.format and reading.format:
+        others.append((reading.format.name, writers.records))
+    if others:
+        notes["other_formats"] = ", ".join(f"{other}: {count}" for other, count in others)
+    if writers.logged > 1:
+        notes["ranks_logged"] = writers.logged
+    rate = steps.throughput(format_.scope if format_ else "total")
     return Log(
         name=reading.name,
-        format=reading.format.name if reading.format else None,
-        records=steps.records,
+        format=format_.name if format_ else None,
+        records=writers.records if format_ is reading.format else steps.records,
         first_step=steps.first_step,
         last_step=steps.last_step,
         max_step=steps.max_step,
@@ -176,8 +184,8 @@ def summary(reading: Reading) -> Log:
         tokens_per_second=in_tokens(rate, steps.step_seconds(), notes),
         steady_records=steps.steady_records,
         elapsed_seconds=reading.notes.elapsed_seconds,
-        notes=dict(notes),
-        evidence=reading.signs.best(steps.records),
+        notes=notes,
+        evidence=reading.signs.best(writers.records),
         remarks=tuple(reading.remarks.found()),
     )
 

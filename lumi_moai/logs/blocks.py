@@ -10,7 +10,8 @@ BLOCK = 1 << 18
 LARGE = 1 << 20
 """Bytes read at once where steps are read as columns, whose work for each block is dear and for each line cheap."""
 LONGEST = 1 << 20
-"""A line longer than this (a progress bar without line ends, a dumped tensor) is cut: no step line is that long."""
+"""A line longer than this (a dumped tensor) is read up to here, and at its end: no step line is that long."""
+_TAIL = 1 << 16
 ENDS = 4096
 """Bytes at either end of a block in which the clock is looked for."""
 
@@ -99,15 +100,19 @@ def texts(file: BinaryIO, wanted: Callable[[], int] = lambda: BLOCK) -> Iterator
 
     Carriage returns end lines too, so that a progress bar is many lines and not one.
     """
-    kept = b""
+    kept, too_long = b"", False
     while data := file.read(wanted()):
         cut = max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
-        if not cut and len(kept) < LONGEST:
+        if cut:
+            text, kept, too_long = kept + data[:cut], data[cut:], False
+            yield _plain(text)
+        elif too_long:
+            kept = data[-_TAIL:]
+        else:
             kept += data
-            continue
-        # Nothing to cut at in a line that is too long: cut anywhere.
-        text, kept = (kept + data[:cut], data[cut:]) if cut else (kept + data, b"")
-        yield _plain(text)
+            if len(kept) > LONGEST:
+                yield _plain(kept)
+                kept, too_long = b"", True
     if kept:
         yield _plain(kept)
 

@@ -13,7 +13,10 @@ def merge(first: Reading, second: Reading) -> None:
     """Add to *first* what *second* read in the part behind it, which it began by `Reading.go_on`."""
     _signs(first.signs, second.signs, first)
     _remarks(first.remarks, second.remarks, first.lines)
-    _steps(first.steps, second.steps)
+    for rank, steps in second.writers.ranks.items():
+        _steps(first.writers.of(rank), steps)
+    for format_, steps in second.writers.others.values():
+        _steps(first.writers.of_other(format_), steps)
     first.notes.go_on(second.notes)
     first.lines += second.lines
 
@@ -37,7 +40,7 @@ def _signs(first: Signs, second: Signs, before: Reading) -> None:
     first.first_rank = first.first_rank if second.first_rank is None else second.first_rank
     for at, evidence in second.taken:
         moved = replace(evidence, place=_moved(evidence.place, before.lines))
-        first.weigh(moved.outcome, moved.weight, at + before.steps.records, partial(_same, moved))
+        first.weigh(moved.outcome, moved.weight, at + before.writers.records, partial(_same, moved))
 
 
 def _same(evidence: Evidence) -> Evidence:

@@ -10,6 +10,7 @@ from .blocks import BLOCK, LARGE, Block, Rest, texts
 from .format import Format
 from .notes import Notes
 from .outcome import Signs
+from .ranks import Writers, apart, labelled
 from .remarks import Remarks
 from .steps import Steps
 from .template import DIGITS
@@ -34,6 +35,13 @@ def rows_of(
     return known, []
 
 
+def _of_others(format_: Format, formats: Sequence[Format]) -> tuple[bytes, ...]:
+    """The marks of other formats, by their shapes."""
+    return tuple(
+        each.mark.translate(DIGITS) for each in formats if each.spans and not each.weak and each is not format_
+    )
+
+
 class Reading:
     """What is known of a log so far, block after block."""
 
@@ -41,12 +49,18 @@ class Reading:
         self.name = name
         self.lines = 0
         """Line ends read so far."""
-        self.steps = Steps()
+        self.writers = Writers()
+        self._labelled = False
         self.notes, self.signs, self.remarks = Notes(), Signs(name), Remarks(name)
         self.format: Format | None = None
         self._formats = formats
         self._seen = self._pause = 0
         self._shapes: Shapes | None = None
+
+    @property
+    def steps(self) -> Steps:
+        """The steps of lines without a label."""
+        return self.writers.ranks[None]
 
     def go_on(self, step: int | None) -> "Reading":
         """A reading of a part further on, ahead of which *step* was logged; it knows the format and the shapes."""
@@ -82,12 +96,14 @@ class Reading:
 
     def _may_be_columns(self) -> bool:
         format_ = self.format
-        if self._seen < LONG or self._pause or format_ is None or not self.has_columns:
+        if self._seen < LONG or self._pause or self._labelled or format_ is None or not self.has_columns:
             return False
         if self._shapes is None:
             from .vector import Shapes
 
-            self._shapes = Shapes(format_, {mark.translate(DIGITS): mark for mark in _ALL_MARKS})
+            self._shapes = Shapes(
+                format_, {mark.translate(DIGITS): mark for mark in _ALL_MARKS}, _of_others(format_, self._formats)
+            )
         return True
 
     def _columns(self, text: bytes) -> bool:
@@ -110,17 +126,31 @@ class Reading:
         return True
 
     def _patterns(self, block: Block) -> None:
-        found, rows = rows_of(block.text, self.format, self._formats)
-        if self.format and found is not self.format:  # the weak one has met a better one
-            self.steps = Steps()
-        self.format = found
-        self._beside(block, bool(rows))
-        if rows:
-            self.steps.add(rows, warm="warmup_seconds" in self.notes.found)
+        found: list[tuple[int | None, list[tuple[bytes, ...]]]] = []
+        for rank, text in apart(block.text):
+            format_, rows = rows_of(text, self.format, self._formats)
+            if self.format and format_ is not self.format:  # the weak one has met a better one
+                self.writers, found = Writers(), []
+            self.format = format_
+            found.append((rank, rows))
+        self._labelled = self._labelled or (self.format is not None and labelled(block.text, self.format.mark))
+        self._beside(block, any(rows for _, rows in found))
+        for rank, rows in found:
+            if rows:
+                self.writers.of(rank).add(rows, warm="warmup_seconds" in self.notes.found)
+
+    def _others(self, beside: bytes) -> None:
+        """Steps in another format, on lines that have none in the log's own."""
+        for other in self._formats if self.format and not self.format.weak else ():
+            if other is not self.format and other.spans and not other.weak and other.mark in beside:
+                rows = list(other.rows(beside))
+                if rows:
+                    self.writers.of_other(other).add(rows)
 
     def _beside(self, block: Block, has_steps: bool) -> None:
         mark = self.format.mark if self.format else b""
         beside = block.beside(mark) if mark and has_steps else block.text
         self.notes.add(block, beside)
-        self.signs.add(block, beside, records=self.steps.records, mark=mark or None)
+        self.signs.add(block, beside, records=self.writers.records, mark=mark or None)
+        self._others(beside)
         self.remarks.add(block, beside)

@@ -5,7 +5,7 @@ one shape are step lines or not alike, with their values at the same places. Wha
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .format import Format, Row
@@ -55,17 +55,18 @@ class Template:
     hints: tuple[bytes, ...] = ()
 
 
-def learn(line: bytes, format_: Format, marks: Mapping[bytes, bytes]) -> Template:
+def learn(line: bytes, format_: Format, marks: Mapping[bytes, bytes], others: Sequence[bytes] = ()) -> Template:
     """The template of *line* without its line end.
 
-    *marks* are those of everything that a log may say beside its steps, by their shapes.
+    *marks* are those of everything that a log may say beside its steps, by their shapes, *others* those of other
+    formats' step lines.
     """
     shape = line.translate(DIGITS)
     hints = tuple(mark for of, mark in marks.items() if of in shape)
     if hints:
         return Template(patterns=True, hints=hints)
     if format_.mark.translate(DIGITS) not in shape:
-        return Template()
+        return Template(patterns=any(mark in shape for mark in others))
     rows = list(format_.rows(line + b"\n"))
     found = format_.spans(line) if format_.spans and len(rows) == 1 else None
     read = _checked(line, Row(*rows[0]), found, line.count(format_.mark)) if found else None

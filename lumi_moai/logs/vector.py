@@ -48,9 +48,9 @@ class Table:
 class Shapes:
     """The shapes of a log's lines that are known so far."""
 
-    def __init__(self, format_: Format, marks: Mapping[bytes, bytes]) -> None:
+    def __init__(self, format_: Format, marks: Mapping[bytes, bytes], others: Sequence[bytes]) -> None:
         self.format = format_
-        self._marks = marks
+        self._marks, self._others = marks, others
         self._known = 0
         self._of_length: dict[int, list[_Shape]] = {}
 
@@ -79,7 +79,7 @@ class Shapes:
 
     def _learn(self, line: bytes) -> "_Shape":
         self._known += 1
-        found = _Shape(line, learn(line, self.format, self._marks))
+        found = _Shape(line, learn(line, self.format, self._marks, self._others))
         self._of_length.setdefault(len(line), []).append(found)
         return found
 
