@@ -3,13 +3,14 @@
 # make fast     the tests that need no lab
 # make lint     ruff and mypy
 # make golden   write the golden scripts anew; read the diff before you commit it
-# make fuzz     damaged batch scripts for a minute
+# make fuzz     damaged logs and batch scripts for the readers, for SECONDS=600 and more; every test run takes a few seconds of it
 # make bench    the figures that we hold ourselves to, as ratios measured in one run
 PYTHON ?= python3
 # Another build of PyTorch: make TORCH="torch --index-url ..."
 TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
+SECONDS ?= 600
 DEMO := $(VENV)/demo
 
 .PHONY: demo test fast lab lint golden fuzz bench clean
@@ -46,7 +47,7 @@ golden: $(VENV)/ready
 	git --no-pager diff --stat -- tests/golden
 
 fuzz: $(VENV)/ready
-	FUZZ_SECONDS=60 $(BIN)/python -m pytest -q tests/test_check_fuzz.py
+	LUMI_MOAI_FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest -q -p no:cacheprovider tests/test_fuzz_*.py
 
 bench: $(VENV)/ready
 	$(BIN)/python tests/bench

@@ -138,6 +138,10 @@ def test_recorded_json_of_two_versions():
     assert all(job.usage.devices == 0 for job in jobs.values())  # gres/tmp is no device
 
 
+def test_a_table_whose_rule_does_not_fit_its_header():
+    assert sacct.parse("  JobID State\n-- --\n1 2\n", LUMI) == ()
+
+
 def versioned(wrap, state, step_id):
     """One job with a step, as a version of `sacct --json` writes it."""
     return {

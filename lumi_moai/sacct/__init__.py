@@ -28,7 +28,7 @@ def parse(text: str, site: Site) -> tuple[Accounting, ...]:
     jobs: dict[str, list[Row]] = {}
     found = objects.rows(text) if text.lstrip().startswith("{") else rows.rows(text)
     for row in found:
-        jobs.setdefault(row["JobID"].partition(".")[0], []).append(row)
+        jobs.setdefault(row.get("JobID", "").partition(".")[0], []).append(row)
     return tuple(_accounting(job_id, rows, site) for job_id, rows in jobs.items() if job_id)
 
 

@@ -130,8 +130,39 @@ def collect(folder, env):
     done = subprocess.run(words, env=env, check=True, capture_output=True, text=True)
     took = time.perf_counter() - started
     yield "MB of memory of `collect` on a 1 GB log", int(done.stderr.split()[-1]) / 1000, 100
-    yield "speed of `collect` / speed of `grep -c` (no bound yet)", grep / took, None
+    yield "speed of `collect` / speed of `grep -c` on a 1 GB log", grep / took, ("at least", 0.25)
     log.unlink()
+
+
+LIVE = """
+import time
+for step in range(300):
+    print(f"[Step {step}/300] | Loss: {9 / (step + 1)} | Duration: 0.1 | Throughput: 1000.0 tokens/sec", flush=True)
+    time.sleep(0.1)
+"""
+FOLLOW = """
+import json, os, sys, time
+from lumi_moai.launch.run import find_run, follow
+began = spent = None
+for piece in follow(find_run(json.loads(sys.argv[1])["job_id"])):
+    now, used = time.monotonic(), sum(os.times()[:4])
+    if began is None:
+        began, spent = now, used
+    elif now - began > 20:
+        break
+print((used - spent) / (now - began))
+"""
+
+
+def following(folder, env):
+    """The part of a core that looking at a log costs while ten steps a second are written, Slurm's answers included."""
+    (folder / "live.py").write_text(LIVE)
+    words = [LUMI_MOAI, "submit", "--site", "local", "--flavor", "Small", "--runs", str(folder / "runs"), "--json"]
+    started = subprocess.run([*words, str(folder / "live.py")], env=env, check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        [PYTHON, "-c", FOLLOW, started.stdout], env=env, check=True, capture_output=True, text=True, cwd=ROOT
+    )
+    yield "part of a core that following a live log takes", float(done.stdout), 0.01
 
 
 PEAK = (
@@ -142,6 +173,6 @@ PEAK = (
 
 def figures(folder):
     env = world(folder)
-    for part in (door, status, array, collect):
+    for part in (door, status, array, collect, following):
         for what, value, bound in part(folder, env):
-            yield what, value, ("at most", bound) if bound is not None else ("no bound", 0)
+            yield what, value, bound if isinstance(bound, tuple) else ("at most", bound)

@@ -1,4 +1,4 @@
-"""Damaged scripts for a bounded time: seconds in the tests, `make fuzz` for longer (FUZZ_SECONDS)."""
+"""Damaged scripts for a bounded time: seconds in the tests, `make fuzz` for longer (LUMI_MOAI_FUZZ_SECONDS)."""
 
 import os
 import random
@@ -29,7 +29,7 @@ def damaged(chance):
 def test_damaged_scripts_never_raise_and_fixes_end():
     seed = random.SystemRandom().randrange(2**32)
     chance = random.Random(seed)
-    until = time.monotonic() + float(os.environ.get("FUZZ_SECONDS", "3"))
+    until = time.monotonic() + float(os.environ.get("LUMI_MOAI_FUZZ_SECONDS", "3"))
     while time.monotonic() < until:
         text = first = damaged(chance)
         for _ in range(12):
