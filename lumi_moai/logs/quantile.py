@@ -34,7 +34,11 @@ class Quantiles:
 
     def add_array(self, values: Any) -> None:
         """Count *values*, an array of numpy's, as `add` does."""
-        self._extend(array("d", values[(values > 0) & (values < float("inf"))].tobytes()))
+        new = array("d", values[(values > 0) & (values < float("inf"))].tobytes())
+        if self._buckets and new:
+            self._count(new)
+        else:
+            self._extend(new)
 
     def merge(self, others: "Quantiles") -> None:
         """Count what *others* counted."""
@@ -49,12 +53,15 @@ class Quantiles:
             self._pour()
 
     def _pour(self) -> None:
+        self._count(self._exact)
+        self._exact, self._sorted = array("d"), None
+
+    def _count(self, values: array) -> None:
         from .buckets import counts
 
-        lowest, highest, found = counts(self._exact)
+        lowest, highest, found = counts(values)
         self._lowest, self._highest = min(self._lowest, lowest), max(self._highest, highest)
         self._buckets.update(found)
-        self._exact, self._sorted = array("d"), None
 
     def __len__(self) -> int:
         """How many values were counted."""

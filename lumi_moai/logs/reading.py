@@ -35,11 +35,9 @@ def rows_of(
     return known, []
 
 
-def _of_others(format_: Format, formats: Sequence[Format]) -> tuple[bytes, ...]:
-    """The marks of other formats, by their shapes."""
-    return tuple(
-        each.mark.translate(DIGITS) for each in formats if each.spans and not each.weak and each is not format_
-    )
+def _others_of(format_: Format, formats: Sequence[Format]) -> list[Format]:
+    """The formats beside a log's own in which lines are looked for."""
+    return [each for each in formats if each.spans and not each.weak and each is not format_]
 
 
 class Reading:
@@ -102,7 +100,9 @@ class Reading:
             from .vector import Shapes
 
             self._shapes = Shapes(
-                format_, {mark.translate(DIGITS): mark for mark in _ALL_MARKS}, _of_others(format_, self._formats)
+                format_,
+                {mark.translate(DIGITS): mark for mark in _ALL_MARKS},
+                tuple(each.mark for each in _others_of(format_, self._formats)),
             )
         return True
 
@@ -139,18 +139,19 @@ class Reading:
             if rows:
                 self.writers.of(rank).add(rows, warm="warmup_seconds" in self.notes.found)
 
-    def _others(self, beside: bytes) -> None:
+    def _others(self, block: Block, beside: bytes) -> None:
         """Steps in another format, on lines that have none in the log's own."""
-        for other in self._formats if self.format and not self.format.weak else ():
-            if other is not self.format and other.spans and not other.weak and other.mark in beside:
-                rows = list(other.rows(beside))
-                if rows:
-                    self.writers.of_other(other).add(rows)
+        if self.format is None or self.format.weak:
+            return
+        found = {each.mark: each for each in _others_of(self.format, self._formats)}
+        for mark in block.having(tuple(found), beside):
+            if rows := list(found[mark].rows(beside)):
+                self.writers.of_other(found[mark]).add(rows)
 
     def _beside(self, block: Block, has_steps: bool) -> None:
         mark = self.format.mark if self.format else b""
         beside = block.beside(mark) if mark and has_steps else block.text
         self.notes.add(block, beside)
         self.signs.add(block, beside, records=self.writers.records, mark=mark or None)
-        self._others(beside)
+        self._others(block, beside)
         self.remarks.add(block, beside)

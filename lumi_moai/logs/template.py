@@ -66,7 +66,8 @@ def learn(line: bytes, format_: Format, marks: Mapping[bytes, bytes], others: Se
     if hints:
         return Template(patterns=True, hints=hints)
     if format_.mark.translate(DIGITS) not in shape:
-        return Template(patterns=any(mark in shape for mark in others))
+        hints = tuple(mark for mark in others if mark.translate(DIGITS) in shape)
+        return Template(patterns=bool(hints), hints=hints)
     rows = list(format_.rows(line + b"\n"))
     found = format_.spans(line) if format_.spans and len(rows) == 1 else None
     read = _checked(line, Row(*rows[0]), found, line.count(format_.mark)) if found else None
