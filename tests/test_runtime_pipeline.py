@@ -453,10 +453,10 @@ HELD = (
     + """
 import gc
 from lumi_moai.runtime import group
-model = nn.Sequential(nn.Linear(6, 64), *[Block(64) for _ in range(8)], nn.Linear(64, 3)).cuda()
+model = nn.Sequential(nn.Embedding(200, 64), *[Block(64) for _ in range(8)], nn.Linear(64, 200)).cuda()
 opt = torch.optim.AdamW(model.parameters(), lr=0.01)
-for a, b in data():
-    F.mse_loss(model(a), b).backward()
+for (rows,) in DataLoader(TensorDataset(torch.arange(24).view(8, 3)), batch_size=4):
+    F.cross_entropy(model(rows).flatten(0, 1), rows.flatten()).backward()
     opt.step()
 gc.collect()
 kinds = (torch.Tensor, nn.Parameter)
@@ -473,21 +473,25 @@ print([each / whole / 4 for each in found])
 
 
 def test_a_stage_holds_its_share(tmp_path):
-    """Weights, gradients and both moments of Adam: a half of the blocks, all of what stands around them."""
+    """Of weights, gradients, both moments of Adam and the bucket: a half of the blocks, and the embedding or the head.
+
+    The weights outside of the blocks are 70 % here, so a stage that had both would be at 1.06.
+    """
     run = Run(tmp_path, launch(2), Wishes(layout=Layout.parse("pp=2"), self_check=False))
     ranks = run.ranks(submitit(2), run.script(HELD))
     assert [rank.code for rank in ranks] == [0, 0], "\n".join(rank.err for rank in ranks)
     for part in json.loads(ranks[0].out):
-        assert 0.45 < part < 0.75, ranks[0].out
+        assert 0.5 < part < 0.75, ranks[0].out
 
 
 def test_a_killed_run_goes_on_in_stages(tmp_path):
     model = "nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))"
     block = "nn.Sequential(nn.Linear(8, 8), nn.ReLU())"
     text = TRAIN.replace(model, f"nn.Sequential(*[{block} for _ in range(2)], nn.Linear(8, 2))")
+    text = text.replace("epoch in range(5)", "epoch in range(3)")
     lines, weights = plain(tmp_path, textwrap.dedent(text.replace("PAUSE", "0")))
     run = Run(tmp_path / "run", launch(2))
-    first = killed_after(run, start(run, text, 2, layout="pp=2"), 6)
+    first = killed_after(run, start(run, text, 2, layout="pp=2"), 4)
     last = whole(ended(start(run, text, 2, job="78", layout="pp=2")))
     assert "resumed at step" in last.err
     assert_one_run(first[0], last, lines)

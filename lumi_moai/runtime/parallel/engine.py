@@ -99,7 +99,9 @@ class Engine:
             self.micro = Micro(self, self.place.plan.micro_batches)
             self.callers = [self.micro.caller, *self.callers, *layout.callers(self.place)]
             if self.place.plan.pp > 1:
-                self.callers.append(layout.Calls(self).caller)
+                calls = layout.Calls(self)
+                self.callers.append(calls.caller)
+                self.steppers.append(calls.stepper)
             self.steppers += layout.steppers(self.place)
         return self.place
 

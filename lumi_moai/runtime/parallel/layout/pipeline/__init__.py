@@ -10,6 +10,11 @@ model does around its blocks stays its own. The pieces are moved by torch.distri
     passage    one piece on its way through the blocks of this stage
     travel     what a block returns as one row of numbers, and back
     plain      the weights that this stage computes with
+    homes      weights outside of the blocks that one stage alone needs
+    kinds      calls whose arguments have the same shapes
+    looks      what stands against computing a piece more than once
+    passes     the pieces of a call, forward and back
+    handing    what the stages tell each other at the ends of a call
     schedule   torch's stages and schedules
     calls      a call of the script's model, and its backward
 """

@@ -12,12 +12,15 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 from torch.utils._pytree import tree_unflatten
 
 from .....errors import RequestError
 from ...micro import rerun, tree
 from ...micro.sums import Sums
+from .. import repoint
 from . import elsewhere, owned
+from .homes import Homes
 from .kinds import Kinds
 from .looks import Looks
 from .passes import Course
@@ -34,7 +37,7 @@ class Calls:
 
     def __init__(self, engine: "Engine") -> None:
         self.engine = engine
-        self._known: WeakKeyDictionary[nn.Module, tuple[Kinds, Plain, Looks]] = WeakKeyDictionary()
+        self._known: WeakKeyDictionary[nn.Module, tuple[Kinds, Plain, Looks, Homes]] = WeakKeyDictionary()
         self._depth = 0
 
     def caller(self, root: nn.Module, call: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
@@ -48,16 +51,29 @@ class Calls:
                 " --layout fsdp"
             )
         if root not in self._known:
-            self._known[root] = (Kinds(stages), Plain(root), Looks(root))
+            plain = Plain(root)
+            self._known[root] = (Kinds(stages), plain, Looks(root), Homes(root, plain, stages))
         self._depth += 1
         try:
             return self._compute(root, call, args, kwargs)
         finally:
             self._depth -= 1
 
+    def stepper(self, optimizer: Optimizer, call: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
+        """A step of an optimizer of the script; ahead of it, weights that one stage alone needs become that stage's."""
+        mine = {id(repoint.now(each)) for entry in optimizer.param_groups for each in entry["params"]}
+        for root, (_, plain, _, homes) in list(self._known.items()):
+            if any(id(each) in mine for each in root.parameters()) and (moves := homes.settle()):
+                repoint.lead(moves)
+                repoint.optimizers(self.engine.seen.living_optimizers())
+                self.engine.gradients.refresh(again=True)
+                for old, _ in moves:
+                    plain.forget(old)
+        return call(*args, **kwargs)
+
     def _compute(self, root: nn.Module, call: rerun.Call, args: tuple, kwargs: dict[str, Any]) -> Any:
-        kinds, plain, looks = self._known[root]
-        course = Course(kinds, plain, looks)
+        _, plain, _, _ = self._known[root]
+        course = Course(*self._known[root])
         work = self._work(root, call, course, *rerun.flattened(args, rerun.without_cache(root, kwargs)))
         if work.is_training:
             plain.trains()

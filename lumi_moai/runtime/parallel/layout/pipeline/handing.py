@@ -79,7 +79,7 @@ def _add_up(found: list[Any], shared: Sequence[tuple[int, torch.Tensor]], stages
         flat = torch.cat([_numbers(found[place], like) for place, like in same])
         dist.all_reduce(flat, group=stages.group)
         for (place, like), part in zip(same, flat.split([like.numel() for _, like in same]), strict=True):
-            found[place] = part.view(like.shape)
+            found[place] = part.view(like.shape).clone()  # a view would keep all of them
 
 
 def _numbers(gradient: torch.Tensor | None, like: torch.Tensor) -> torch.Tensor:

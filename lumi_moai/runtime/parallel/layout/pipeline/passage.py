@@ -52,6 +52,8 @@ class Passage:
         self.left: Any = None
         """What the last block of this stage returned."""
         self._next = 0
+        self.has_begun = False
+        """Whether it has come to a block of this stage."""
 
     @contextmanager
     def under_way(self) -> Iterator[None]:
@@ -74,6 +76,7 @@ class Passage:
         if self.received is not None and number < self.span.first:
             is_at_border = number == self.span.first - 1
             return self.received.value if is_at_border else self.received.form.elsewhere()
+        self.has_begun = True
         if elsewhere.holds((args, kwargs)):
             raise elsewhere.refusal(f"block {number} uses a result of a block before the last one, a skip connection")
         if number == self.span.first and self.seed is not None:
@@ -97,6 +100,11 @@ class Staged(nn.Module):
             f"copy.deepcopy of {type(self).__name__}, a block of a model that is in pipeline stages since training"
             " began, is not possible; make the copy before training, copy model.state_dict(), or use --layout replicate"
         )
+
+
+def has_begun() -> bool:
+    """Whether the piece under way has come to a block of this stage."""
+    return bool(_UNDER_WAY) and _UNDER_WAY[-1].has_begun
 
 
 def mark(block: nn.Module, number: int) -> None:

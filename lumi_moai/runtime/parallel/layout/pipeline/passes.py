@@ -1,13 +1,16 @@
 """The pieces of one call through the stages of a model: forward without a graph, then forward and back."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ...micro import rerun, state
+from ...micro.sums import Sums
 from . import elsewhere, handing
+from .homes import Homes
 from .kinds import Kind, Kinds, drew, seeds
 from .looks import Looks
 from .passage import Passage, Span
@@ -24,8 +27,9 @@ _Grads = tuple[Sequence[Any], dict[int, list[torch.Tensor]]]
 class Course:
     """One call of a model."""
 
-    def __init__(self, kinds: Kinds, plain: Plain, looks: Looks) -> None:
+    def __init__(self, kinds: Kinds, plain: Plain, looks: Looks, homes: Homes) -> None:
         self.kinds = kinds
+        self.homes = homes
         self.plain = plain
         self.looks = looks
         self.stages = kinds.stages
@@ -46,10 +50,13 @@ class Course:
         """
         self.looks.ahead(work.name)
         rerun.remember_weights(work)
+        is_first = work.is_training and self.homes.begin()
         with self.plain.in_place(), torch.no_grad():
             kind = self.kinds.of(work, self._piece)
             self._seeds, after = seeds(len(work.pieces), draws=kind.draws)
-            found = self._outputs(work, kind)
+            found = self._outputs(work, kind, looks=is_first)
+            if is_first:
+                self.homes.agree()
             values = rerun.settled(work, found) if self.span.is_last else []
             again = self.span.is_last and rerun.is_unsettled(work, found, values)
             if handing.told(again, self.span.stages - 1, self.stages):
@@ -72,14 +79,15 @@ class Course:
                 of_inputs[place] = rerun.placed(work, of_inputs[place], leaf.grad, place, work.pieces[number])
         return handing.gradients(work, self.plain, of_inputs, self.stages)
 
-    def _outputs(self, work: "Work", kind: Kind) -> "list[Found]":
-        """Of all pieces, on the last stage; none on the others."""
+    def _outputs(self, work: "Work", kind: Kind, *, looks: bool = False) -> "list[Found]":
+        """Of all pieces, on the last stage; none on the others. With *looks* one learns who needs which weights."""
         found: list[Found] = []
 
         def compute(number: int, row: torch.Tensor) -> torch.Tensor:
             piece = work.pieces[number]
             leaves = [rerun.cut(work, leaf, piece) for leaf in work.leaves]
-            output, left = self._piece(work, number, leaves, kind.received(row, piece[1] - piece[0]))
+            attempt = partial(self._piece, work, number, leaves, kind.received(row, piece[1] - piece[0]))
+            output, left = self.homes.look(attempt, self._again(work, attempt)) if looks and not number else attempt()
             if output is None:
                 return kind.sent(left, piece[1] - piece[0])
             found.append(output)
@@ -87,6 +95,16 @@ class Course:
 
         kind.schedule(goes_back=False).run(compute)
         return found
+
+    def _again(self, work: "Work", compute: partial) -> Callable[[], Any]:
+        """*compute*, apart from the others: no sums over ranks, and the random numbers stay."""
+        apart = replace(work, sums=Sums(None, is_whole=False))
+
+        def again() -> Any:
+            with state.chance_kept():
+                return self._piece(apart, *compute.args[1:])
+
+        return again
 
     def _seeded(self, work: "Work", kind: Kind, grads: "_Grads", number: int, row: torch.Tensor) -> torch.Tensor:
         """What leaves this stage of the piece with *number*; at the last stage something with the piece's gradients.

@@ -4,7 +4,7 @@ Torch's stages leave gradients at the weights, piece by piece. The script's para
 pieces and stages are done.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from weakref import ref
@@ -12,6 +12,8 @@ from weakref import ref
 import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
+
+from . import elsewhere
 
 
 class Plain:
@@ -24,18 +26,43 @@ class Plain:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Within this the model has the plain weights; those that other stages have are out of reach."""
+        """Within this the model has the plain weights, and shapes without numbers for those of other stages."""
+        with self._swapped(self._standing_in):
+            yield
+
+    @contextmanager
+    def _swapped(self, other: Callable[[Any], Any]) -> Iterator[None]:
+        """Within this the model has what *other* gives for a weight, if it gives something."""
         before: list[tuple[dict[str, Any], str, Any]] = []
         for module in self._root().modules():  # type: ignore[union-attr]  # it is being called
             for name, parameter in module._parameters.items():
-                if parameter is not None and (plain := self._plain(parameter)) is not None:
+                if parameter is not None and (instead := other(parameter)) is not None:
                     before.append((module._parameters, name, parameter))
-                    module._parameters[name] = plain
+                    module._parameters[name] = instead
         try:
             yield
         finally:
             for where, name, parameter in before:
                 where[name] = parameter
+
+    def _standing_in(self, parameter: torch.Tensor) -> torch.Tensor:
+        plain = self._plain(parameter)
+        return elsewhere.like(parameter.shape, parameter.dtype) if plain is None else plain
+
+    def of(self, parameter: torch.Tensor) -> nn.Parameter | None:
+        """The plain weight of the script's *parameter*; None where another stage has it."""
+        return self._plain(parameter)
+
+    @contextmanager
+    def hidden(self, parameters: Sequence[torch.Tensor]) -> Iterator[None]:
+        """Within this, while the plain weights are in place, the model has shapes without numbers for *parameters*."""
+        hidden = {id(self._plain(each)): elsewhere.like(each.shape, each.dtype) for each in parameters}
+        with self._swapped(lambda each: hidden.get(id(each))):
+            yield
+
+    def forget(self, parameter: torch.Tensor) -> None:
+        """The script's *parameter* has become another one."""
+        self._made.pop(id(parameter), None)
 
     def trains(self) -> None:
         """Let the plain weights take a gradient where the script's do now."""
