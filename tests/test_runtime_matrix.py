@@ -29,8 +29,11 @@ LAYOUTS = [
     ("replicate", 4, "uneven"),
     ("fsdp", 2, "uneven"),
     ("hsdp", 4, "uneven"),
+    ("pp=2", 2, "uneven"),
 ]
-REFUSED: dict[tuple[str, str], str] = {}
+REFUSED: dict[tuple[str, str], str] = {
+    ("pp=2", name): "has no blocks that could be 2 pipeline stages" for name in ("mlp", "cnn", "lstm", "gan")
+}
 """Layout and script, with words of the sentence that refuses them."""
 DRIVER = """
 import json, runpy, sys, lumi_moai
