@@ -92,7 +92,8 @@ def start_average(values: torch.Tensor) -> tuple[dist.Work, int]:
 def agree(value: object) -> Any:
     """Rank 0's *value*, on every rank."""
     box = [value]
-    dist.broadcast_object_list(box, src=0, device=accelerator.device())
+    with torch.no_grad():  # where a number that torch reads is none of the script's
+        dist.broadcast_object_list(box, src=0, device=accelerator.device())
     return box[0]
 
 

@@ -16,12 +16,17 @@ def use(group: Any) -> None:
     _GROUP[:] = [group]
 
 
+def owner_of(tensor: DTensor) -> int:
+    """The rank that holds *tensor*, of which one stage has all."""
+    rank: int = tensor._spec.mesh.mesh.tolist()[0]  # int() of an element would pass for a number that the script reads
+    return rank
+
+
 def full(tensor: DTensor) -> torch.Tensor:
     """All of *tensor*; all ranks that hold parts of it, or stages of its pipeline, call this together."""
-    mesh = tensor._spec.mesh
-    if mesh.mesh_dim_names != STAGE:
+    if tensor._spec.mesh.mesh_dim_names != STAGE:
         return tensor.full_tensor()
-    owner, local = int(mesh.mesh.flatten()[0]), tensor._local_tensor.detach()
+    owner, local = owner_of(tensor), tensor._local_tensor.detach()
     sent = local.contiguous() if owner == dist.get_rank() else local.new_empty(tensor.shape)
     dist.broadcast(sent, owner, group=_GROUP[0])
     return sent

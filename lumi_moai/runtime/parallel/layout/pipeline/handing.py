@@ -8,6 +8,7 @@ import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
 from .... import accelerator
+from ..parts import owner_of
 from . import travel
 from .owned import Stages, held_by
 from .plain import Plain
@@ -90,4 +91,4 @@ def _numbers(gradient: torch.Tensor | None, like: torch.Tensor) -> torch.Tensor:
 
 def _of_owner(gradient: torch.Tensor | None, parameter: DTensor) -> DTensor:
     mine = torch.empty(parameter.shape, dtype=parameter.dtype, device="meta") if gradient is None else gradient
-    return held_by(mine, int(parameter._spec.mesh.mesh.flatten()[0]))
+    return held_by(mine, owner_of(parameter))
