@@ -19,10 +19,15 @@ from lumi_moai.runtime.parallel.layout.pipeline import elsewhere, passage, trave
 from lumi_moai.runtime.parallel.layout.pipeline.passage import Passage, Span
 
 
+@pytest.fixture(scope="module")
+def gpt(tmp_path_factory):
+    return plain(tmp_path_factory.mktemp("plain"), scripts.GPT)
+
+
 @pytest.mark.parametrize(("layout", "count"), [("pp=2,micro_batches=3,recompute=every-2", 2), ("pp=2,dp=2", 4)])
-def test_a_transformer_trains_alike_in_stages(tmp_path, layout, count):
+def test_a_transformer_trains_alike_in_stages(tmp_path, gpt, layout, count):
     """Tied weights, a number alone, a frozen weight, accumulation, clipping, a last batch of 3 rows, evaluation."""
-    lines, weights = plain(tmp_path, scripts.GPT)
+    lines, weights = gpt
     _, ranks = same_run(tmp_path, scripts.GPT, lines, weights, count, layout=layout)
     pieces = 3 if count == 2 else 2
     assert f"num_stages : 2, num_micro_batches : {pieces}" in ranks[0].err
@@ -144,7 +149,28 @@ def dropped():
         head = model[2].weight
         print("dropped", abs(loss.item() - (head * head.grad).sum().item()) < 1e-5)
         opt.step()
-sequential(); skip(); asked(); dropped()
+
+def gan():
+    # A gradient goes through one model in stages into another; a frozen one is whole; an average of weights.
+    def net(last): return nn.Sequential(nn.Linear(6, 6), *[Block() for _ in range(3)], nn.Linear(6, last)).cuda()
+    G, D, teacher = net(6), net(1), net(1).eval()
+    for p in teacher.parameters(): p.requires_grad_(False)
+    og = torch.optim.Adam(G.parameters(), lr=0.01, eps=1e-4); od = torch.optim.SGD(D.parameters(), lr=0.1)
+    ema = {n: p.detach().clone() for n, p in G.named_parameters()}
+    for real, other in data():
+        fake = G(torch.cat([other, other], 1))
+        for p in D.parameters(): p.requires_grad_(True)
+        ld = F.softplus(-D(real)).mean() + F.softplus(D(fake.detach())).mean()
+        od.zero_grad(); ld.backward(); od.step()
+        for p in D.parameters(): p.requires_grad_(False)
+        penalty = 0.001 * sum(p.pow(2).sum() for p in G.parameters())
+        lg = F.softplus(-D(fake)).mean() + 0.01 * teacher(fake).square().mean() + penalty
+        og.zero_grad(); lg.backward(); og.step()
+        with torch.no_grad():
+            for n, p in G.named_parameters(): ema[n].mul_(0.9).add_(p, alpha=0.1)
+        print(f"gan {ld.item()} {lg.item()} {sum(v.norm().item() for v in ema.values())}")
+    keep("g", G); keep("d", D)
+gan(); sequential(); skip(); asked(); dropped()
 torch.save(saved, sys.argv[1])
 """
 )

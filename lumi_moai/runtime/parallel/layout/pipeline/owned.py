@@ -67,8 +67,8 @@ def _check(root: nn.Module, blocks: Sequence[nn.Module], place: Place) -> None:
     if len(blocks) < stages:
         raise RequestError(
             f"{name} has {len(blocks) or 'no'} blocks that could be {stages} pipeline stages: a block is one of several"
-            " layers of one class in a ModuleList or Sequential, with no weight that is used elsewhere as well; use"
-            " --layout fsdp or tp=2"
+            " layers of one class that are most of a ModuleList or Sequential, with no weight that is used elsewhere as"
+            " well; use --layout fsdp or tp=2"
         )
     if place.plan.compile:
         raise RequestError("compile does not go together with pp yet; leave one of both out of --layout")

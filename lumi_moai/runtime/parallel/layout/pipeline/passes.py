@@ -85,7 +85,7 @@ class Course:
 
         def compute(number: int, row: torch.Tensor) -> torch.Tensor:
             piece = work.pieces[number]
-            leaves = [rerun.cut(work, leaf, piece) for leaf in work.leaves]
+            leaves = [rerun.cut(work, _without_graph(leaf), piece) for leaf in work.leaves]
             attempt = partial(self._piece, work, number, leaves, kind.received(row, piece[1] - piece[0]))
             output, left = self.homes.look(attempt, self._again(work, attempt)) if looks and not number else attempt()
             if output is None:
@@ -145,6 +145,10 @@ class Course:
         if not self._seeds and self.kinds.is_known and drew(before):
             raise elsewhere.refusal("it draws random numbers in some calls only")
         return output, passage.left
+
+
+def _without_graph(leaf: Any) -> Any:
+    return leaf.data if isinstance(leaf, torch.Tensor) else leaf
 
 
 class _Seeded(torch.autograd.Function):
