@@ -149,6 +149,12 @@ def dropped():
         head = model[2].weight
         print("dropped", abs(loss.item() - (head * head.grad).sum().item()) < 1e-5)
         opt.step()
+    with torch.no_grad():
+        model(x)
+        model.eval()
+        before = torch.get_rng_state()
+        model(x)
+        print("evaluation draws", not torch.equal(before, torch.get_rng_state()))
 
 def gan():
     # A gradient goes through one model in stages into another; a frozen one is whole; an average of weights.

@@ -52,7 +52,7 @@ class Calls:
             )
         if root not in self._known:
             plain = Plain(root)
-            self._known[root] = (Kinds(stages), plain, Looks(root), Homes(root, plain, stages))
+            self._known[root] = (Kinds(root, stages), plain, Looks(root), Homes(root, plain, stages))
         self._depth += 1
         try:
             return self._compute(root, call, args, kwargs)

@@ -3,8 +3,10 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import torch
+from torch import nn
 
 from ...micro import rerun, state
 from . import handing, travel
@@ -60,7 +62,8 @@ class Kind:
 class Kinds:
     """Of one model."""
 
-    def __init__(self, stages: Stages) -> None:
+    def __init__(self, root: nn.Module, stages: Stages) -> None:
+        self._root = ref(root)
         self.stages = stages
         self.is_known = True
         """Whether the kind of the call under way is known; else it is just being looked at."""
@@ -68,7 +71,9 @@ class Kinds:
 
     def of(self, work: "Work", piece: Piece) -> Kind:
         """The kind of *work*; where it is a new one, *piece* computes a piece of each length, stage after stage."""
-        key = _key(work)
+        # In training mode a model may draw random numbers, in evaluation it does not.
+        modes = tuple(module.training for module in self._root().modules())  # type: ignore[union-attr]
+        key = (modes, *_key(work))
         if key not in self._known:
             while len(self._known) >= _REMEMBERED:
                 self._known.pop(next(iter(self._known)))

@@ -33,6 +33,8 @@ class Course:
         self.plain = plain
         self.looks = looks
         self.stages = kinds.stages
+        self._kind: Kind
+        """Set by `forward`."""
         self.has_loss = False
         """Whether the model computed one."""
         self._seeds: Sequence[int] = ()
@@ -52,7 +54,7 @@ class Course:
         rerun.remember_weights(work)
         is_first = work.is_training and self.homes.begin()
         with self.plain.in_place(), torch.no_grad():
-            kind = self.kinds.of(work, self._piece)
+            self._kind = kind = self.kinds.of(work, self._piece)
             self._seeds, after = seeds(len(work.pieces), draws=kind.draws)
             found = self._outputs(work, kind, looks=is_first)
             if is_first:
@@ -68,7 +70,7 @@ class Course:
 
     def back(self, work: "Work", grads: Sequence[Any]) -> tuple[list[Any], list[Any]]:
         """The gradients of the parameters and of the arguments of *work*, given those of its outputs."""
-        kind = self.kinds.of(work, self._piece)
+        kind = self._kind
         of_inputs: list[Any] = [None] * len(work.inputs())
         own: dict[int, list[torch.Tensor]] = {}
         compute = partial(self._seeded, work, kind, (grads, own))
