@@ -128,9 +128,17 @@ def replace_ours(path: Path, data: bytes, *, mark: bytes, force: bool = False) -
 
     Raises RunError when there is such a file and *force* does not say to replace it, or it cannot be written.
     """
+    check_ours(path, mark=mark, force=force)
+    write_bytes(path, data, shared=True)
+
+
+def check_ours(path: Path, *, mark: bytes, force: bool = False) -> None:
+    """Raise the RunError of `replace_ours` for *path*, before anything is made that would go there."""
+    if path.is_dir() or not path.parent.is_dir():
+        what = "is a folder" if path.is_dir() else "lies in a folder that does not exist"
+        raise RunError(f"{path} {what}; name a file with --output")
     if path.exists() and not force and not _is_ours(path, mark):
         raise RunError(f"{path} is not a file that lumi-moai wrote; name another one, or replace it with --force")
-    write_bytes(path, data, shared=True)
 
 
 def _is_ours(path: Path, mark: bytes) -> bool:

@@ -24,6 +24,7 @@ COMMANDS = {
     "wait": "wait",
     "cancel": "cancel",
     "collect": "collect",
+    "report": "report",
     "scale": "scale",
     "config": "config",
 }

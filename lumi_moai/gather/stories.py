@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from .. import rundir
-from ..errors import RunError
+from ..errors import RequestError, RunError
 from ..logs.series import Series, read_series
 from ..report import Report
 from ..report.story import Story
 from ..rundir import RunFolder
-from ..scaling import Measured
+from ..scaling import Measured, Scaling, scale
 from ..site import Site
 from .accounts import part
 from .opened import opened
@@ -111,6 +111,15 @@ def measured(story: Story) -> Measured:
         units_per_hour=per_hour,
         billing_unit=report.bill.unit if report.bill else planned.unit if planned else None,
     )
+
+
+def compared(told: Sequence[Story]) -> Scaling | None:
+    """How the runs scale; None for runs that cannot be compared, or are all of one size."""
+    if len({each.devices for each in map(measured, told) if each.devices and each.rate}) < 2:
+        return None
+    with suppress(RequestError):
+        return scale(map(measured, told))
+    return None
 
 
 def _work(story: Story) -> tuple[float | None, str | None]:

@@ -76,7 +76,14 @@ def lines_chart(lines: Sequence[Line], *, x: str, y: str, zero: bool, palette: P
         _hover(x, y, palette),
         _cursor(palette),
     ]
-    return {**_frame(palette), "data": {"name": "points", "values": values}, "encoding": encoding, "layer": layers}
+    return {
+        **_frame(palette),
+        "usermeta": {"x": x},
+        "params": [{"name": "at", "value": None}],
+        "data": {"name": "points", "values": values},
+        "encoding": encoding,
+        "layer": layers,
+    }
 
 
 _ZOOM = {
@@ -108,7 +115,6 @@ def _hover(x: str, y: str, palette: Palette) -> Spec:
 def _cursor(palette: Palette) -> Spec:
     """The upright line that the arrow keys move."""
     return {
-        "params": [{"name": "at", "value": None}],
         "transform": [{"filter": "datum.x === at"}, {"aggregate": [{"op": "count", "as": "n"}], "groupby": ["x"]}],
         "mark": {"type": "rule", "color": palette.faint, "strokeDash": [3, 3]},
         "encoding": {"y": None, "color": None, "detail": None},
@@ -156,6 +162,7 @@ def starts_chart(bars: Sequence[Mapping[str, Any]], palette: Palette = STYLED) -
     }  # fmt: skip
     return {
         **_frame(palette, height={"step": 26}),
+        "usermeta": {"x": "step"},
         "data": {"name": "points", "values": list(bars)},
         "mark": {"type": "bar", "height": 12, "cornerRadius": 2, "minBandSize": 3},
         "encoding": encoding,
@@ -184,9 +191,11 @@ def scaling_chart(scaling: Scaling, palette: Palette = PRINTED) -> Spec:
     }
     return {
         **_frame(palette, height=300),
+        "usermeta": {"x": "devices"},
+        "params": [{"name": "at", "value": None}],
         "data": {"name": "points", "values": [*values, *perfect]},
         "encoding": encoding,
-        "layer": [*_scaling_layers(palette), *_limit(scaling, palette)],
+        "layer": [*_scaling_layers(palette), *_limit(scaling, palette), _cursor(palette)],
     }
 
 
@@ -257,6 +266,7 @@ def _frame(palette: Palette, height: Any = 260) -> Spec:
         "background": palette.paper,
         "config": {
             "font": _FONT,
+            "aria": False,
             "view": {"stroke": None},
             "axis": axis,
             "legend": {"labelColor": palette.text, "labelFontSize": 12, "offset": 8},

@@ -33,6 +33,18 @@ def as_text(report: Report) -> str:
     return "\n".join([*lines, *_table(report.tasks)]) + "\n"
 
 
+def facts(report: Report) -> tuple[tuple[str, str], ...]:
+    """The lines of `as_text` as pairs of a word and its text; several texts of one word are one, with line ends."""
+    pairs: list[tuple[str, str]] = []
+    for word, text in _lines(report):
+        if word:
+            pairs.append((word, text))
+        else:
+            above, before = pairs.pop()
+            pairs.append((above, f"{before}\n{text}"))
+    return tuple(pairs)
+
+
 def _lines(report: Report) -> Iterator[tuple[str, str]]:
     yield "Run", _title(report)
     yield from _outcome(report)

@@ -1,0 +1,151 @@
+"""The charts of a page with their words and their numbers: what was logged over the steps, and the scaling."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from ..logs.thin import Point
+from ..scaling import Scaling
+from . import scale
+from .charts import STYLED, Line, lines_chart, scaling_chart, starts_chart
+from .parts import Figure, Section, Table
+from .scale import number
+from .story import Story
+from .text import count
+
+_MOST_ROWS = 120
+"""In the table below a chart; more of them nobody reads, and the log has them all."""
+_MOST_LINES = 8
+"""Runs in one chart; there is no ninth colour that one could tell from the others."""
+
+
+def loss(stories: Sequence[Story]) -> Section:
+    """The loss over the steps."""
+    lines = [Line(name=story.title, points=start.loss) for story in stories for start in story.series.starts]
+    broken = [
+        f"{story.title}: not a number in {count(sum(start.broken for start in story.series.starts), 'line')}."
+        for story in stories
+        if any(start.broken for start in story.series.starts)
+    ]
+    return _lines("loss", "Loss", lines, y="loss", zero=False, none="No loss is in the log.", more=broken)
+
+
+def throughput(stories: Sequence[Story]) -> list[Section]:
+    """The throughput over the steps, a section for each thing that is counted."""
+    kinds = list(dict.fromkeys(_counted(story) for story in stories if _rates(story)))
+    if not kinds:
+        return [_lines("throughput", "Throughput", [], y="", zero=True, none="No throughput is in the log.")]
+    found = []
+    for place, kind in enumerate(kinds):
+        lines = [
+            Line(name=story.title, points=points)
+            for story in stories
+            if _counted(story) == kind
+            for points in _rates(story)
+        ]
+        title = "Throughput" if len(kinds) == 1 else f"Throughput in {kind}"
+        more = ["The first line of a start holds compilation and warm-up."]
+        found.append(_lines(f"throughput-{place}", title, lines, y=kind, zero=True, none="", more=more))
+    return found
+
+
+def _rates(story: Story) -> list[tuple[Point, ...]]:
+    return [start.rate for start in story.series.starts if start.rate]
+
+
+def _counted(story: Story) -> str:
+    each = " per device" if story.series.scope == "per_device" else ""
+    return f"{story.series.unit or 'items'}/s{each}"
+
+
+def memory(stories: Sequence[Story]) -> Section:
+    """The memory of a device over the steps, as the log prints it."""
+    lines = [Line(name=story.title, points=points) for story in stories for points in story.series.memory]
+    more = ["As the log prints it for one device; where the CPU stands in, for one process."]
+    return _lines("memory", "Memory", lines, y="GiB", zero=True, none="Not recorded: no log prints it.", more=more)
+
+
+def _lines(
+    name: str, title: str, lines: Iterable[Line], *, y: str, zero: bool, none: str, more: Sequence[str] = ()
+) -> Section:
+    filled = [line for line in lines if line.points]
+    names = list(dict.fromkeys(line.name for line in filled))
+    kept = [line for line in filled if line.name in names[:_MOST_LINES]]
+    if not kept:
+        return Section(id=name, title=title, sentences=(none, *more) if none and not more else (none,))
+    left_out = [f"{len(names) - _MOST_LINES} more runs are not drawn."] if len(names) > _MOST_LINES else []
+    words = [_words(each, [line for line in kept if line.name == each], y) for each in names[:_MOST_LINES]]
+    figure = Figure(
+        id=f"{name}-chart",
+        label=f"{title} over the steps. {' '.join(words)}",
+        spec=lines_chart(kept, x="step", y=y, zero=zero),
+        sentences=(*words, *more, *left_out),
+        table=_points(kept, y),
+    )
+    return Section(id=name, title=title, figures=(figure,))
+
+
+def _words(name: str, lines: Sequence[Line], y: str) -> str:
+    """What a line looks like, for who does not see it."""
+    points = [point for line in lines for point in line.points]
+    heights = [height for _, height in points]
+    unit = "" if y == "loss" else f" {y}"
+    ends = [f"{number(height)}{unit} at step {at:,.0f}" for at, height in (points[0], points[-1])]
+    if len(points) == 1:
+        return f"{name}: {ends[0]}."
+    return f"{name}: {', '.join(ends)}; between {number(min(heights))} and {number(max(heights))}{unit}."
+
+
+def _points(lines: Sequence[Line], y: str) -> Table:
+    rows = [(line.name, f"{at:,.0f}", f"{height:,.6g}") for line in lines for at, height in line.points]
+    every = -(-len(rows) // _MOST_ROWS)
+    note = "" if every == 1 else f"Every {every}th of the {len(rows):,} points that are drawn; the log has all."
+    return Table(columns=("run", "step", y), rows=tuple(rows[::every]), title="Numbers", folded=True, note=note)
+
+
+def starts(stories: Sequence[Story]) -> Section:
+    """How often each training was started, and from which step to which."""
+    bars, rows = [], []
+    for story in stories:
+        for place, start in enumerate(story.series.starts, start=1):
+            name = f"start {place}" if len(stories) == 1 else f"{story.title}, start {place}"
+            bars.append({"run": story.title, "start": name, "first": start.first_step, "last": start.last_step})
+            rows.append(_start(story, place))
+    again = sum(len(story.series.starts) > 1 for story in stories)
+    requeued = [
+        f"{story.title} was requeued: {story.report.starts} starts are known from its certificates or the accounting."
+        for story in stories
+        if story.report.starts > 1
+    ]
+    if not bars:
+        return Section(id="starts", title="Restarts", sentences=("The log has no steps.", *requeued))
+    if not again:
+        through = "The steps ran through without going back." if len(stories) == 1 else "No run's steps went back."
+        return Section(id="starts", title="Restarts", sentences=(through, *requeued))
+    table = Table(columns=("run", "start", "first step", "last step", "lines", "steps done again"), rows=tuple(rows))
+    sentence = f"{count(len(bars), 'start')} in all; a bar is the steps from one start to the next."
+    figure = Figure(
+        id="starts-chart", label=f"Steps of each start. {sentence}", spec=starts_chart(bars), sentences=(sentence,)
+    )
+    return Section(id="starts", title="Restarts", sentences=tuple(requeued), figures=(figure,), tables=(table,))
+
+
+def _start(story: Story, place: int) -> tuple[str, ...]:
+    start = story.series.starts[place - 1]
+    again = max(0, story.series.starts[place - 2].last_step - start.first_step + 1) if place > 1 else 0
+    return (
+        story.title,
+        str(place),
+        *(f"{value:,}" for value in (start.first_step, start.last_step, start.records, again)),
+    )
+
+
+def scaled(scaling: Scaling) -> Section:
+    """The runs beside each other."""
+    columns, rows = scale.table(scaling)
+    sentences = tuple(scale.sentences(scaling))
+    spec: dict[str, Any] = scaling_chart(scaling, STYLED)
+    table = Table(columns=columns, rows=tuple(rows), words=2)
+    unit = next((each.run.unit for each in scaling.runs if each.run.unit), "items")
+    label = f"Throughput in {unit} a second over devices. {' '.join(sentences)}"
+    figure = Figure(id="scaling-chart", label=label, spec=spec, sentences=sentences)
+    return Section(id="scaling", title="Scaling", figures=(figure,), tables=(table,))
