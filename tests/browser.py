@@ -27,7 +27,9 @@ def opened(folder):
     """A `Tab` of a browser whose profile lies in *folder*."""
     words = [program(), *_WORDS, f"--user-data-dir={folder}/profile", *(["--no-sandbox"] if os.getuid() == 0 else [])]
     with open(folder / "chromium.log", "w+b") as log:
-        process = subprocess.Popen([*words, "about:blank"], stdout=log, stderr=log, env={**os.environ, "HOME": str(folder)})
+        process = subprocess.Popen(
+            [*words, "about:blank"], stdout=log, stderr=log, env={**os.environ, "HOME": str(folder)}
+        )
         try:
             with Tab(_address(process, folder / "chromium.log")) as tab:
                 yield tab
@@ -97,10 +99,14 @@ class Tab:
     def press(self, key, **more):
         """*key* down and up, as from a keyboard."""
         for kind in ("rawKeyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=_CODES.get(key, 0), **more)
+            self.call(
+                "Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=_CODES.get(key, 0), **more
+            )
 
     def media(self, scheme="light", kind="screen"):
-        self.call("Emulation.setEmulatedMedia", media=kind, features=[{"name": "prefers-color-scheme", "value": scheme}])
+        self.call(
+            "Emulation.setEmulatedMedia", media=kind, features=[{"name": "prefers-color-scheme", "value": scheme}]
+        )
 
     def size(self, width, height=900):
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
@@ -118,7 +124,9 @@ class Tab:
         return [event["params"] for event in self.events if event["method"] in bad]
 
     def requests(self):
-        return [event["params"]["request"]["url"] for event in self.events if event["method"] == "Network.requestWillBeSent"]
+        return [
+            event["params"]["request"]["url"] for event in self.events if event["method"] == "Network.requestWillBeSent"
+        ]
 
 
 _CODES = {"Tab": 9, "ArrowRight": 39, "ArrowLeft": 37, "Home": 36, "End": 35, "Enter": 13}

@@ -3,7 +3,7 @@
 from math import isfinite
 
 Point = tuple[float, float]
-LIMIT = 400
+LIMIT = 250
 
 
 class Thin:

@@ -1,6 +1,6 @@
 """Charts as Vega-Lite specifications: plain values, which the page and the picture files draw alike.
 
-Source: https://vega.github.io/vega-lite/docs/ (version 5).
+Source: https://vega.github.io/vega-lite/docs/ (version 6).
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,8 +12,9 @@ from ..scaling import Scaling
 from .scale import number
 
 Spec = dict[str, Any]
-SCHEMA = "https://vega.github.io/schema/vega-lite/v5.json"
 _FONT = "system-ui, -apple-system, 'Segoe UI', 'Liberation Sans', 'DejaVu Sans', sans-serif"
+HOVER = "hover"
+"""The layer that only a pointer wakes; it draws every point, so a still picture goes without."""
 _LOG_FROM = 8
 """From this ratio of the sizes on both axes are logarithmic, or the small runs lie on top of each other."""
 
@@ -55,24 +56,37 @@ class Line:
     points: tuple[Point, ...]
 
 
-def lines_chart(lines: Sequence[Line], *, x: str, y: str, zero: bool, palette: Palette = STYLED) -> Spec:
-    """*lines* over *x*; *y* is the title of the upright axis, which begins at 0 where *zero* says so."""
+def lines_chart(
+    lines: Sequence[Line],
+    *,
+    x: str,
+    y: str,
+    zero: bool,
+    marks: Sequence[tuple[float, str]] = (),
+    palette: Palette = STYLED,
+) -> Spec:
+    """*lines* over *x*; *y* is the title of the upright axis, which begins at 0 where *zero* says so.
+
+    *marks* are places on *x* with a word for each.
+    """
     values = [
-        {"run": line.name, "part": part, "x": at, "y": value}
+        {"run": line.name, "part": part, "x": at, "y": float(f"{value:.6g}")}
         for part, line in enumerate(lines)
         for at, value in line.points
     ]
     names = list(dict.fromkeys(line.name for line in lines))
+    across = [at for line in lines for at, _ in line.points]
     encoding = {
-        "x": _axis("x", x, {"nice": False, "zero": False}),
+        "x": _axis("x", x, {"domain": [min(across), max(across)], "nice": False, "padding": 6}),
         "y": _axis("y", y, {"zero": zero}),
         "color": _colors(names, palette),
         "detail": {"field": "part", "type": "nominal"},
     }
     few = all(len(line.points) <= 60 for line in lines)
-    mark = {"type": "line", "strokeWidth": 1.6, "clip": True, "strokeJoin": "round"}
+    mark = {"type": "line", "strokeWidth": 1.8 if few else 1.1, "clip": True, "strokeJoin": "round"}
     layers = [
         {"mark": {**mark, "point": {"size": 28, "filled": True} if few else False}, "params": [_ZOOM]},
+        *_marks(marks, palette),
         _hover(x, y, palette),
         _cursor(palette),
     ]
@@ -84,6 +98,19 @@ def lines_chart(lines: Sequence[Line], *, x: str, y: str, zero: bool, palette: P
         "encoding": encoding,
         "layer": layers,
     }
+
+
+def _marks(marks: Sequence[tuple[float, str]], palette: Palette) -> list[Spec]:
+    if not marks:
+        return []
+    data = {"values": [{"x": at, "label": label} for at, label in marks]}
+    place = {"x": {"field": "x", "type": "quantitative"}, "y": None, "color": None, "detail": None}
+    rule = {"type": "rule", "color": palette.faint, "strokeDash": [2, 3], "clip": True}
+    text = {"type": "text", "align": "left", "dx": 5, "baseline": "top", "y": 2, "color": palette.faint, "clip": True}
+    return [
+        {"data": data, "mark": rule, "encoding": place},
+        {"data": data, "mark": text, "encoding": {**place, "text": {"field": "label"}}},
+    ]
 
 
 _ZOOM = {
@@ -106,6 +133,7 @@ def _hover(x: str, y: str, palette: Palette) -> Spec:
     }
     opacity = {"condition": {"param": "near", "empty": False, "value": 1}, "value": 0}
     return {
+        "name": HOVER,
         "mark": {"type": "point", "filled": True, "size": 60, "stroke": palette.paper},
         "params": [near],
         "encoding": {"opacity": opacity, "tooltip": shown},
@@ -122,14 +150,17 @@ def _cursor(palette: Palette) -> Spec:
 
 
 def _axis(field: str, title: str, scale: Mapping[str, Any], **axis: Any) -> Spec:
-    form = "~s" if field == "y" and "/s" in title else ",~g" if field == "y" else ",~r"
+    form = "~s" if field == "y" and "/s" in title else ",.6~r"
     return {
         "field": field,
         "type": "quantitative",
         "title": title,
         "scale": dict(scale),
-        "axis": {"format": form, "grid": field == "y", "tickCount": 6, "labelOverlap": True, **axis},
-    }
+        "axis": {
+            "format": form, "grid": field == "y", "tickCount": 6, "labelOverlap": True,
+            "labelExpr": "datum.value === 0 ? '0' : datum.label", **axis,
+        },
+    }  # fmt: skip
 
 
 def _colors(names: Sequence[str], palette: Palette) -> Spec:
@@ -142,6 +173,13 @@ def _colors(names: Sequence[str], palette: Palette) -> Spec:
         "scale": {"domain": list(names), "range": some},
         "legend": legend if len(names) > 1 else None,
     }
+
+
+def still(spec: Spec) -> Spec:
+    """*spec* without what only a pointer shows."""
+    return (
+        {**spec, "layer": [layer for layer in spec["layer"] if layer.get("name") != HOVER]} if "layer" in spec else spec
+    )
 
 
 def starts_chart(bars: Sequence[Mapping[str, Any]], palette: Palette = STYLED) -> Spec:
@@ -161,7 +199,7 @@ def starts_chart(bars: Sequence[Mapping[str, Any]], palette: Palette = STYLED) -
         ],
     }  # fmt: skip
     return {
-        **_frame(palette, height={"step": 26}),
+        **_frame(palette, height=26 * len(bars) + 10),
         "usermeta": {"x": "step"},
         "data": {"name": "points", "values": list(bars)},
         "mark": {"type": "bar", "height": 12, "cornerRadius": 2, "minBandSize": 3},
@@ -183,11 +221,12 @@ def scaling_chart(scaling: Scaling, palette: Palette = PRINTED) -> Spec:
     sizes = sorted({each.run.devices or 0 for each in usable})
     least = usable[0].run
     perfect = [{"x": size, "y": size * (least.per_device or 0.0), "kind": "perfect"} for size in sizes]
-    scale: Spec = {"type": "log", "base": 2, "nice": False} if sizes[-1] >= _LOG_FROM * sizes[0] else {"zero": True}
+    scale: Spec = {"type": "log", "base": 2, "nice": False} if sizes[-1] >= _LOG_FROM * sizes[0] else {"type": "linear"}
+    ends = [sizes[0] if scale["type"] == "log" else 0, sizes[-1]]
     unit = next((each.run.unit for each in usable if each.run.unit), "items")
     encoding = {
-        "x": {**_axis("x", "devices", scale, values=sizes, format=",d")},
-        "y": _axis("y", f"{unit}/s", {key: value for key, value in scale.items() if key != "base"}),
+        "x": _axis("x", "devices", {**scale, "domain": ends, "nice": False, "padding": 8}, values=sizes, format=",d"),
+        "y": _axis("y", f"{unit}/s", {"type": scale["type"]}),
     }
     return {
         **_frame(palette, height=300),
@@ -238,14 +277,7 @@ def _limit(scaling: Scaling, palette: Palette) -> list[Spec]:
     last = scaling.last_that_pays
     if last is None or scaling.first_that_does_not is None:
         return []
-    data = {"values": [{"x": last.devices, "label": f"pays up to {number(last.devices or 0)}"}]}
-    place = {"x": {"field": "x", "type": "quantitative"}, "y": None}
-    rule = {"type": "rule", "color": palette.lines[1], "strokeDash": [2, 3]}
-    text = {"type": "text", "align": "left", "dx": 6, "baseline": "top", "y": 4, "color": palette.lines[1]}
-    return [
-        {"data": data, "mark": rule, "encoding": place},
-        {"data": data, "mark": text, "encoding": {**place, "text": {"field": "label"}}},
-    ]
+    return _marks([(last.devices or 0, f"pays up to {number(last.devices or 0)}")], palette)
 
 
 def _percent(value: float | None) -> str:
@@ -259,7 +291,6 @@ def _frame(palette: Palette, height: Any = 260) -> Spec:
         "titleFontWeight": "normal", "titlePadding": 10, "labelPadding": 5,
     }  # fmt: skip
     return {
-        "$schema": SCHEMA,
         "width": "container",
         "height": height,
         "autosize": {"type": "fit-x", "contains": "padding"},

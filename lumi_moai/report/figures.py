@@ -14,6 +14,7 @@ from .text import count
 
 _MOST_ROWS = 120
 """In the table below a chart; more of them nobody reads, and the log has them all."""
+_MOST_MARKS = 10
 _MOST_LINES = 8
 """Runs in one chart; there is no ninth colour that one could tell from the others."""
 
@@ -26,7 +27,22 @@ def loss(stories: Sequence[Story]) -> Section:
         for story in stories
         if any(start.broken for start in story.series.starts)
     ]
-    return _lines("loss", "Loss", lines, y="loss", zero=False, none="No loss is in the log.", more=broken)
+    return _lines(
+        "loss",
+        "Loss",
+        lines,
+        y="loss",
+        zero=False,
+        none="No loss is in the log.",
+        more=broken,
+        marks=_restarts(stories),
+    )
+
+
+def _restarts(stories: Sequence[Story]) -> list[tuple[float, str]]:
+    """Where a training was started again; nothing where the marks of several runs would mix."""
+    begun = stories[0].series.starts[1:] if len(stories) == 1 else ()
+    return [(start.first_step, f"start {place}") for place, start in enumerate(begun[:_MOST_MARKS], start=2)]
 
 
 def throughput(stories: Sequence[Story]) -> list[Section]:
@@ -44,7 +60,9 @@ def throughput(stories: Sequence[Story]) -> list[Section]:
         ]
         title = "Throughput" if len(kinds) == 1 else f"Throughput in {kind}"
         more = ["The first line of a start holds compilation and warm-up."]
-        found.append(_lines(f"throughput-{place}", title, lines, y=kind, zero=True, none="", more=more))
+        found.append(
+            _lines(f"throughput-{place}", title, lines, y=kind, zero=True, none="", more=more, marks=_restarts(stories))
+        )
     return found
 
 
@@ -65,7 +83,15 @@ def memory(stories: Sequence[Story]) -> Section:
 
 
 def _lines(
-    name: str, title: str, lines: Iterable[Line], *, y: str, zero: bool, none: str, more: Sequence[str] = ()
+    name: str,
+    title: str,
+    lines: Iterable[Line],
+    *,
+    y: str,
+    zero: bool,
+    none: str,
+    more: Sequence[str] = (),
+    marks: Sequence[tuple[float, str]] = (),
 ) -> Section:
     filled = [line for line in lines if line.points]
     names = list(dict.fromkeys(line.name for line in filled))
@@ -77,7 +103,7 @@ def _lines(
     figure = Figure(
         id=f"{name}-chart",
         label=f"{title} over the steps. {' '.join(words)}",
-        spec=lines_chart(kept, x="step", y=y, zero=zero),
+        spec=lines_chart(kept, x="step", y=y, zero=zero, marks=marks),
         sentences=(*words, *more, *left_out),
         table=_points(kept, y),
     )

@@ -10,6 +10,7 @@ import jinja2
 from markupsafe import Markup
 
 from .. import __version__, resources
+from .charts import still
 from .drawing import MARK, program, svg
 from .parts import Figure, Page, Section
 
@@ -22,6 +23,7 @@ def as_html(page: Page) -> str:
     folder = resources.root("templates")
     loader = jinja2.FileSystemLoader(folder)
     house = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    house.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
     scripts = [_inside(program()), _inside((folder / "report.js.j2").read_text(encoding="utf-8"))]
     return house.get_template("report.html.j2").render(
         page={"title": page.title, "subtitle": page.subtitle, "sections": [_drawn(each) for each in page.sections]},
@@ -40,7 +42,7 @@ def _drawn(section: Section) -> dict[str, Any]:
 
 def _figure(figure: Figure) -> dict[str, Any]:
     """*figure* with its chart drawn, for readers without scripts; vega escapes the text in it."""
-    return {**asdict(figure), "spec": figure.spec, "svg": Markup(svg(figure.spec))}  # noqa: S704
+    return {**asdict(figure), "spec": figure.spec, "svg": Markup(svg(still(figure.spec)))}  # noqa: S704
 
 
 def _inside(script: str) -> Markup:

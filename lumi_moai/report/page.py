@@ -79,7 +79,7 @@ def _cards(story: Story) -> Iterator[Card]:
     )
     if log and log.records:
         of = f"of {log.total_steps:,}, " if log.total_steps else ""
-        yield Card(word="Last step", text=_whole(log.last_step), small=f"{of}{count(log.records, 'line')} logged")
+        yield Card(word="Last step", text=_whole(log.last_step), small=f"{of}{log.records:,} lines logged")
     if log and log.loss_last is not None:
         least = f", {log.loss_min:.6g} at least" if log.loss_min is not None else ""
         yield Card(word="Loss", text=f"{log.loss_last:.5g}", small=f"{log.loss_first:.6g} at first{least}")
@@ -91,7 +91,7 @@ def _amounts(story: Story) -> Iterator[Card]:
     if log and log.throughput:
         unit = log.throughput.unit.removesuffix("_per_second")
         of = "per device, " if log.throughput.scope == "per_device" else ""
-        small = f"{of}median of {count(log.steady_records, 'line')}"
+        small = f"{of}median of {log.steady_records:,} lines"
         yield Card(word="Throughput", text=f"{number(log.throughput.median)} {unit}/s", small=small)
     if took := report.accounting:
         small = f"{count(took.usage.devices, 'device')} on {count(took.usage.nodes, 'node')}"
@@ -135,7 +135,7 @@ def _power() -> Section:
         title="Power per package",
         sentences=(
             "Not recorded: a run's folder holds no power readings."
-            " While a run runs, `lumi-moai smi` shows the power of each package.",
+            " While a run runs, the command lumi-moai smi shows the power of each package.",
         ),
     )
 
@@ -217,7 +217,7 @@ def _surroundings(story: Story) -> Iterator[Facts]:
     commit = passport.get("commit")
     words = [
         ("Run folder", story.folder),
-        ("Command", _command(story.job.get("command"))),
+        ("Command", _command(story)),
         ("Plan", story.plan.get("moai")),
         ("Code", f"{commit}{changed}" if commit else None),
         ("Repository", passport.get("remote")),
@@ -234,5 +234,9 @@ def _surroundings(story: Story) -> Iterator[Facts]:
         yield Facts(facts=every, title=f"{count(len(every), 'package')} of {story.title}", folded=True)
 
 
-def _command(words: Any) -> str | None:
-    return " ".join(map(str, words)) if isinstance(words, list) else None
+def _command(story: Story) -> str | None:
+    """The script and its arguments; the script as it was named, not as the copy of it that ran."""
+    words = story.job.get("command")
+    if not isinstance(words, list):
+        return None
+    return " ".join(str(word).removeprefix(f"{story.folder}/code/") for word in words)

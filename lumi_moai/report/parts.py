@@ -1,6 +1,5 @@
 """What a page is made of: frozen values, in which text is text and nothing is marked up yet."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +49,7 @@ class Figure:
 
     id: str
     label: str
-    spec: Mapping[str, Any]
+    spec: dict[str, Any]
     sentences: tuple[str, ...]
     table: Table | None = None
 
