@@ -1,7 +1,7 @@
 #!/bin/bash
 # Installs what the labs need, on Debian, as root; does nothing when it is all there. Nothing else installs packages.
 set -eu
-PACKAGES="slurm-wlm slurmdbd munge mariadb-server qemu-system-x86 busybox-static cpio kmod"
+PACKAGES="slurm-wlm slurmdbd munge mariadb-server qemu-system-x86 busybox-static cpio kmod chromium"
 
 have() { [ "$(dpkg-query -W -f '${db:Status-Status}\n' $PACKAGES 2>/dev/null | grep -cx installed)" = "$(wc -w <<<"$PACKAGES")" ]; }
 die() { echo "install.sh: $*" >&2; exit 1; }

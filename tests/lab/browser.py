@@ -25,14 +25,16 @@ def program():
 @contextmanager
 def opened(folder):
     """A `Tab` of a browser whose profile lies in *folder*."""
+    from websockets.sync.client import connect
+
     words = [program(), *_WORDS, f"--user-data-dir={folder}/profile", *(["--no-sandbox"] if os.getuid() == 0 else [])]
     with open(folder / "chromium.log", "w+b") as log:
         process = subprocess.Popen(
             [*words, "about:blank"], stdout=log, stderr=log, env={**os.environ, "HOME": str(folder)}
         )
         try:
-            with Tab(_address(process, folder / "chromium.log")) as tab:
-                yield tab
+            with connect(_address(process, folder / "chromium.log"), max_size=None, proxy=None) as socket:
+                yield Tab(socket)
         finally:
             process.terminate()
             process.wait(20)
@@ -50,22 +52,14 @@ def _address(process, log, seconds=60):
 class Tab:
     """One page: what it asks for, what it complains of, and what it looks like."""
 
-    def __init__(self, address):
-        from websockets.sync.client import connect
-
-        self._socket = connect(address, max_size=None, proxy=None)
+    def __init__(self, socket):
+        self._socket = socket
         self._number, self._session = 0, None
         self.events = []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self._socket.close()
 
     def call(self, method, **params):
         self._number += 1
@@ -103,7 +97,7 @@ class Tab:
                 "Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=_CODES.get(key, 0), **more
             )
 
-    def media(self, scheme="light", kind="screen"):
+    def media(self, scheme="light", kind=""):
         self.call(
             "Emulation.setEmulatedMedia", media=kind, features=[{"name": "prefers-color-scheme", "value": scheme}]
         )
