@@ -15,6 +15,10 @@ Spec = dict[str, Any]
 _FONT = "system-ui, -apple-system, 'Segoe UI', 'Liberation Sans', 'DejaVu Sans', sans-serif"
 HOVER = "hover"
 """The layer that only a pointer wakes; it draws every point, so a still picture goes without."""
+_SMALL = 1e-3
+"""Values below this are written with an exponent."""
+_LEGEND = 110
+"""Letters that stand side by side in a legend."""
 _LOG_FROM = 8
 """From this ratio of the sizes on both axes are logarithmic, or the small runs lie on top of each other."""
 
@@ -78,7 +82,7 @@ def lines_chart(
     across = [at for line in lines for at, _ in line.points]
     encoding = {
         "x": _axis("x", x, {"domain": [min(across), max(across)], "nice": False, "padding": 6}),
-        "y": _axis("y", y, {"zero": zero}),
+        "y": _axis("y", y, {"domain": _reach([at for line in lines for _, at in line.points], zero), "nice": True}),
         "color": _colors(names, palette),
         "detail": {"field": "part", "type": "nominal"},
     }
@@ -87,7 +91,7 @@ def lines_chart(
     layers = [
         {"mark": {**mark, "point": {"size": 28, "filled": True} if few else False}, "params": [_ZOOM]},
         *_marks(marks, palette),
-        _hover(x, y, palette),
+        _hover(x, y),
         _cursor(palette),
     ]
     return {
@@ -100,6 +104,15 @@ def lines_chart(
     }
 
 
+def _reach(heights: Sequence[float], zero: bool) -> list[float]:
+    """The ends of the upright axis: some room above and below, so that no point is cut; from 0 where *zero* says so."""
+    low, high = min(heights), max(heights)
+    if zero and low >= 0:
+        return [0, 1.04 * high or 1]
+    room = 0.04 * (high - low) or 0.04 * abs(high) or 1
+    return [low - room, high + room]
+
+
 def _marks(marks: Sequence[tuple[float, str]], palette: Palette) -> list[Spec]:
     if not marks:
         return []
@@ -109,7 +122,7 @@ def _marks(marks: Sequence[tuple[float, str]], palette: Palette) -> list[Spec]:
     text = {"type": "text", "align": "left", "dx": 5, "baseline": "top", "y": 2, "color": palette.faint, "clip": True}
     return [
         {"data": data, "mark": rule, "encoding": place},
-        {"data": data, "mark": text, "encoding": {**place, "text": {"field": "label"}}},
+        {"data": data, "mark": text, "encoding": {**place, "text": {"field": "label", "type": "nominal"}}},
     ]
 
 
@@ -120,21 +133,19 @@ _ZOOM = {
 }
 
 
-def _hover(x: str, y: str, palette: Palette) -> Spec:
-    """The nearest point to the pointer, with its values."""
+def _hover(x: str, y: str) -> Spec:
+    """A halo around the point under the pointer, with its values."""
     shown = [
-        {"field": "run", "title": "run"},
+        {"field": "run", "type": "nominal", "title": "run"},
         {"field": "x", "type": "quantitative", "title": x, "format": ",~r"},
         {"field": "y", "type": "quantitative", "title": y, "format": ",.6~g"},
     ]
-    near = {
-        "name": "near",
-        "select": {"type": "point", "nearest": True, "on": "pointerover", "clear": "pointerout", "encodings": ["x"]},
-    }
-    opacity = {"condition": {"param": "near", "empty": False, "value": 1}, "value": 0}
+    # Not `nearest`: Vega-Lite 6 then looks for words in the wrong place and shows `undefined`.
+    near = {"name": "near", "select": {"type": "point", "on": "pointerover", "clear": "pointerout"}}
+    opacity = {"condition": {"param": "near", "empty": False, "value": 0.45}, "value": 0}
     return {
         "name": HOVER,
-        "mark": {"type": "point", "filled": True, "size": 60, "stroke": palette.paper},
+        "mark": {"type": "point", "filled": True, "size": 260, "clip": True},
         "params": [near],
         "encoding": {"opacity": opacity, "tooltip": shown},
     }
@@ -150,7 +161,8 @@ def _cursor(palette: Palette) -> Spec:
 
 
 def _axis(field: str, title: str, scale: Mapping[str, Any], **axis: Any) -> Spec:
-    form = "~s" if field == "y" and "/s" in title else ",.6~r"
+    small = max(map(abs, scale.get("domain", [1.0]))) < _SMALL
+    form = "~s" if field == "y" and "/s" in title else ".3~g" if small else ",.6~r"
     return {
         "field": field,
         "type": "quantitative",
@@ -165,8 +177,9 @@ def _axis(field: str, title: str, scale: Mapping[str, Any], **axis: Any) -> Spec
 
 def _colors(names: Sequence[str], palette: Palette) -> Spec:
     some = [palette.lines[place % len(palette.lines)] for place in range(len(names))]
-    legend = {"orient": "top", "title": None, "labelLimit": 260, "symbolType": "stroke", "symbolStrokeWidth": 3}
-    legend |= {"columns": min(len(names), 3)}
+    columns = min(max(1, _LEGEND // (max(map(len, names)) + 4)), 4)
+    legend = {"orient": "top", "title": None, "columns": columns, "labelLimit": 900 // columns}
+    legend |= {"symbolType": "stroke", "symbolStrokeWidth": 3}
     return {
         "field": "run",
         "type": "nominal",
@@ -193,9 +206,9 @@ def starts_chart(bars: Sequence[Mapping[str, Any]], palette: Palette = STYLED) -
         "x2": {"field": "last"},
         "color": _colors(list(dict.fromkeys(bar["run"] for bar in bars)), palette),
         "tooltip": [
-            {"field": "start", "title": "start"},
-            {"field": "first", "title": "from step", "format": ",~r"},
-            {"field": "last", "title": "to step", "format": ",~r"},
+            {"field": "start", "type": "nominal", "title": "start"},
+            {"field": "first", "type": "quantitative", "title": "from step", "format": ",~r"},
+            {"field": "last", "type": "quantitative", "title": "to step", "format": ",~r"},
         ],
     }  # fmt: skip
     return {
@@ -246,10 +259,10 @@ def _scaling_layers(palette: Palette) -> list[Spec]:
         "legend": {"orient": "top", "title": None, "symbolType": "stroke", "symbolStrokeWidth": 3},
     }  # fmt: skip
     shown = [
-        {"field": "run", "title": "run"},
+        {"field": "run", "type": "nominal", "title": "run"},
         {"field": "x", "type": "quantitative", "title": "devices", "format": ",d"},
         {"field": "y", "type": "quantitative", "title": "rate", "format": ",.6~g"},
-        {"field": "label", "title": "efficiency"},
+        {"field": "label", "type": "nominal", "title": "efficiency"},
     ]
     line = {"aggregate": [{"op": "median", "field": "y", "as": "y"}], "groupby": ["x", "kind"]}
     dash = {"condition": {"test": "datum.kind === 'perfect'", "value": [5, 4]}, "value": [1, 0]}
@@ -267,7 +280,7 @@ def _scaling_layers(palette: Palette) -> list[Spec]:
         {
             "transform": [measured],
             "mark": {"type": "text", "dy": 16, "dx": 4, "align": "left", "fontSize": 12, "color": palette.text},
-            "encoding": {"text": {"field": "label"}},
+            "encoding": {"text": {"field": "label", "type": "nominal"}},
         },
     ]
 

@@ -13,6 +13,7 @@ from .text import count, facts, units
 
 _TONES = {"completed": "good", "running": "", "unknown": ""}
 _MOST_RANKS = 256
+_MOST_NAMES = 4
 
 
 def page(stories: Sequence[Story], scaling: Scaling | None = None) -> Page:
@@ -32,9 +33,15 @@ def page(stories: Sequence[Story], scaling: Scaling | None = None) -> Page:
     ]
     return Page(
         title=one.title if one else f"{len(stories)} runs",
-        subtitle=_where(one) if one else ", ".join(story.title for story in stories),
+        subtitle=_where(one) if one else _together(stories),
         sections=tuple(sections),
     )
+
+
+def _together(stories: Sequence[Story]) -> str:
+    names = [story.title for story in stories[:_MOST_NAMES]]
+    rest = f" and {len(stories) - _MOST_NAMES} more" if len(stories) > _MOST_NAMES else ""
+    return ", ".join(names) + rest
 
 
 def _where(story: Story) -> str:
@@ -79,7 +86,7 @@ def _cards(story: Story) -> Iterator[Card]:
     )
     if log and log.records:
         of = f"of {log.total_steps:,}, " if log.total_steps else ""
-        yield Card(word="Last step", text=_whole(log.last_step), small=f"{of}{log.records:,} lines logged")
+        yield Card(word="Last step", text=_whole(log.last_step), small=f"{of}{_lines(log.records)} logged")
     if log and log.loss_last is not None:
         least = f", {log.loss_min:.6g} at least" if log.loss_min is not None else ""
         yield Card(word="Loss", text=f"{log.loss_last:.5g}", small=f"{log.loss_first:.6g} at first{least}")
@@ -91,7 +98,7 @@ def _amounts(story: Story) -> Iterator[Card]:
     if log and log.throughput:
         unit = log.throughput.unit.removesuffix("_per_second")
         of = "per device, " if log.throughput.scope == "per_device" else ""
-        small = f"{of}median of {log.steady_records:,} lines"
+        small = f"{of}median of {_lines(log.steady_records)}"
         yield Card(word="Throughput", text=f"{number(log.throughput.median)} {unit}/s", small=small)
     if took := report.accounting:
         small = f"{count(took.usage.devices, 'device')} on {count(took.usage.nodes, 'node')}"
@@ -102,6 +109,10 @@ def _amounts(story: Story) -> Iterator[Card]:
         tone = "bad" if certificate.verdict == "wrong" else "good" if certificate.verdict == "right" else ""
         small = f"{count(certificate.ranks, 'rank')} certified"
         yield Card(word="Binding", text=_verdict(certificate.verdict), small=small, tone=tone)
+
+
+def _lines(number: int) -> str:
+    return "1 line" if number == 1 else f"{number:,} lines"
 
 
 def _verdict(word: str) -> str:

@@ -142,6 +142,24 @@ def test_the_arrow_keys_read_the_values(tab, report):
     assert tab.complaints() == []
 
 
+def test_the_pointer_reads_a_value_and_names_stay_text(tab, report):
+    show(tab, report)
+    tab.evaluate("document.getElementById('throughput-0-chart').scrollIntoView({behavior: 'instant'})")
+    place = "(({x, y, width, height}) => [x + width / 2, y + height / 2])(point.getBoundingClientRect())"
+    points = "document.querySelectorAll('#throughput-0-chart .mark-symbol path')"
+    x, y = tab.evaluate(f"(() => {{ const all = {points}, point = all[all.length - 30]; return {place} }})()")
+    shown = "document.querySelector('#vg-tooltip-element.visible')"
+    for step in (9, 3, 0):
+        tab.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y + step)
+    tab.until(f"{shown} !== null")
+    words = tab.evaluate(f"{shown}.innerText")
+    assert EVIL in words
+    assert "undefined" not in words
+    assert "tokens/s" in words
+    assert tab.evaluate("document.images.length") == 0
+    assert tab.complaints() == []
+
+
 def luminance(color):
     """Relative luminance of `rgb(r, g, b)` (WCAG 2.2)."""
     parts = [int(part) / 255 for part in color.removeprefix("rgb(").removesuffix(")").split(",")]
