@@ -157,6 +157,62 @@ def test_any_story_makes_a_page(name, points):
     assert page([story, story]).sections
 
 
+@given(
+    st.lists(st.tuples(st.integers(0, 10**15), st.floats(allow_nan=False, allow_infinity=False)), min_size=1),
+    st.booleans(),
+)
+def test_any_values_make_a_specification_that_a_browser_reads(points, zero):
+    """JSON has no infinity, and a page with one would show no chart."""
+    spec = lines_chart([Line(name="a", points=tuple(points))], x="step", y="loss", zero=zero)
+    json.dumps(spec, allow_nan=False)
+    low, high = spec["encoding"]["y"]["scale"]["domain"]
+    for value in spec["data"]["values"]:
+        rounded = 1e-5 * abs(value["y"])
+        assert low - rounded <= value["y"] <= high + rounded
+
+
+def test_jobs_of_an_accounting_file_are_runs_of_their_own(work):
+    header = "JobID|JobName|State|ExitCode|Partition|Account|ElapsedRaw|AllocTRES|NNodes|MaxRSS|Start|End|Reason"
+    line = "{}|train|COMPLETED|0:0|standard-g|p|1800|billing=448,cpu=224,gres/gpu=16,mem=960G,node=2|2||2026-01-01T00:00:00||None"
+    (work / "sacct.txt").write_text("\n".join([header, line.format(17), line.format(18)]) + "\n")
+    told = stories(["sacct.txt"])
+    assert [story.title for story in told] == ["train (17)", "train (18)"]
+    written("sacct.txt", "--site", "lumi", "-o", "r.html")
+    text = Seen((work / "r.html").read_text()).text
+    assert "train (18)" in text
+    assert "4 GPU-hours" in text
+
+
+SCRIPT = """
+import os, time
+world = int(os.environ["WORLD_SIZE"])
+if os.environ["RANK"] == "0":
+    print("global batch size: 32")
+    for step in range(1, 9):
+        print(f"[Step {step}/8] | Loss: {4 / step:.4f} | Duration: 1.0 | Throughput: {100 * world ** 0.5:.2f} tokens/sec")
+"""
+
+
+def test_real_runs_on_this_machine(work, monkeypatch):
+    """Two runs that were really submitted, by their job ids."""
+    import lumi_moai
+
+    monkeypatch.setenv("LUMI_MOAI_SITE", "local")
+    (work / "train.py").write_text(SCRIPT)
+    runs = [lumi_moai.submit("train.py", flavor=flavor) for flavor in ("Small", "Large")]
+    assert {run.wait(seconds=120) for run in runs} == {"COMPLETED"}
+    done = CliRunner().invoke(main, ["scale", *(run.job_id for run in runs), "--json"])
+    assert done.exit_code == 0, done.output
+    values = json.loads(done.stdout)
+    assert (values["kind"], [each["devices"] for each in values["runs"]]) == ("strong", [1, 4])
+    assert [each["strong_efficiency"] for each in values["runs"]] == pytest.approx([1.0, 0.5])
+    assert values["runs"][1]["billing_units_per_hour"] == pytest.approx(4.0)
+    written(*(run.job_id for run in runs), "-o", "r.html")
+    text = Seen((work / "r.html").read_text()).text
+    for words in ("Strong scaling", "Small", "Large", "4 at step 1", "50.0 %", "rank", "not bound here", "train.py"):
+        assert words in text, words
+
+
 def test_a_million_steps_make_a_small_file(work):
     with open(work / "long.log", "w") as file:
         file.writelines(LINE.format(n, 9.0 if n == 70_000 else 1 + n % 7 / 10, 100 + n % 13) for n in range(1, 100_001))

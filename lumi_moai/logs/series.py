@@ -22,19 +22,23 @@ _MEMORY = (
 _MEMORY_LINE = re.compile(b"|".join(_MEMORY))
 _GIB = {b"GiB": 1.0, b"MiB": 1 / 1024, b"M": 1 / 1024}
 
-# What programs say of the work of one global step, and of their ranks: the unit, the words in front, the pattern.
+# What programs say of the work of one global step, and of their ranks: words that are looked for first, the pattern.
 _WORK = (
-    ("rows", rb"lumi-moai: data parallel over \d+ ranks: global batch (\d{1,12}) is"),
-    ("tokens", rb"tokens per iteration will be: ([\d,]{1,20})"),
-    ("rows", rb"Total train batch size \(w\. parallel, distributed & accumulation\) = ([\d,]{1,16})"),
-    ("rows", rb"\bglobal batch size:? +(\d{1,12})\b"),
+    ("rows", b"global batch", rb"lumi-moai: data parallel over \d+ ranks: global batch (\d{1,12}) is"),
+    ("tokens", b"tokens per iteration", rb"tokens per iteration will be: ([\d,]{1,20})"),
+    (
+        "rows",
+        b"train batch size",
+        rb"Total train batch size \(w\. parallel, distributed & accumulation\) = ([\d,]{1,16})",
+    ),
+    ("rows", b"global batch", rb"\bglobal batch size:? +(\d{1,12})\b"),
 )
 _RANKS = (
-    rb"lumi-moai: (?:data parallel over|certificate right:|certificate:) (\d{1,7}) ranks",
-    rb"\busing world size: (\d{1,7})\b",
+    (b" ranks", rb"lumi-moai: (?:data parallel over|certificate right:|certificate:) (\d{1,7}) ranks"),
+    (b"using world", rb"\busing world size: (\d{1,7})\b"),
 )
-_WORK_LINES = [(unit, re.compile(pattern)) for unit, pattern in _WORK]
-_RANK_LINES = [re.compile(pattern) for pattern in _RANKS]
+_WORK_LINES = [(unit, mark, re.compile(pattern)) for unit, mark, pattern in _WORK]
+_RANK_LINES = [(mark, re.compile(pattern)) for mark, pattern in _RANKS]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,10 +174,14 @@ class _Said:
 
     def look(self, text: bytes) -> None:
         if self.work is None:
-            for unit, pattern in _WORK_LINES:
-                if (match := pattern.search(text)) and (work := float(match[1].replace(b",", b"") or b"0")):
+            for unit, mark, pattern in _WORK_LINES:
+                if (
+                    mark in text
+                    and (match := pattern.search(text))
+                    and (work := float(match[1].replace(b",", b"") or b"0"))
+                ):
                     self.work, self.work_unit = work, unit
                     break
         if self.ranks is None:
-            found = (pattern.search(text) for pattern in _RANK_LINES)
+            found = (pattern.search(text) for mark, pattern in _RANK_LINES if mark in text)
             self.ranks = next((int(match[1]) for match in found if match), None)

@@ -5,6 +5,7 @@ Source: https://vega.github.io/vega-lite/docs/ (version 6).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from ..logs.thin import Point
@@ -108,9 +109,10 @@ def _reach(heights: Sequence[float], zero: bool) -> list[float]:
     """The ends of the upright axis: some room above and below, so that no point is cut; from 0 where *zero* says so."""
     low, high = min(heights), max(heights)
     if zero and low >= 0:
-        return [0, 1.04 * high or 1]
-    room = 0.04 * (high - low) or 0.04 * abs(high) or 1
-    return [low - room, high + room]
+        return [0, 1.04 * high or 1] if isfinite(1.04 * high) else [0, high]
+    room = (0.04 * high - 0.04 * low) or 0.04 * abs(high) or 1
+    ends = [low - room, high + room]
+    return ends if all(map(isfinite, ends)) else [low, high]
 
 
 def _marks(marks: Sequence[tuple[float, str]], palette: Palette) -> list[Spec]:

@@ -1,6 +1,7 @@
 """Specifications drawn: as SVG, as PNG, as the program that a page carries along, and in a terminal."""
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ def svg(spec: Mapping[str, Any]) -> str:
     return drawn.replace(">", f"><!-- {MARK} -->", 1)
 
 
+@cache
 def program() -> str:
     """The JavaScript that draws specifications in a page: Vega, Vega-Lite and vega-embed, nothing fetched.
 
