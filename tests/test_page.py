@@ -183,6 +183,15 @@ def test_jobs_of_an_accounting_file_are_runs_of_their_own(work):
     assert "4 GPU-hours" in text
 
 
+def test_logs_are_called_by_their_names_where_that_is_enough(work):
+    for folder in "ab":
+        (work / folder).mkdir()
+        (work / folder / "x.log").write_text(LINE.format(1, 1.5, 100))
+    (work / "b" / "y.log").write_text(LINE.format(1, 1.5, 100))
+    assert [story.title for story in stories(["a/x.log", "b/y.log"])] == ["x.log", "y.log"]
+    assert [story.title for story in stories(["a/x.log", "b/x.log"])] == ["a/x.log", "b/x.log"]
+
+
 SCRIPT = """
 import os, time
 world = int(os.environ["WORLD_SIZE"])

@@ -169,7 +169,7 @@ def test_the_command_by_run_folders(three):
     assert [row["weak_efficiency"] for row in rows] == [""] * 3
     text = said(*three)
     assert "95.0 %" in text
-    assert "More devices pay up to 2 devices on 1 node" in text
+    assert "Up to 2 devices on 1 node more of them pay" in text
 
 
 def test_the_plot_in_the_terminal(three):

@@ -24,7 +24,16 @@ def stories(words: Sequence[str], site: Site | None = None) -> tuple[Story, ...]
 
     Raises RunError for a word that means nothing, or a file that cannot be read.
     """
-    return tuple(story for word in words for story in _stories(word, site))
+    return _labelled([story for word in words for story in _stories(word, site)])
+
+
+def _labelled(told: list[Story]) -> tuple[Story, ...]:
+    """Log files by their names without the folders, where these are enough to tell all of them apart."""
+    logs = [story.report.name for story in told if story.folder is None and not story.report.job_id]
+    short = {name: Path(name).name for name in logs}
+    if len(set(short.values())) < len(short):
+        return tuple(told)
+    return tuple(replace(story, label=short.get(story.report.name)) for story in told)
 
 
 def _stories(word: str, site: Site | None) -> list[Story]:
@@ -100,7 +109,7 @@ def measured(story: Story) -> Measured:
     total = rate.median * devices if rate and rate.scope == "per_device" and devices else None
     work, unit = _work(story)
     return Measured(
-        name=report.job_id or Path(report.name).name,
+        name=report.job_id or story.title,
         flavor=story.flavor,
         nodes=(took.usage.nodes if took else None) or (planned.nodes if planned else None),
         devices=devices or None,

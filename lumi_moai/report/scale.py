@@ -85,7 +85,7 @@ def sentences(scaling: Scaling) -> Iterator[str]:
         yield f"{scaling.kind.capitalize()} scaling: {still}, so 100 % is the smallest run's rate on every device."
     bad, last = scaling.first_that_does_not, scaling.last_that_pays
     if bad and last:
-        yield f"More devices pay up to {_sized(last)}: {_lost(bad, scaling.pays)}."
+        yield f"Up to {_sized(last)} more of them pay; {_lost(bad, scaling.pays)}."
     elif last:
         yield (
             f"Every step pays up to the largest run, {_sized(last)}; where more no longer pay lies beyond."

@@ -22,9 +22,11 @@ class Story:
     rows: tuple[Mapping[str, Any], ...] = ()
     """What each rank saw of itself, from the certificate of the last start."""
     folder: str | None = None
+    label: str | None = None
+    """What it is called on the page where its name is a long path."""
 
     @property
     def title(self) -> str:
         """The run's name, and its job."""
         job = f" ({self.report.job_id})" if self.report.job_id else ""
-        return f"{self.report.name}{job}"
+        return f"{self.label or self.report.name}{job}"
