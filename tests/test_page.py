@@ -183,6 +183,21 @@ def test_jobs_of_an_accounting_file_are_runs_of_their_own(work):
     assert "4 GPU-hours" in text
 
 
+def test_a_run_has_one_colour_in_all_charts(work):
+    (work / "no-loss.log").write_text("[Step 1/9] | Throughput: 5.00 tokens/sec\n" * 3)
+    (work / "loss.log").write_text("".join(LINE.format(n, 1.5, 100) for n in range(1, 9)))
+    sections = {section.id: section for section in page(stories(["no-loss.log", "loss.log"])).sections}
+    scales = [sections[name].figures[0].spec["encoding"]["color"] for name in ("loss", "throughput-0")]
+    assert scales[0]["scale"] == scales[1]["scale"]
+    assert (scales[0]["legend"]["values"], scales[1]["legend"]["values"]) == (["loss.log"], ["no-loss.log", "loss.log"])
+
+
+def test_losses_that_are_no_numbers_are_said(work):
+    (work / "nan.log").write_text("".join(LINE.format(n, "nan", 100) for n in range(1, 9)))
+    sections = {section.id: section for section in page(stories(["nan.log"])).sections}
+    assert sections["loss"].sentences == ("nan.log: not a number in 8 lines.",)
+
+
 def test_logs_are_called_by_their_names_where_that_is_enough(work):
     for folder in "ab":
         (work / folder).mkdir()

@@ -67,12 +67,14 @@ def lines_chart(
     x: str,
     y: str,
     zero: bool,
+    runs: Sequence[str] = (),
     marks: Sequence[tuple[float, str]] = (),
     palette: Palette = STYLED,
 ) -> Spec:
     """*lines* over *x*; *y* is the title of the upright axis, which begins at 0 where *zero* says so.
 
-    *marks* are places on *x* with a word for each.
+    *runs* are all runs of the page, so that one has the same colour in every chart; *marks* are places on *x* with a
+    word for each.
     """
     values = [
         {"run": line.name, "part": part, "x": at, "y": float(f"{value:.6g}")}
@@ -84,7 +86,7 @@ def lines_chart(
     encoding = {
         "x": _axis("x", x, {"domain": [min(across), max(across)], "nice": False, "padding": 6}),
         "y": _axis("y", y, {"domain": _reach([at for line in lines for _, at in line.points], zero), "nice": True}),
-        "color": _colors(names, palette),
+        "color": _colors(runs or names, names, palette),
         "detail": {"field": "part", "type": "nominal"},
     }
     few = all(len(line.points) <= 60 for line in lines)
@@ -177,16 +179,17 @@ def _axis(field: str, title: str, scale: Mapping[str, Any], **axis: Any) -> Spec
     }  # fmt: skip
 
 
-def _colors(names: Sequence[str], palette: Palette) -> Spec:
-    some = [palette.lines[place % len(palette.lines)] for place in range(len(names))]
-    columns = min(max(1, _LEGEND // (max(map(len, names)) + 4)), 4)
-    legend = {"orient": "top", "title": None, "columns": columns, "labelLimit": 900 // columns}
-    legend |= {"symbolType": "stroke", "symbolStrokeWidth": 3}
+def _colors(runs: Sequence[str], drawn: Sequence[str], palette: Palette) -> Spec:
+    """A colour for each of *runs*, and a legend of those that are *drawn* where there are several runs."""
+    some = [palette.lines[place % len(palette.lines)] for place in range(len(runs))]
+    columns = min(max(1, _LEGEND // (max(map(len, drawn)) + 4)), 4)
+    legend = {"orient": "top", "title": None, "columns": columns, "labelLimit": 900 // columns, "values": list(drawn)}
+    legend |= {"symbolType": "stroke", "symbolStrokeWidth": 3, "symbolOpacity": 1}
     return {
         "field": "run",
         "type": "nominal",
-        "scale": {"domain": list(names), "range": some},
-        "legend": legend if len(names) > 1 else None,
+        "scale": {"domain": list(runs), "range": some},
+        "legend": legend if len(runs) > 1 else None,
     }
 
 
@@ -197,8 +200,8 @@ def still(spec: Spec) -> Spec:
     )
 
 
-def starts_chart(bars: Sequence[Mapping[str, Any]], palette: Palette = STYLED) -> Spec:
-    """The steps that each start of a run covered: *bars* have `run`, `start`, `first` and `last`."""
+def starts_chart(bars: Sequence[Mapping[str, Any]], runs: Sequence[str], palette: Palette = STYLED) -> Spec:
+    """The steps that each start of one of *runs* covered: *bars* have `run`, `start`, `first` and `last`."""
     encoding = {
         "y": {
             "field": "start", "type": "ordinal", "title": None, "sort": None,
@@ -206,7 +209,7 @@ def starts_chart(bars: Sequence[Mapping[str, Any]], palette: Palette = STYLED) -
         },
         "x": {**_axis("first", "step", {"zero": False}), "axis": {"format": ",~r", "grid": True, "tickCount": 6}},
         "x2": {"field": "last"},
-        "color": _colors(list(dict.fromkeys(bar["run"] for bar in bars)), palette),
+        "color": {**_colors(runs, runs, palette), "legend": None},
         "tooltip": [
             {"field": "start", "type": "nominal", "title": "start"},
             {"field": "first", "type": "quantitative", "title": "from step", "format": ",~r"},

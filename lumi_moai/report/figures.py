@@ -33,7 +33,8 @@ def loss(stories: Sequence[Story]) -> Section:
         lines,
         y="loss",
         zero=False,
-        none="No loss is in the log.",
+        none=" ".join(broken) or "No loss is in the log.",
+        runs=stories,
         more=broken,
         marks=_restarts(stories),
     )
@@ -49,7 +50,9 @@ def throughput(stories: Sequence[Story]) -> list[Section]:
     """The throughput over the steps, a section for each thing that is counted."""
     kinds = list(dict.fromkeys(_counted(story) for story in stories if _rates(story)))
     if not kinds:
-        return [_lines("throughput", "Throughput", [], y="", zero=True, none="No throughput is in the log.")]
+        return [
+            _lines("throughput", "Throughput", [], y="", zero=True, none="No throughput is in the log.", runs=stories)
+        ]
     found = []
     for place, kind in enumerate(kinds):
         lines = [
@@ -61,7 +64,17 @@ def throughput(stories: Sequence[Story]) -> list[Section]:
         title = "Throughput" if len(kinds) == 1 else f"Throughput in {kind}"
         more = ["The first line of a start holds compilation and warm-up."]
         found.append(
-            _lines(f"throughput-{place}", title, lines, y=kind, zero=True, none="", more=more, marks=_restarts(stories))
+            _lines(
+                f"throughput-{place}",
+                title,
+                lines,
+                y=kind,
+                zero=True,
+                none="",
+                more=more,
+                runs=stories,
+                marks=_restarts(stories),
+            )
         )
     return found
 
@@ -79,7 +92,9 @@ def memory(stories: Sequence[Story]) -> Section:
     """The memory of a device over the steps, as the log prints it."""
     lines = [Line(name=story.title, points=points) for story in stories for points in story.series.memory]
     more = ["As the log prints it for one device; where the CPU stands in, for one process."]
-    return _lines("memory", "Memory", lines, y="GiB", zero=True, none="Not recorded: no log prints it.", more=more)
+    return _lines(
+        "memory", "Memory", lines, y="GiB", zero=True, none="Not recorded: no log prints it.", more=more, runs=stories
+    )
 
 
 def _lines(
@@ -87,6 +102,7 @@ def _lines(
     title: str,
     lines: Iterable[Line],
     *,
+    runs: Sequence[Story],
     y: str,
     zero: bool,
     none: str,
@@ -97,13 +113,13 @@ def _lines(
     names = list(dict.fromkeys(line.name for line in filled))
     kept = [line for line in filled if line.name in names[:_MOST_LINES]]
     if not kept:
-        return Section(id=name, title=title, sentences=(none, *more) if none and not more else (none,))
+        return Section(id=name, title=title, sentences=(none,))
     left_out = [f"{len(names) - _MOST_LINES} more runs are not drawn."] if len(names) > _MOST_LINES else []
     words = [_words(each, [line for line in kept if line.name == each], y) for each in names[:_MOST_LINES]]
     figure = Figure(
         id=f"{name}-chart",
         label=f"{title} over the steps. {' '.join(words)}",
-        spec=lines_chart(kept, x="step", y=y, zero=zero, marks=marks),
+        spec=lines_chart(kept, x="step", y=y, zero=zero, runs=[story.title for story in runs], marks=marks),
         sentences=(*words, *more, *left_out),
         table=_points(kept, y),
     )
@@ -150,7 +166,10 @@ def starts(stories: Sequence[Story]) -> Section:
     table = Table(columns=("run", "start", "first step", "last step", "lines", "steps done again"), rows=tuple(rows))
     sentence = f"{count(len(bars), 'start')} in all; a bar is the steps from one start to the next."
     figure = Figure(
-        id="starts-chart", label=f"Steps of each start. {sentence}", spec=starts_chart(bars), sentences=(sentence,)
+        id="starts-chart",
+        label=f"Steps of each start. {sentence}",
+        spec=starts_chart(bars, [story.title for story in stories]),
+        sentences=(sentence,),
     )
     return Section(id="starts", title="Restarts", sentences=tuple(requeued), figures=(figure,), tables=(table,))
 
