@@ -183,6 +183,16 @@ def test_jobs_of_an_accounting_file_are_runs_of_their_own(work):
     assert "4 GPU-hours" in text
 
 
+def test_what_cannot_be_read_is_left_out_with_a_sentence(runs, work):
+    done = written("nothing", runs[0], "-o", "r.html")
+    assert "Warning: there is no run 'nothing' among yours" in done.stderr
+    text = Seen((work / "r.html").read_text()).text
+    assert "there is no run 'nothing' among yours" in text
+    assert "train (local-1)" in text
+    done = CliRunner().invoke(main, ["report", "nothing", "neither", "-o", "none.html"])
+    assert (done.exit_code, (work / "none.html").exists()) == (1, False)
+
+
 def test_a_run_has_one_colour_in_all_charts(work):
     (work / "no-loss.log").write_text("[Step 1/9] | Throughput: 5.00 tokens/sec\n" * 3)
     (work / "loss.log").write_text("".join(LINE.format(n, 1.5, 100) for n in range(1, 9)))

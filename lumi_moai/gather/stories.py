@@ -22,9 +22,23 @@ from .runs import collect
 def stories(words: Sequence[str], site: Site | None = None) -> tuple[Story, ...]:
     """The runs that *words* mean, which are those of `collect`; a task of an array is a run of its own.
 
-    Raises RunError for a word that means nothing, or a file that cannot be read.
+    A word that means nothing, or a file that cannot be read, becomes a warning of the first run. Raises RunError where
+    that leaves no run.
     """
-    return _labelled([story for word in words for story in _stories(word, site)])
+    told: list[Story] = []
+    missing: list[RunError] = []
+    for word in words:
+        try:
+            told += _stories(word, site)
+        except RunError as error:
+            missing.append(error)
+    if not told:
+        raise missing[0]
+    return _labelled([_warned(told[0], [str(error) for error in missing]), *told[1:]])
+
+
+def _warned(story: Story, more: Sequence[str]) -> Story:
+    return replace(story, report=replace(story.report, warnings=(*more, *story.report.warnings)))
 
 
 def _labelled(told: list[Story]) -> tuple[Story, ...]:
