@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 BLOCK = 1 << 18
 """Bytes read at once. Small, because the rows of a block are ten times as large as the block."""
-LARGE = 1 << 20
+LARGE = 3 << 18
 """Bytes read at once where steps are read as columns, whose work for each block is dear and for each line cheap."""
 LONGEST = 1 << 20
 """A line longer than this (a dumped tensor) is read up to here, and at its end: no step line is that long."""
