@@ -70,7 +70,7 @@ def set_aside(root: nn.Module, *, on_host: bool) -> Iterator[None]:
     stand_ins: dict[int, nn.Parameter] = {}
     for module in root.modules():
         for name, parameter in module._parameters.items():
-            if isinstance(parameter, DTensor):
+            if isinstance(parameter, DTensor) and parameter.device_mesh.mesh_dim_names != ("tp",):  # which FSDP adds to
                 empty = torch.empty(parameter.shape, dtype=parameter.dtype, device="meta")
                 stand_in = stand_ins.setdefault(id(parameter), nn.Parameter(empty, parameter.requires_grad))
                 taken.append((module, name, parameter))

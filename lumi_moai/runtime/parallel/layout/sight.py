@@ -12,7 +12,7 @@ from torch import nn
 
 
 def keep(module: nn.Module) -> None:
-    """Put the parts back after each forward of *module*, which FSDP has spread, and what is gathered before its uses."""
+    """Put the parts back after each forward of *module*, which FSDP has spread; what is gathered, before it is used."""
     for group in _groups(module):
         group.post_forward = _then(group.post_forward, functools.partial(_show, group, gathered=False))
         # Asked before each forward and each backward, also where nothing is left to gather.
