@@ -106,11 +106,12 @@ def test_line_ends_of_windows_are_taken_out(here):
 def bad_inputs(here):
     (here / "empty.sh").write_text("\n \n")
     (here / "binary.sh").write_bytes(b"\x7fELF\x00\x01")
+    (here / "packed.sh").write_bytes(b"\x1f\x8b" + bytes(range(128, 256)))
     (here / "folder.sh").mkdir()
     (here / "long.sh").write_bytes(b"#!/bin/bash\n" + b"x" * (1 << 21))
     (here / "plain.sh").write_text("echo hello\n")
     os.mkfifo(here / "pipe.sh")
-    return {"empty.sh": "is empty", "binary.sh": "is a binary file", "folder.sh": "Is a directory", "pipe.sh": "is not a plain file", "gone.sh": "No such file",
+    return {"empty.sh": "is empty", "binary.sh": "is a binary file", "packed.sh": "is a binary file", "folder.sh": "Is a directory", "pipe.sh": "is not a plain file", "gone.sh": "No such file",
             "long.sh": "is longer than 1 MiB", "plain.sh": "say with --site which cluster"}  # fmt: skip
 
 

@@ -53,6 +53,11 @@ def test_explain_says_what_each_line_asks_for_and_the_price_of_an_hour(here):
     assert lines[-1] == "An hour costs 8 GPU-hours on lumi: 2 nodes, 16 devices, 112 cores, 960G; decided by nodes"
 
 
+def test_explain_keeps_what_moves_the_cursor_off_the_terminal(here):
+    (here / "moving.sh").write_text("#!/bin/bash\n#SBATCH -p dev-g\n#SBATCH --time=9:\x1b]0;me\x07\nsrun x\x1b[2J\n")
+    assert "\x1b" not in run("explain", "moving.sh").output
+
+
 def test_explain_has_json(here):
     values = json.loads(run("explain", "job.sh", "--json").stdout)
     assert (values["billing_units_per_hour"], values["unit"]) == (8, "GPU-hours")

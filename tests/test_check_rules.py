@@ -252,6 +252,11 @@ def test_every_site_has_its_own_masks():
     assert "LM502" not in ids(DELTA_JOB.format("--cpus-per-task=16 --cpu-bind=map_cpu:48,32,16,0"), DELTA)
 
 
+def test_masks_for_a_part_of_the_devices_are_not_judged():
+    text = job("srun --cpu-bind=mask_cpu:fe,fe00,fe0000,fe000000 python train.py", tasks=4, devices=4)
+    assert "LM502" not in ids(text, LUMI)  # which of the devices these are is Slurm's choice
+
+
 def test_the_right_device_is_named():
     (found,) = [f for f in check(read(FIRES["LM502"][0][0], "job.sh"), LUMI) if f.rule.id == "LM502"]
     assert "task 0 with device 0 is bound to cores 1-7, beside device 4, not 49-55" in found.hit.message

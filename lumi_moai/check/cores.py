@@ -90,7 +90,8 @@ def _order(case: Case) -> Iterator[Hit]:
     for step, node, entries in _masked(case):
         tasks = step.tasks_per_node or len(entries)
         order = _mapped(step, node) or (None if _remapped(case, step) else tuple(range(node.devices)))
-        if tasks not in _shapes(node) or len(entries) < tasks or order is None:
+        asked = case.devices_per_node
+        if tasks not in _shapes(node) or len(entries) < tasks or order is None or asked not in (None, node.devices):
             continue
         if {core for cores in entries for core in cores} & set(node.reserved_cores):
             continue

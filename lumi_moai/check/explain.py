@@ -127,7 +127,7 @@ def _commands(case: Case) -> Iterator[tuple[int, str]]:
 
 
 def _step(step: Step) -> str:
-    tasks = f"{step.tasks} tasks" if step.tasks else "as many tasks as the job has"
+    tasks = f"{step.tasks} task{'s' if step.tasks > 1 else ''}" if step.tasks else "as many tasks as the job has"
     nodes = f" on {step.nodes} node{'s' if step.nodes > 1 else ''}" if step.nodes else ""
     cpus = f", {step.cpus_per_task} cores each" if step.cpus_per_task else ""
     bound = ", bound to cores by hand" if step.cpu_bind else ""

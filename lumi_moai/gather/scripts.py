@@ -50,11 +50,12 @@ def text_of(path: Path) -> str:
         raise RequestError(f"{path} cannot be read: {error.strerror}") from error
     if not data.strip():
         raise RequestError(f"{path} is empty; name a batch script")
-    if b"\0" in data:
+    text = data.decode(errors="replace")
+    if b"\0" in data or text.count("\ufffd") > len(text) / 10:
         raise RequestError(f"{path} is a binary file, not a batch script")
     if len(data) > _LONGEST:
         raise RequestError(f"{path} is longer than {_LONGEST >> 20} MiB, more than Slurm takes for a batch script")
-    return data.decode(errors="replace")
+    return text
 
 
 def helpers(path: Path) -> Callable[[str], str | None]:

@@ -166,7 +166,8 @@ def _value(name: str, text: str, notes: list[str]) -> Mapping[str, object]:
             return {"nodes": _number(text.rpartition("-")[2])}  # of 2-4 the larger: it is what may be billed
         return _others(name, text)
     except RequestError:
-        notes.append(f"`{name}={text}` cannot be read; Slurm takes variables in #SBATCH lines as plain text")
+        shown = "".join(letter if letter.isprintable() else " " for letter in text)
+        notes.append(f"`{name}={shown}` cannot be read; Slurm takes variables in #SBATCH lines as plain text")
         return {}
 
 
