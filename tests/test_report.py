@@ -171,6 +171,7 @@ def test_odd_logs_have_a_text():
     assert "only one step was logged" in texts[0]
     assert "nan at last" in texts[1]
     assert "5 tokens/s per device, 20 in total" in texts[2]
+    assert "Steps       2 logged, without a number" in texts[2]
 
 
 def test_an_estimate_shows_what_it_is_part_of():

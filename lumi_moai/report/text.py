@@ -98,7 +98,8 @@ def _log(report: Report, log: Log) -> Iterator[tuple[str, str]]:
         return
     of = f" of {log.total_steps}" if log.total_steps else ""
     back = f"; the step number went back {_times(log.restarts)}" if log.restarts else ""
-    yield "Steps", f"{log.first_step} to {log.last_step}{of}, {log.records} logged{back}"
+    span = f"{log.first_step} to {log.last_step}{of}, " if log.first_step is not None else ""
+    yield "Steps", f"{span}{log.records} logged{back or ('' if span else ', without a number')}"
     if log.loss_last is not None:
         nan = f"; not a number in {log.nan_steps} of them" if log.nan_steps else ""
         least = f", {log.loss_min:.6g} at least" if log.loss_min is not None else ""
