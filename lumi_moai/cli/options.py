@@ -49,20 +49,26 @@ _OPTIONS = (
 )  # fmt: skip
 
 
-def job_options(command: Command) -> Command:
+def job_options(command: Command, *, required: bool = True) -> Command:
     """Give *command* all options of a job, and the script with its arguments."""
     command = click.argument(
-        "command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="SCRIPT [ARGUMENTS]..."
+        "command", nargs=-1, required=required, type=click.UNPROCESSED, metavar="SCRIPT [ARGUMENTS]..."
     )(command)
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
 
 
-def prepared(command: tuple[str, ...], options: dict[str, Any]) -> Any:
-    """`launch.prepare.Prepared` of the words on the command line."""
+def prepared(command: tuple[str, ...], options: dict[str, Any], resume: str | None = None) -> Any:
+    """`launch.prepare.Prepared` of the words on the command line; *resume* names an earlier run."""
     from ..launch.prepare import prepare
 
     words = dict(options)
     name, array, include = words.pop("name"), words.pop("array"), words.pop("include")
-    return prepare(command, words, name=name, array=array, include=include)
+    if resume is None:
+        return prepare(command, words, name=name, array=array, include=include)
+    if array or include:
+        raise click.UsageError("--resume goes on with one run and its own code; leave --array and --include out")
+    from ..launch.earlier import earlier
+
+    return prepare((*command,), words, name=name, earlier=earlier(resume))

@@ -1,5 +1,6 @@
 """`lumi-moai submit`."""
 
+from functools import partial
 from typing import Any
 
 import click
@@ -12,8 +13,10 @@ from .show import json_option, show_json
 @click.option("--dry-run", is_flag=True, help="Print the script and submit nothing.")
 @click.option("--wait", is_flag=True, help="Return when the job has ended, with exit code 1 if it failed.")
 @click.option("--follow", is_flag=True, help="Show the log of rank 0 until the job has ended, as `logs --follow` does.")
+@click.option("--resume", metavar="JOB|RUN_FOLDER", help="Go on from the last checkpoint of this run, which has ended,"
+              " with its script; the flavor may be another.")  # fmt: skip
 @json_option
-@job_options
+@partial(job_options, required=False)
 def submit(command: tuple[str, ...], dry_run: bool, wait: bool, follow: bool, as_json: bool, **options: Any) -> None:
     """Submit SCRIPT, written for one device, to run on all devices of a flavor.
 
@@ -24,7 +27,10 @@ def submit(command: tuple[str, ...], dry_run: bool, wait: bool, follow: bool, as
     from ..launch.run import from_submission
     from ..launch.submission import submit as hand_in
 
-    plan = prepared(command, options)
+    resume = options.pop("resume")
+    if not command and resume is None:
+        raise click.UsageError("Missing argument 'SCRIPT [ARGUMENTS]...'.")
+    plan = prepared(command, options, resume)
     if dry_run:
         click.echo(script_of(plan, preview_folder(plan))[1].text, nl=False)
         return

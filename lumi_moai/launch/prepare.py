@@ -19,6 +19,7 @@ from ..resources import root
 from ..site import Site
 from ..units import parse_minutes
 from ..usage import Bill, Usage
+from .earlier import Earlier
 from .snapshot import Snapshot, plan
 
 
@@ -33,6 +34,8 @@ class Prepared:
     work_folder: Path
     snapshot: Snapshot | None
     """None when a function is submitted, which travels by itself."""
+    earlier: Earlier | None = None
+    """The run from whose checkpoint this one goes on."""
 
     def job(self, run_folder: Path) -> JobSpec:
         """The job as it would run from *run_folder*."""
@@ -63,13 +66,16 @@ def prepare(
     array: str | None = None,
     include: Iterable[str] = (),
     module: bool = False,
+    earlier: Earlier | None = None,
 ) -> Prepared:
-    """Apply all layers of settings to the user's *command*.
+    """Apply all layers of settings to the user's *command*, or to that of an *earlier* run.
 
     *given* are the settings of the command line. Raises RequestError or ConfigError when something cannot be.
     """
-    snapshot = None if module or not command else plan(command[0], include)
-    beside = Path(command[0]).expanduser().absolute().parent if snapshot else Path.cwd()
+    if earlier is not None:
+        command, given = _taken_over(earlier, command, given)
+    snapshot = None if module or not command else earlier.snapshot() if earlier else plan(command[0], include)
+    beside = Path(command[0]).expanduser().absolute().parent if snapshot and not earlier else Path.cwd()
     layers = settings(given, beside=beside)
     site = resolve_site(_value(layers, "site"))
     chosen, flavor_origin = _flavor(site, layers)
@@ -95,8 +101,26 @@ def prepare(
     )
     runs = Path(_value(layers, "runs")).expanduser().absolute()
     return Prepared(
-        site=site, placement=placement, request=request, runs=runs, work_folder=Path.cwd(), snapshot=snapshot
+        site=site,
+        placement=placement,
+        request=request,
+        runs=runs,
+        work_folder=earlier.work_folder if earlier else Path.cwd(),
+        snapshot=snapshot,
+        earlier=earlier,
     )
+
+
+def _taken_over(
+    earlier: Earlier, command: tuple[str, ...], given: Mapping[str, Any]
+) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """The command and the settings of the *earlier* run, under those *given* now."""
+    if command:
+        raise RequestError(
+            f"--resume takes script and arguments from the earlier run, so {command[0]!r} has no place; leave it out"
+        )
+    now = {name: value for name, value in given.items() if value not in (None, (), {})}
+    return earlier.command, {**earlier.given(), **now}
 
 
 def _value(layers: Mapping[str, Setting], name: str) -> Any:

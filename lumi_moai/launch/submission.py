@@ -110,6 +110,8 @@ def _aim(prepared: Prepared, folder: RunFolder, function: Callable[[], Any] | No
 def _fill(folder: RunFolder, prepared: Prepared, job: JobSpec) -> None:
     if prepared.snapshot is not None:
         snapshot.copy_code(prepared.snapshot, folder)
+    if prepared.earlier is not None:
+        prepared.earlier.hand_over(folder)
     snapshot.copy_library(folder)
     where = prepared.snapshot.root if prepared.snapshot else prepared.work_folder
     snapshot.write_passport(folder, where, job.container)
@@ -121,6 +123,7 @@ def _fill(folder: RunFolder, prepared: Prepared, job: JobSpec) -> None:
             "job": job.as_json(),
             "launch": job.launch.as_json(),
             "parallel": job.wishes.as_json(),
+            "resumed_from": os.fspath(prepared.earlier.folder.path) if prepared.earlier else None,
             "estimate": {
                 "billing_units": bill.billing_units,
                 "unit": bill.unit,
