@@ -67,7 +67,8 @@ def test_a_run_goes_on_in_another_on_fewer_devices(work):
         1, "auto", str(first.folder.path))  # fmt: skip
     assert ("MINE", "kept") in [(each["name"], each["value"]) for each in job["job"]["environment"]]
     assert second.wait(seconds=60) == "COMPLETED", second.logs()
-    assert "lumi-moai: resumed at step " in second.logs()
+    step = int(re.search(r"lumi-moai: resumed at step (\d+)", second.logs())[1])
+    assert f"lumi-moai: [Step {step + 1}] | Duration" in second.logs()
     Path("helper.py").write_text("")
     plain = subprocess.run([sys.executable, "train.py", "8", "0"], capture_output=True, text=True, check=True).stdout
     assert len(losses(first.logs())) < 24

@@ -75,12 +75,17 @@ def test_sixteen_ranks_train_as_one_and_are_billed(door):
     assert (many["devices"], many["nodes"], many["partition"]) == (16, 2, "standard-g")
     door.run("wait", many["job_id"])
     one = door.submit("--flavor", "Small", example, *arguments, "one")
-    door.run("wait", one["job_id"])
-    losses = [
-        [float(x) for x in re.findall(r"Loss: (\S+)", door.run("logs", run["job_id"]).stdout)] for run in (many, one)
-    ]
+    # Weights in parts within each node, copies between the nodes.
+    spread = door.submit("--flavor", "2xLarge", "--layout", "hsdp", example, *arguments, "spread")
+    for run in (one, spread):
+        door.run("wait", run["job_id"])
+    logs = [door.run("logs", run["job_id"]).stdout for run in (many, spread, one)]
+    losses = [[float(x) for x in re.findall(r"Loss: (\S+)", log)] for log in logs]
     assert len(losses[0]) == 3
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert losses[0] == pytest.approx(losses[2], rel=1e-5)
+    assert losses[1] == pytest.approx(losses[2], rel=1e-5)
+    plan = json.loads((Path(spread["folder"]) / "plan.json").read_text())["plan"]
+    assert (plan["dp_replicate"], plan["dp_shard"]) == (2, 8)
 
     report = door.json("collect", many["job_id"])
     assert report["outcome"] == "completed"

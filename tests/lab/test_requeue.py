@@ -1,6 +1,9 @@
 """A training that real Slurm requeues, in mid-step and at the signal ahead of its time limit: the log is that of one run."""
 
+import os
 import re
+import signal
+import subprocess
 from pathlib import Path
 
 from test_jobs import Door, door  # noqa: F401  (a fixture)
@@ -57,6 +60,26 @@ def test_a_training_requeued_in_mid_step_goes_on(door):  # noqa: F811
     assert door.until(run["job_id"], "COMPLETED", seconds=180) == "COMPLETED"
     assert "lumi-moai: resumed at step" in door.run("logs", run["job_id"]).stdout
     assert_same(losses(door, run), expected)
+
+
+def test_a_killed_rank_ends_the_job_and_half_the_devices_go_on(door):  # noqa: F811
+    expected = whole_run(door, 12)
+    run = door.submit("--flavor", "Large", "--checkpoint", "2", door.script(text(12, "0.25")))
+    door.log_until(run["job_id"], "epoch 6.1", seconds=120)
+    ranks = subprocess.run(
+        ["pgrep", "-f", f"python.* -m lumi_moai.runtime .*{run['folder']}"], capture_output=True, text=True
+    )
+    os.kill(int(ranks.stdout.split()[-1]), signal.SIGKILL)
+    assert door.until(run["job_id"], "FAILED", seconds=120) == "FAILED"
+    again = door.submit("--flavor", "Medium", "--resume", run["job_id"])
+    assert again["devices"] == 2
+    assert door.until(again["job_id"], "COMPLETED", "FAILED", seconds=180) == "COMPLETED"
+    assert "lumi-moai: resumed at step" in door.run("logs", again["job_id"]).stdout
+    first, second = losses(door, run), losses(door, again)
+    assert 0 < len(second) < len(expected)
+    overlap = len(first) + len(second) - len(expected)
+    assert 0 <= overlap <= 1, "a line may have been printed after the checkpoint knew of it"
+    assert_same(first[: len(first) - overlap] + second, expected)
 
 
 def test_a_training_that_hears_of_its_time_limit_asks_to_go_on(door):  # noqa: F811

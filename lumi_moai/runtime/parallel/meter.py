@@ -102,7 +102,9 @@ class Meter:
         self.plan = Plan()
         """Set when the plan is chosen."""
         self.step = 0
-        """Optimizer steps so far."""
+        """Optimizer steps of this start so far."""
+        self.before = 0
+        """Those of earlier starts, which this one has repeated."""
         self._main: int | None = None
         self._rows = self._tokens = 0
         self._flops = 0.0
@@ -130,12 +132,19 @@ class Meter:
     def stepper(self, optimizer: Optimizer, call: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
         """Counts the steps of the optimizer that stepped first; the others of a script belong to the same step."""
         out = call(*args, **kwargs)
-        if self._main is None:
-            self._main = id(optimizer)
-        if id(optimizer) == self._main:
+        if self._counts(optimizer):
             self.step += 1
             self._look()
         return out
+
+    def repeated(self, optimizer: Optimizer) -> None:
+        """A step that an earlier start made, and that was not computed again."""
+        self.before += self._counts(optimizer)
+
+    def _counts(self, optimizer: Optimizer) -> bool:
+        if self._main is None:
+            self._main = id(optimizer)
+        return id(optimizer) == self._main
 
     def _look(self) -> None:
         if self.step in _FIRST_LINES or (self.step > max(_FIRST_LINES) and time.monotonic() - self._since >= _SECONDS):
@@ -157,7 +166,7 @@ class Meter:
         steps = self.step - self._last
         known = self._flops and self._last > 0
         return Measurement(
-            step=self.step,
+            step=self.before + self.step,
             steps=steps,
             seconds=max(seconds, 1e-9),
             rows=self._rows,

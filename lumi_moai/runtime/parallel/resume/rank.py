@@ -131,6 +131,7 @@ class Resume:
         if self.replay is not None:
             self.replay.check_models(state.describe(self.models()))
             self.journal.take("step of optimizer", str(number))
+            self.engine.meter.repeated(optimizer)
             self.steps += 1
             result = self.replay.ghosts.scalar() if args or kwargs.get("closure") else None
             if self.steps == self.replay.step:
