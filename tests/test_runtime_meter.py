@@ -74,8 +74,8 @@ EVALUATED = SCRIPT.replace(
         count = globals().get("count", 0) + 1
         if count % 3 == 0:
             model.eval()
-            with torch.no_grad():
-                for (y,) in DataLoader(TensorDataset(tokens), batch_size=4):
+            for (y,) in DataLoader(TensorDataset(tokens), batch_size=4):
+                with torch.no_grad():
                     model(y)
             model.train()
 """,
@@ -86,6 +86,7 @@ def test_an_evaluation_amid_an_epoch_does_not_end_the_counting(work):
     run = Run(work, launch(2), Wishes(layout=Layout.parse("replicate")))
     ranks = run.ranks(submitit(2), run.script(EVALUATED))
     assert [rank.code for rank in ranks] == [0, 0], ranks[0].err
+    assert "a count read" not in ranks[0].err, "torch's DataLoader draws a number, not the script"
     kept = json.loads((run.folder / "measured.json").read_text())
     assert kept["tokens_per_second"] * kept["step_seconds"] * kept["steps"] == pytest.approx((8 * 7 + 6) * 5)
 

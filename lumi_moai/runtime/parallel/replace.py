@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Iterator
 from types import MethodType
 from typing import Any
@@ -84,9 +85,20 @@ def _reading(own: Callable[..., Any], seen: Seen) -> Callable[..., Any]:
     return read
 
 
+def _asker() -> str:
+    """The module that asks for a number, behind our own frames."""
+    frame: Any = sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("lumi_moai."):
+        frame = frame.f_back
+    return frame.f_globals.get("__name__", "") if frame is not None else ""
+
+
 def _say_counted(seen: Seen) -> None:
-    if seen.engine and torch.is_grad_enabled() and seen.engine.share and not seen.engine.in_backward:
-        seen.engine.say_once(
+    engine = seen.engine
+    if engine is None or not torch.is_grad_enabled() or not engine.share or engine.in_backward:
+        return
+    if not _asker().startswith("torch."):  # a DataLoader draws its workers' seed
+        engine.say_once(
             "count", "a count read while a batch is shared out, such as (out == y).sum().item(), is of this rank's rows"
         )
 
