@@ -33,6 +33,7 @@ for a, b, m in loader:
 WRONG = {
     "sum": "((model(a) - b) ** 2).sum()",
     "contrastive": "F.cross_entropy(model(a) @ b.t(), torch.arange(len(a)))",
+    "noisy": "((model(a + torch.randn_like(a) * torch.rand(len(a), 1)) - b) ** 2).sum()",
     "masked": "(((model(a) - b) ** 2) * m).sum() / m.sum()",
 }
 
@@ -126,9 +127,32 @@ def test_pieces_are_checked_against_the_whole(work):
     assert "in 2 micro-batches" in rank.err
 
 
+# Every way to draw noise for rows; it is held still while the first step is checked.
+NOISY = """
+from torch.distributions import Bernoulli, Normal
+for a, b, m in loader:
+    noise = torch.randn_like(a) + torch.empty_like(a).normal_(1, 2) + torch.empty_like(a).uniform_(-1, 1)
+    noise += torch.normal(torch.zeros_like(a), 1.0) + Normal(a, torch.ones_like(a)).rsample()
+    noise *= torch.bernoulli(torch.full_like(a, 0.7)) + Bernoulli(torch.full_like(a, 0.7)).sample()
+    noise += torch.randint(0, 9, (len(a), 1)) + torch.randint_like(a, 5) + torch.rand(len(a), 6)
+    noise += torch.empty_like(a).exponential_() + torch.empty_like(a).bernoulli_(0.4)
+    loss = F.mse_loss(model(a + noise), b)
+    optim.zero_grad()
+    loss.backward()
+    optim.step()
+"""
+
+
+def test_a_step_that_draws_noise_is_checked(work):
+    run = Run(work, launch(2))
+    ranks = run.ranks(submitit(2), run.script(HEAD + NOISY))
+    assert [rank.code for rank in ranks] == [0, 0], ranks[0].err
+    assert "self-check of the first step: loss" in ranks[0].err
+
+
 UNFIT = {
     "other = iter(list(range(9)))\nfor a, b, m in loader: (next(other), F.mse_loss(model(a), b).backward())": "(next)",
-    "for a, b, m in loader: F.mse_loss(model(a + torch.randn_like(a)), b).backward()": "random numbers of its own",
+    "for a, b, m in loader: F.mse_loss(model(a[torch.randperm(len(a))]), b).backward()": "draws an order or a choice",
     "it = iter(loader)\na, b, m = next(it)\nF.mse_loss(model(a), b).backward()": "not taken by a for loop",
     "for a, b, m in loader: F.mse_loss(model(a).view(4, 3), b[:4]).backward()": "does not run by itself (RuntimeError",
     "print(2)\nfor a, b, m in loader: len(b) > 9 and F.mse_loss(model(a), b).backward()": "first turn has no backward",

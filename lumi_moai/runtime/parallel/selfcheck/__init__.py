@@ -41,6 +41,13 @@ _REASONS = (
 )
 
 
+_DRAWS = "the step draws an order or a choice of its own (randperm, multinomial)"
+
+
+class DrawsError(Unfit):
+    """The step draws random numbers, which would not be the same for all rows and for a part of them."""
+
+
 class _EnoughError(BaseException):
     """The first backward of a checked body is over; no script catches it by accident."""
 
@@ -92,7 +99,7 @@ class SelfCheck:
             _check_whole(place)
             found = body.find()
             whole, mine, part = rows.few(batch, share, place.data_rank, place.data_group)
-            self._compare(self._runner(found), whole, mine, part)
+            self._check(self._runner(found), whole, mine, part)
         except Unfit as reason:
             self._say(f"the self-check could not be made: {reason}")
 
@@ -111,7 +118,7 @@ class SelfCheck:
         try:
             _check_whole(place)
             whole, mine, part = rows.few(batch, share, place.data_rank, place.data_group)
-            self._compare(lambda value: (lambda: forward_backward(value), [*state]), whole, mine, part)
+            self._check(lambda value: (lambda: forward_backward(value), [*state]), whole, mine, part)
         except Unfit as reason:
             self._say(f"the self-check could not be made: {reason}")
 
@@ -134,6 +141,13 @@ class SelfCheck:
             return lambda: exec(found.code, names), [found.frame.f_globals, *found.names.values()]  # noqa: S102
 
         return ready
+
+    def _check(self, ready: Callable[[Any], Any], whole: Any, mine: Any, share: Share | None) -> None:
+        try:
+            self._compare(ready, whole, mine, share)
+        except DrawsError:
+            with quiet.Steady():
+                self._compare(ready, whole, mine, share)
 
     def _compare(self, ready: Callable[[Any], Any], whole: Any, mine: Any, share: Share | None) -> None:
         pieces = self.engine.micro.memory.pieces
@@ -167,7 +181,7 @@ class SelfCheck:
             with self._apart(share, rows_here, pieces), quiet.silent(models):
                 step()
         except _EnoughError:
-            reason = "the step draws random numbers of its own" if before.draws() else ""
+            reason = _DRAWS if before.draws() else ""
         except RequestError:
             raise
         except Exception as error:  # BLE001, on purpose: the script's own code may raise anything
@@ -184,7 +198,7 @@ class SelfCheck:
         dist.all_gather_object(reasons, reason)
         for each in reasons:
             if each:
-                raise Unfit(each)
+                raise (DrawsError if each == _DRAWS else Unfit)(each)
 
     @contextmanager
     def _apart(self, share: Share | None, rows_here: int, pieces: int) -> Iterator[None]:

@@ -1,7 +1,7 @@
-"""While a check runs: no dropout, whose rows would differ, and nothing printed."""
+"""While a check runs: no dropout, whose rows would differ, nothing printed, and noise that is the same for each row."""
 
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from typing import Any
 from unittest import mock
@@ -9,6 +9,7 @@ from unittest import mock
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 _DROPOUTS = ("dropout", "alpha_dropout", "dropout1d", "dropout2d", "dropout3d", "feature_alpha_dropout")
 _PLACE = 4
@@ -30,6 +31,67 @@ def silent(models: Iterable[nn.Module]) -> Iterator[None]:
         stack.enter_context(redirect_stdout(io.StringIO()))
         stack.enter_context(redirect_stderr(io.StringIO()))
         yield
+
+
+class Steady(TorchDispatchMode):
+    """Every number that torch draws is the middle of what it could be, so that each row gets the same noise.
+
+    What draws an order or a choice (`randperm`, `multinomial`) still draws.
+    """
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Do *func*, or put its middle where it would draw."""
+        words = kwargs or {}
+        middle = _MIDDLES.get(func.overloadpacket.__name__)
+        if middle is None:
+            return func(*args, **words)
+        names = [each.name for each in func._schema.arguments]
+        given = {**dict(zip(names, args, strict=False)), **words}
+        return middle(func, given)
+
+
+def _filled(func: Any, given: Mapping[str, Any]) -> Any:
+    """`normal_(mean, std)`, `uniform_(from, to)` and their like, in place."""
+    name, tensor = func.overloadpacket.__name__, given["self"]
+    if name == "normal_":
+        return tensor.fill_(given.get("mean", 0.0) + given.get("std", 1.0) / 2)
+    if name == "uniform_":
+        return tensor.fill_((given.get("from", 0.0) + given.get("to", 1.0)) / 2)
+    if name == "random_":
+        low, high = (given.get("from", 0), given["to"]) if given.get("to") is not None else (0, 2)
+        return tensor.fill_((low + high) // 2)
+    return tensor.fill_(1.0)
+
+
+def _made(func: Any, given: Mapping[str, Any]) -> Any:
+    """`randn(size)`, `rand_like(tensor)`, `randint(low, high, size)`: as a new tensor."""
+    named = {key: given[key] for key in ("dtype", "layout", "device", "pin_memory") if given.get(key) is not None}
+    name = func.overloadpacket.__name__
+    middle = (given.get("low", 0) + given["high"]) // 2 if "int" in name else 0.5
+    if "self" in given:
+        return torch.full_like(given["self"], middle, **named)
+    if "int" in name:
+        named.setdefault("dtype", torch.int64)
+    return torch.full(given["size"], middle, **named)
+
+
+def _chosen(func: Any, given: Mapping[str, Any]) -> Any:
+    """`normal(mean, std)` and `bernoulli(p)` of tensors."""
+    if func.overloadpacket.__name__ == "normal":
+        mean, std = given.get("mean", 0.0), given.get("std", 1.0)
+        return mean + std * 0.5
+    chance = given.get("p", given["self"])
+    if func.overloadpacket.__name__ == "bernoulli":
+        return (given["self"] >= 0.5).to(given["self"].dtype)
+    tensor = given["self"]
+    return tensor.copy_(chance >= 0.5) if isinstance(chance, torch.Tensor) else tensor.fill_(float(chance >= 0.5))
+
+
+_MIDDLES: dict[str, Callable[[Any, Mapping[str, Any]], Any]] = {
+    **dict.fromkeys(("normal_", "uniform_", "random_", "exponential_"), _filled),
+    **dict.fromkeys(("randn", "rand", "randint", "randn_like", "rand_like", "randint_like"), _made),
+    **dict.fromkeys(("bernoulli", "bernoulli_", "normal"), _chosen),
+}
 
 
 def _same(input: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:  # torch's name
