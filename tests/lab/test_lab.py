@@ -1,9 +1,12 @@
 """The labs are what they say: 16 idle nodes that run and account for jobs, and a node that binds as LUMI-G does."""
 
 import json
+import shlex
 import sys
 import time
 from pathlib import Path
+
+PYTHON = shlex.quote(sys.executable)
 
 ACCOUNT = "--account=project_465000001"
 SHAPE = "--nodes=2 --ntasks-per-node=8 --cpus-per-task=7 --gpus-per-node=8 --mem=480G --time=5".split()
@@ -47,7 +50,7 @@ def test_job_on_two_nodes_is_accounted_for(cluster, tmp_path):
 
 
 def test_too_much_memory_is_out_of_memory(cluster, tmp_path):
-    grab = f"{sys.executable} -c 'import time; x = bytearray(600_000_000); time.sleep(10)'"
+    grab = f"{PYTHON} -c 'import time; x = bytearray(600_000_000); time.sleep(10)'"
     record = finished(
         cluster, submit(cluster, tmp_path, f"srun {grab}", "-psmall-g", "--mem=200M", "--gpus-per-node=1")
     )
@@ -87,7 +90,7 @@ said = dict(given=given, every=widen(range(64)), withheld=widen([0]), devices=os
 said["step_devices"] = os.environ.get("SLURM_STEP_GPUS")
 json.dump(said, open(f"{{os.environ['SLURM_JOB_NAME']}}.{{os.environ['SLURM_PROCID']}}.json", "w"))
 P
-ask="{sys.executable} ask.py"
+ask="{PYTHON} ask.py"
 small="-psmall-g --nodes=1 --ntasks-per-node=2 --cpus-per-task=7 --gpus-per-node=2"
 sbatch -Jfirst $small --wrap "srun --cpus-per-task=7 $ask; sleep 12"
 sbatch -Jsecond $small --wrap "srun --cpus-per-task=7 $ask"

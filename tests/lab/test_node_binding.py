@@ -1,6 +1,7 @@
 """On one LUMI-G node's real topology: the product's own scripts, its certificate, and where each rank really runs."""
 
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -29,10 +30,10 @@ CASES = [
 ]
 NODE_SCRIPT = (
     f"""
-export PYTHONPATH={ROOT} XDG_STATE_HOME=$PWD/state LUMI_MOAI_CERTIFICATE_SECONDS=200 LUMI_MOAI_SLURM_SECONDS=200
+export PYTHONPATH={shlex.quote(str(ROOT))} XDG_STATE_HOME=$PWD/state LUMI_MOAI_CERTIFICATE_SECONDS=200 LUMI_MOAI_SLURM_SECONDS=200
 cat > say.py <<'P'
 {SAY}P
-door() {{ {sys.executable} -c 'from lumi_moai.cli import main; main()' "$@"; }}
+door() {{ {shlex.quote(sys.executable)} -c 'from lumi_moai.cli import main; main()' "$@"; }}
 idle() {{ while squeue -h | grep -q .; do sleep 0.5; done; }}
 options="--site lumi --account project_465000001 --container none"
 run() {{ local name=$1; shift; door submit $options --runs $PWD/$name --env SAYS=$PWD/$name "$@" say.py; idle; }}
