@@ -8,12 +8,13 @@ script adds other terms to it, a function of the weights or another mean over ro
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F  # noqa: N812
+from torch.nn._reduction import legacy_get_string
 
 from .. import group
 from . import under_way
@@ -97,9 +98,12 @@ def of_all_ranks(
 
 
 def globalised(
-    function: Callable[..., torch.Tensor], count: Callable[..., Any], share: CurrentShare
+    function: Callable[..., torch.Tensor],
+    count: Callable[..., Any],
+    share: CurrentShare,
+    reductions: Sequence[str] = _REDUCING,
 ) -> Callable[..., Any]:
-    """The loss *function*, over the global batch whenever the batch at hand was cut."""
+    """The loss *function* with one of *reductions*, over the global batch whenever the batch at hand was cut."""
     signature = inspect.signature(function)
     before = under_way.Counts()
     within: list[None] = []  # torch calls the loss by its name once more when a torch function mode is at work
@@ -112,10 +116,10 @@ def globalised(
         given = signature.bind(*args, **kwargs)
         given.apply_defaults()
         words = given.arguments
-        reduction = words["reduction"]
-        if reduction not in _REDUCING or words.get("size_average") is not None or words.get("reduce") is not None:
+        reduction = _reduction(words)
+        if reduction not in reductions:
             return function(*args, **kwargs)
-        if words["input"].dtype == torch.float16:  # whose sums overflow at 65504
+        if "input" in words and words["input"].dtype == torch.float16:  # whose sums overflow at 65504
             words["input"] = words["input"].float()
         within.append(None)
         try:
@@ -125,6 +129,14 @@ def globalised(
         return of_all_ranks(own, None if reduction == "sum" else count(words), mine, before)
 
     return over_ranks
+
+
+def _reduction(words: dict[str, Any]) -> str:
+    """How a loss with *words* is reduced; what torch has named otherwise until 0.4 becomes that name in *words*."""
+    older = [words.pop(name, None) for name in ("size_average", "reduce")]
+    if any(each is not None for each in older):
+        words["reduction"] = legacy_get_string(*older, emit_warning=False)
+    return words["reduction"]
 
 
 def _elements(words: Mapping[str, Any]) -> float:
@@ -160,9 +172,17 @@ _COUNTS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
     "binary_cross_entropy": _elements,
     "binary_cross_entropy_with_logits": _elements,
 }
+_MEANS_OF_ROWS = (
+    *("cosine_embedding_loss", "ctc_loss", "gaussian_nll_loss", "hinge_embedding_loss", "margin_ranking_loss"),
+    *("multi_margin_loss", "multilabel_margin_loss", "multilabel_soft_margin_loss", "poisson_nll_loss"),
+    *("soft_margin_loss", "triplet_margin_loss", "triplet_margin_with_distance_loss"),
+)
+"""Losses whose mean gives each row the same weight, as a mean by hand does: only their sum is a matter of all ranks."""
 
 
 def install(share: CurrentShare) -> None:
     """Put the global losses in the place of torch's own; *share* tells how the batch at hand was cut."""
     for name, count in _COUNTS.items():
         setattr(F, name, globalised(getattr(F, name), count, share))
+    for name in _MEANS_OF_ROWS:
+        setattr(F, name, globalised(getattr(F, name), _elements, share, ("sum",)))
