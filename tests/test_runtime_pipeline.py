@@ -528,3 +528,26 @@ def test_a_killed_run_goes_on_in_stages(tmp_path):
     assert "resumed at step" in last.err
     assert_one_run(first[0], last, lines)
     assert_same_weights(torch.load(run.folder / "weights.pt"), weights)
+
+
+# Nothing of the first stage is trained, so no gradient goes back to it; what it gives must still reach the second.
+FROZEN = (
+    scripts.DATA
+    + """
+model = nn.Sequential(nn.Linear(6, 8), *(nn.Sequential(nn.Linear(8, 8), nn.Tanh()) for _ in range(4)), nn.Linear(8, 3)).cuda()
+for part in model[:3]:
+    part.requires_grad_(False)
+optim = torch.optim.SGD([each for each in model.parameters() if each.requires_grad], lr=0.1)
+for a, b in data():
+    loss = F.mse_loss(model(a), b)
+    optim.zero_grad(); loss.backward(); optim.step()
+    print(f"frozen {loss.item()} {model[-1].weight.grad.norm().item()}")
+keep("frozen", model)
+torch.save(saved, sys.argv[1])
+"""
+)
+
+
+def test_a_first_stage_that_is_frozen_hands_its_results_on(tmp_path):
+    lines, weights = plain(tmp_path, FROZEN)
+    same_run(tmp_path, FROZEN, lines, weights, 2, layout="pp=2")

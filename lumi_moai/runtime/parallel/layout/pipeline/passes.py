@@ -121,9 +121,7 @@ class Course:
         self.looks.at_results(work.name)
         if output is None:
             sent = kind.sent(left, piece[1] - piece[0])
-            return (
-                sent if sent.requires_grad else _Seeded.apply([torch.zeros_like(row)], sent.new_zeros(len(sent)), row)
-            )
+            return sent if sent.requires_grad else _Seeded.apply([torch.zeros_like(row)], sent, row)
         outs, starts = rerun.seeded(work, piece, output[0], of_outputs)
         if not outs:
             outs, starts = [row], [torch.zeros_like(row)]
