@@ -104,7 +104,8 @@ def texts(file: BinaryIO, wanted: Callable[[], int] = lambda: BLOCK) -> Iterator
     while data := file.read(wanted()):
         cut = max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
         if cut:
-            text, kept, too_long = kept + data[:cut], data[cut:], False
+            text = b"".join((kept, memoryview(data)[:cut]))
+            kept, too_long = data[cut:], False
             yield _plain(text)
         elif too_long:
             kept = data[-_TAIL:]
