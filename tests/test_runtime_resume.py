@@ -13,6 +13,8 @@ from runtime_ranks import Run, ended, launch, submitit
 from lumi_moai.errors import RequestError
 from lumi_moai.plan import Layout, Wishes
 from lumi_moai.runtime.parallel.resume import folder, interval
+from lumi_moai.runtime.parallel.resume.ghosts import Ghosts, set_value
+from lumi_moai.runtime.parallel.resume.imagine import Imagination
 from lumi_moai.runtime.parallel.resume.journal import Journal
 
 TRAIN = """
@@ -73,9 +75,9 @@ TRAIN = """
 PAUSE = 0.06
 
 
-def start(run, text, count, *, job="77", layout="", checkpoint=0.25, words=("weights.pt",), **env):
+def start(run, text, count, *, job="77", layout="", checkpoint=0.25, keep=2, words=("weights.pt",), **env):
     description = launch(count)
-    Run(run.folder, description, Wishes(layout=Layout.parse(layout), checkpoint=checkpoint))
+    Run(run.folder, description, Wishes(layout=Layout.parse(layout), checkpoint=checkpoint, keep=keep))
     name = run.script(text.replace("PAUSE", str(PAUSE)))
     return run.start([{**each, **env} for each in submitit(count, job)], name, *words)
 
@@ -180,6 +182,36 @@ def test_ranks_that_hear_of_the_time_limit_save_and_ask_for_more(tmp_path):
     rest = (first[0].out + last.out).splitlines()
     for mine, expected in zip(rest, lines[9:], strict=True):
         same(mine, expected)
+
+
+def test_no_checkpoint_lies_between_the_steps_of_one_batch(tmp_path):
+    """The judge has stepped and the maker has not: what the maker made could not be gone back through after a restart."""
+    for more, rest in (("", 0), ("if epoch == number == 0: of_maker.step()", 1)):
+        run = Run(tmp_path / f"run{rest}", launch(1))
+        ended(start(run, GAN.replace("score =", f"{more}\n            score ="), 1, checkpoint=0.01, keep=100))
+        steps = [int(path.name[5:]) for path in folder.found(run.folder / "checkpoints")]
+        assert len(steps) > 3
+        assert all(step % 2 == rest for step in steps), steps
+
+
+def test_a_graph_that_is_kept_for_good_does_not_hold_checkpoints_back(tmp_path):
+    script = GAN.replace("made = maker(some)", "made = maker(some); kept = globals().setdefault('kept', maker(some))")
+    run = Run(tmp_path / "run", launch(1))
+    ended(start(run, script, 1, checkpoint=0.01, keep=100))
+    assert folder.found(run.folder / "checkpoints")
+
+
+def test_a_backward_into_what_is_not_computed_again_is_refused():
+    """A checkpoint may yet lie within a batch; to go on from it without these gradients would be silently wrong."""
+    model = torch.nn.Linear(3, 3)
+    ghosts = Ghosts()
+    imagination = Imagination(ghosts)
+    imagination.sketch(model)
+    made = imagination.call(model, (torch.ones(2, 3),), {})
+    ghosts.is_over = True
+    set_value(made, torch.ones(2, 3))
+    with pytest.raises(RequestError, match="a restart does not compute again"):
+        (made * torch.ones(3, requires_grad=True)).sum().backward()
 
 
 PLAIN = """

@@ -171,7 +171,10 @@ class Engine:
     def call(self, root: torch.nn.Module, own: roots.Call, args: tuple, kwargs: dict[str, Any]) -> Any:
         """One call of a model of the script."""
         self.self_check.saw()
-        return roots.through(self.callers, root, own, args, kwargs)
+        result = roots.through(self.callers, root, own, args, kwargs)
+        if self.resume is not None and self.resume.replay is None:
+            self.resume.forwards.note(result)
+        return result
 
     def say_once(self, topic: str, sentence: str) -> None:
         """Say *sentence* in the log, on rank 0, once for each *topic*."""

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -106,3 +107,13 @@ def _check_owner(folder: Path, path: Path) -> None:
                 f"{each} belongs to somebody else, is a link or can be written by others, and reading a checkpoint can"
                 " run code; make it yours alone (chmod go-w), or submit with --checkpoint off"
             )
+
+
+def code(run: Path) -> str:
+    """A checksum of the script, its code and its arguments."""
+    total = hashlib.sha256(json.dumps(sys.argv[1:]).encode())
+    files = {path for path in (run / "code").rglob("*.py")} | {Path(sys.argv[0])}
+    for path in sorted(files):
+        if path.is_file():
+            total.update(path.read_bytes())
+    return total.hexdigest()

@@ -74,8 +74,19 @@ class _Form:
 
     def make(self) -> torch.Tensor:
         made = torch.empty_strided(self.size, self.stride, **self.words)
-        # No leaf, because scripts change results in place.
-        return made.requires_grad_().view_as(made).clone() if self.has_gradient and torch.is_grad_enabled() else made
+        if not self.has_gradient or not torch.is_grad_enabled():
+            return made
+        result = made.requires_grad_().view_as(made).clone()  # no leaf, because scripts change results in place
+        result.register_hook(_refuse)
+        return result
+
+
+def _refuse(grad: torch.Tensor) -> None:
+    """No backward of a repeated step comes here, because none is computed."""
+    raise RequestError(
+        "a backward needs what the model computed before the checkpoint, which a restart does not compute again; let"
+        " each batch end with its last optimizer step, or submit with --checkpoint off"
+    )
 
 
 def _signature(root: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Any:

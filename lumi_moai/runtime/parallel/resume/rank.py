@@ -1,6 +1,5 @@
 """One rank's part in checkpoints: it keeps the journal and saves, or it repeats the steps up to a checkpoint."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -24,6 +23,7 @@ from ...output import Counted
 from .. import roots
 from ..files import together
 from . import chance, folder, reads, state, survivors
+from .forwards import Forwards
 from .journal import Journal
 from .replay import Replay
 from .saver import Saver
@@ -46,6 +46,7 @@ class Resume:
         self.journal = Journal()
         self.replay: Replay | None = None
         """While the steps up to a checkpoint are repeated."""
+        self.forwards = Forwards()
         self.is_paused = 0
         """Reads are not the script's while a model, a backward or an optimizer runs."""
         self.steps = 0
@@ -59,12 +60,14 @@ class Resume:
         self._gradients_stay = False
         self._has_stepped = False
         self._looks = 8
+        self._why: str | None = None
+        """Why a checkpoint is to be written, while it waits for the end of a batch."""
         self._code = ""
 
     def begin(self) -> None:
         """Look for a checkpoint; all ranks call this together, once."""
         rank = self.engine.rank
-        self._code = group.agree(_code(self.engine.me.run))
+        self._code = group.agree(folder.code(self.engine.me.run))
         found = group.agree(self._newest() if rank == 0 else None)
         if isinstance(found, str):
             raise RequestError(found)
@@ -146,9 +149,13 @@ class Resume:
 
     def _after_step(self) -> None:
         why = self.saver.after_step()
+        self._why = "short" if "short" in (why, self._why) else why or self._why
+        if self._why is None or self.forwards.must_wait(self.saver.group):
+            return
+        why, self._why = self._why, None
         if why == "due":
             self.save()
-        elif why == "short" and self.saver.saved != self.steps:
+        elif self.saver.saved != self.steps:
             self._last()
 
     def _last(self) -> None:
@@ -383,14 +390,3 @@ def _form(tensor: torch.Tensor) -> tuple[str, list[int]]:
 
 def _pack(texts: list[str]) -> torch.Tensor:
     return torch.tensor(list(json.dumps(texts).encode()), dtype=torch.uint8)
-
-
-def _code(run: Path) -> str:
-    """A checksum of the script, its code and its arguments."""
-    total = hashlib.sha256(json.dumps(sys.argv[1:]).encode())
-    code = run / "code"
-    files = {path for path in code.rglob("*.py")} | {Path(sys.argv[0])}
-    for path in sorted(files):
-        if path.is_file():
-            total.update(path.read_bytes())
-    return total.hexdigest()
