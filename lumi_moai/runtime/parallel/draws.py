@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from .. import accelerator
+from .counts import OfBatch
 from .share import Share, bounds
 
 Rows = tuple[int, int, int]
@@ -86,7 +87,7 @@ def _ones(length: int, like: torch.Tensor) -> torch.Tensor:
 def _like(own: Draw, at_hand: RowsAtHand, told: Told) -> Draw:
     @functools.wraps(own)
     def draw(like: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        rows = at_hand() if type(like) is torch.Tensor and _is_shared(kwargs, like.device) else None
+        rows = at_hand() if type(like) in (torch.Tensor, OfBatch) and _is_shared(kwargs, like.device) else None
         if rows is None or like.dim() == 0 or len(like) != rows[2] or tuple(like.shape) == (1,):
             return own(like, *args, **kwargs)
         told(own.__name__, rows[2])
@@ -100,7 +101,7 @@ def _dropout(own: Draw, at_hand: RowsAtHand) -> Draw:
 
     @functools.wraps(own)
     def dropout(input: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
-        rows = at_hand() if training and 0 < p < 1 and type(input) is torch.Tensor else None
+        rows = at_hand() if training and 0 < p < 1 and type(input) in (torch.Tensor, OfBatch) else None
         if rows is None or input.dim() == 0 or len(input) % rows[2]:
             return own(input, p, training, inplace)
         each = len(input) // rows[2]

@@ -15,7 +15,7 @@ from ... import planner
 from ...plan import Layout
 from .. import accelerator, group
 from ..here import Here
-from . import draws, first_call, layout, losses, place, roots, under_way
+from . import counts, draws, first_call, layout, losses, place, roots, under_way
 from .ahead import Ahead, News
 from .announce import announce
 from .at_hand import AtHand
@@ -171,7 +171,8 @@ class Engine:
     def call(self, root: torch.nn.Module, own: roots.Call, args: tuple, kwargs: dict[str, Any]) -> Any:
         """One call of a model of the script."""
         self.self_check.saw()
-        result = roots.through(self.callers, root, own, args, kwargs)
+        with counts.plainly((args, kwargs)):
+            result = roots.through(self.callers, root, own, args, kwargs)
         if self.resume is not None and self.resume.replay is None:
             self.resume.forwards.note(result)
         return result
@@ -200,6 +201,8 @@ class Engine:
         """A loader hands out *batch*, of which this rank has *share*, in a loop that was begun to train or not."""
         tell = partial(self._begin_batch, share, batch, trains=trains)
         self.ahead.tell(News(tell=tell, of_batch=True, share=share))
+        if share is not None and not self.self_check.is_of_library:
+            counts.mark(batch, share)
 
     def _end_batches(self) -> None:
         self.ahead.tell(News(tell=self.at_hand.end, of_batch=False))
@@ -232,6 +235,7 @@ class Engine:
         if ranks > 1 and self.in_training:
             self.take_own_chance()
             self.at_hand.begin_loop()
+            counts.teach()
             return self.cutter.shares(loader, own, begin)
         return self.cutter.whole(loader, own, begin)
 

@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ....errors import RequestError
+from ..counts import OfBatch
 from ..layout import now
 
 _ON_THE_REAL = ("requires_grad_", "register_hook", "register_post_accumulate_grad_hook")
@@ -203,4 +204,4 @@ class Twins(TorchFunctionMode):
 
 
 def _is_plain(thing: object) -> bool:
-    return type(thing) in (torch.Tensor, torch.nn.Parameter)
+    return type(thing) in (torch.Tensor, torch.nn.Parameter, OfBatch)

@@ -21,8 +21,9 @@ from ....errors import RequestError
 from ... import accelerator, alarm, group
 from ...output import Counted
 from .. import roots
+from ..counts import OfBatch
 from ..files import together
-from . import chance, folder, reads, state, survivors
+from . import batch_rows, chance, folder, reads, state, survivors
 from .forwards import Forwards
 from .journal import Journal
 from .replay import Replay
@@ -210,7 +211,7 @@ class Resume:
         mine = {
             name: tensor
             for name, tensor in self._found().items()
-            if (type(tensor) in (torch.Tensor, nn.Parameter) or isinstance(tensor, DTensor))
+            if (type(tensor) in (torch.Tensor, nn.Parameter, OfBatch) or isinstance(tensor, DTensor))
             and (tensor.numel() <= _SMALL or tuple(tensor.shape) in shapes)
         }
         named: list[Any] = [None] * dist.get_world_size()
@@ -218,7 +219,8 @@ class Resume:
         self._gradients_stay = any(stay for _, stay in named)
         common = [name for name in named[0][0] if all(name in names for names, _ in named)]
         # Rank 0's alone is stored: a number of the batch is the global one, for which all ranks are needed.
-        found = {f"script.{name}": self._global(mine[name]) for name in common}
+        rows = batch_rows.together(mine, common, self.engine.share, self.engine.settle().data_rank, self.saver.group)
+        found = {f"script.{name}": self._global(mine[name]) if name not in rows else rows[name] for name in common}
         return {name: each for name, each in found.items() if self.engine.rank == 0 or isinstance(each, DTensor)}
 
     def _global(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -238,12 +240,15 @@ class Resume:
         for scaler, words in zip(self.engine.seen.scalers(), replay.facts["scalers"], strict=True):
             scaler.load_state_dict(words)
         state.load(replay.path, self.models(), self.optimizers(), replay.facts, self.saver.group)
-        replay.give_values(self._found(), self.saver.group)
+        replay.give_values(self._found(), self.saver.group, self._own_rows)
         self._restore_chance(replay)
         self.steps = self.began_at = self.saver.saved = replay.step
         for stream, count in zip(self._streams(), replay.facts["printed"], strict=False):
             stream.go_on(count)
         self.engine.say_once("resumed", f"resumed at step {self.steps}")
+
+    def _own_rows(self, stored: torch.Tensor, held: torch.Tensor) -> torch.Tensor:
+        return batch_rows.own(stored, held, self.engine.share, self.engine.settle().data_rank)
 
     def _restore_chance(self, replay: Replay) -> None:
         reader = dcp.FileSystemReader(replay.path)

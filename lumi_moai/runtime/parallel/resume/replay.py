@@ -1,7 +1,7 @@
 """The steps that a restarted script repeats without computing them."""
 
 import gc
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from .ghosts import Ghosts, Twins, is_ghost, set_value
 from .imagine import Imagination
 from .journal import Journal
 from .state import bare
+
+Cut = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class Replay:
@@ -71,8 +73,10 @@ class Replay:
         if _get_current_function_mode() is self.twins:
             self.twins.__exit__(None, None, None)
 
-    def give_values(self, found: Mapping[str, torch.Tensor], group: Any) -> None:
+    def give_values(self, found: Mapping[str, torch.Tensor], group: Any, cut: Cut) -> None:
         """Give the ghosts among *found*, by the ways to them, the values that the checkpoint holds.
+
+        *cut*, of a value and who gets it, takes this rank's rows of what was made of a batch.
 
         Raises RequestError for a tensor that was written into and is not in the checkpoint.
         """
@@ -85,8 +89,10 @@ class Replay:
         rooms = {name: _room(wanted[name], *stored[name]) for name in wanted if name in stored}
         if rooms:
             dcp.load(dict(rooms), storage_reader=dcp.FileSystemReader(self.path), process_group=group)
-        for name, room in rooms.items():
-            tensor = wanted[name]
+        for name, tensor in wanted.items():
+            if name not in rooms:
+                continue
+            room = cut(rooms[name], tensor)
             if is_ghost(tensor):
                 set_value(tensor, room.to(tensor.device))
             elif tensor.shape == room.shape and not isinstance(tensor, DTensor):

@@ -29,6 +29,9 @@ class Saver:
         self.is_short = is_short
         """Whether the time limit is near."""
         self.group = dist.new_group(backend="gloo")
+        # A group of its own for the thread that writes: in one, the order of what two threads ask of the others would
+        # differ from rank to rank, and all would wait for ever.
+        self._writers = dist.new_group(backend="gloo")
         self.stall: float | None = None
         """Seconds that training last waited."""
         self.written: float | None = None
@@ -79,7 +82,7 @@ class Saver:
         dist.barrier(self.group)
         self._done.clear()
         writer = dcp.FileSystemWriter(path, overwrite=True)
-        self._future = dcp.async_save(_staged(tensors), storage_writer=writer, process_group=self.group)
+        self._future = dcp.async_save(_staged(tensors), storage_writer=writer, process_group=self._writers)
         self._future.add_done_callback(lambda future: self._finish(path, future, began))
         self.saved = step
         self._since = time.monotonic()

@@ -1,0 +1,11 @@
+"""What a script counts while it trains, such as rows, right answers and tokens, is counted over the global batch.
+
+A rank has some rows of each batch. `x.size(0)` must be their number where it is a size, and the global batch's where
+it is a number: `total += x.size(0)`, `loss.item() * len(x)`. So the tensors of a batch are of a class of their own
+(`OfBatch`), which says both, and adds up over the ranks what the script counts with them.
+"""
+
+from .batch import OfBatch, mark, plainly
+from .size import Rows, length, teach
+
+__all__ = ["OfBatch", "Rows", "length", "mark", "plainly", "teach"]

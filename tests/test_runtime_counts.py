@@ -1,0 +1,134 @@
+"""What a script counts while it trains: rows, right answers, tokens; the numbers are those of one device."""
+
+import json
+import textwrap
+
+import pytest
+import torch
+from one_device import plain
+from runtime_ranks import Ended, Run, ended, launch, submitit
+from test_runtime_resume import assert_one_run, killed_after, start, whole
+
+from lumi_moai.plan import Layout, Wishes
+from lumi_moai.runtime.parallel.counts import Rows, teach
+
+COUNTS = """
+    import sys, time
+    import lumi_moai, torch
+    import torch.nn.functional as F
+    from torch import nn
+    from torch.utils.data import DataLoader, TensorDataset
+
+    torch.manual_seed(0)
+    lumi_moai.enable_advanced_parallelization()
+    x = torch.randn(51, 8)
+    y = (x.sum(1) > 0).long() + (x[:, 0] > 1).long()
+    words = torch.randint(0, 5, (51, 6))
+    data = TensorDataset(x, y, words)
+    loader = DataLoader(data, batch_size=10, shuffle=True)
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 5)).to("cuda")
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-1)
+
+
+    def accuracy(output, target, topk=(1, 2)):
+        # as the ImageNet example does it
+        with torch.no_grad():
+            batch_size = target.size(0)
+            _, pred = output.topk(max(topk), 1, True, True)
+            pred = pred.t()
+            correct = pred.eq(target.view(1, -1).expand_as(pred))
+            return [correct[:k].reshape(-1).float().sum(0, keepdim=True).mul_(100.0 / batch_size) for k in topk]
+
+
+    class AverageMeter:
+        def __init__(self):
+            self.sum = self.count = 0
+
+        def update(self, value, n=1):
+            self.sum += value * n
+            self.count += n
+            self.avg = self.sum / self.count
+
+
+    for epoch in range(2):
+        running, total, correct, corrects, seen, skipped = 0.0, 0, 0, 0, 0, 0
+        meter, right = AverageMeter(), torch.zeros(5)
+        for batch_idx, (inputs, labels, ids) in enumerate(loader):
+            if inputs.size(0) < 3:  # a partial batch, of the global size
+                skipped += len(inputs)
+                continue
+            inputs, labels, ids = inputs.to("cuda"), labels.cuda(), ids.to("cuda")
+            optimizer.zero_grad()
+            outputs = model(inputs)
+            B, width = inputs.shape
+            loss = F.cross_entropy(outputs.view(B, -1), labels)
+            loss.backward()
+            optimizer.step()
+            _, preds = torch.max(outputs, 1)
+            running += loss.item() * inputs.size(0)
+            corrects += torch.sum(preds == labels.data)
+            total += labels.size(0)
+            correct += preds.eq(labels).sum().item()
+            mask = ids != 0
+            seen += mask.sum().item()
+            kept = (outputs.argmax(1).unsqueeze(1) == ids)[mask].float().mean()
+            meter.update(loss.item(), len(labels))
+            top1, top2 = accuracy(outputs, labels)
+            for label in range(5):
+                of = labels == label
+                right[label] += ((preds == label) & of).sum()
+            ones = torch.zeros(B, device=inputs.device)
+            assert ones.shape[0] == outputs.size(0) == inputs.shape[0]
+            mean = (preds == labels).float().mean().item()
+            print(f"{epoch} [{batch_idx * len(inputs)}/{len(loader.dataset)}] {loss.item():.6f} {mean:.6f} {kept:.6f}")
+            print(top1.item(), top2.item(), f"{B * width}", 100.0 * correct / total, (labels == 1).any().item())
+            print("acc: %.3f%% (%d/%d)" % (100.0 * correct / total, correct, int(total)))
+            time.sleep(PAUSE)
+        print(running / len(data), corrects.double().item() / len(data), total, seen, skipped, f"{meter.avg:.6f}")
+        print(right.tolist(), float(correct) / float(total), round(running / total, 5))
+    torch.save([labels, total], sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize(("layout", "count"), [("", 2), ("", 3), ("fsdp", 2), ("micro_batches=2", 2)])
+def test_counts_are_those_of_one_device(tmp_path, layout, count):
+    text = textwrap.dedent(COUNTS.replace("PAUSE", "0"))
+    lines, (labels, total) = plain(tmp_path, text)
+    run = Run(tmp_path / "run", launch(count), Wishes(layout=Layout.parse(layout)))
+    rank = whole(ended(run.start(submitit(count), run.script(text), "saved.pt")))
+    assert_one_run(rank, Ended(0, "", ""), lines)
+    mine, counted = torch.load(run.folder / "saved.pt")
+    assert (type(mine), counted) == (torch.Tensor, total)
+    assert len(labels) >= len(mine)
+
+
+def test_counts_go_on_after_a_restart_on_fewer_ranks(tmp_path):
+    lines, _ = plain(tmp_path, textwrap.dedent(COUNTS.replace("PAUSE", "0")))
+    run = Run(tmp_path / "run", launch(2))
+    first = killed_after(run, start(run, COUNTS, 2), 4)
+    again = whole(ended(start(run, COUNTS, 1, job="78")))
+    assert_one_run(first[0], again, lines)
+
+
+def test_rows_are_a_size_and_a_number():
+    teach()
+    rows = Rows.of(4, 10)
+    assert [*range(rows)] == [0, 1, 2, 3]
+    assert [7, 8, 9, 10, 11][rows] == 11
+    assert f"{rows} {rows:3d} {rows!r} {rows * 2} {2 * rows + 1} {rows // 2}" == "10  10 10 20 21 5"
+    assert list(range(rows * 3 // 4)) == [0, 1, 2]
+    assert "%d %s %.1f" % (rows, rows, rows / 4) == "10 10 2.5"  # noqa: UP031
+    assert json.dumps({"rows": rows}) == '{"rows": 10}'
+    assert type(3 + rows) is int
+    assert torch.zeros(rows, 2).shape == (4, 2)
+    assert torch.arange(rows).tolist() == [0, 1, 2, 3]
+    assert (torch.ones(3) * rows).tolist() == [4.0] * 3
+    assert (0.5 * rows, rows * 0.5, 30 / rows, rows / 4, 1.5 + rows, float(rows)) == (5.0, 5.0, 3.0, 2.5, 11.5, 10.0)
+    assert rows == 4
+    assert rows == 10
+    assert rows != 5
+    assert rows > 9
+    assert not rows < 10
+    assert rows == Rows.of(5, 10)
+    assert sum([rows, rows]) == 20
+    assert max(rows, 7) == 10
