@@ -161,3 +161,24 @@ def test_no_rank_holds_a_whole_model(work):
             assert spread["grown"] < 0.7 * whole["full"], found
         assert whole["grown"] > 0.9 * whole["full"]
     print(found)
+
+
+STEPS_OF_MEMORY = """
+import resource
+import torch
+from lumi_moai.runtime.parallel.layout import give_memory_back
+give_memory_back(at_once=True)
+give_memory_back(at_once=False)
+def step():
+    return [torch.ones(50_000 * size) for size in range(1, 20)] and None
+step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(5):
+    step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def test_memory_of_a_step_stays_for_the_next_one():
+    done = subprocess.run([sys.executable, "-c", STEPS_OF_MEMORY], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 1000  # pages; a step has 9 500

@@ -20,6 +20,9 @@ from .spread import BIRTHPLACE, Spread
 
 _M_MMAP_THRESHOLD = -3
 """glibc's number for: from how many bytes on an allocation is a mapping of its own. 2**25 is its own upper bound."""
+_M_TRIM_THRESHOLD = -1
+"""glibc's number for: how many free bytes at the end of the heap go back to the system. Once the other is set, glibc no
+longer raises this one to twice its value by itself, and each step's activations would be mapped anew."""
 _NOW = "_lumi_moai_converted"
 Taken = list[tuple[nn.Module, str, nn.Parameter]]
 
@@ -30,7 +33,9 @@ def give_memory_back(*, at_once: bool) -> None:
     Between the parts that stay, whole parameters come and go; C's library would keep the room of most of them.
     """
     with suppress(AttributeError, OSError):  # another C library than glibc
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 2**20 if at_once else 2**25)
+        library = ctypes.CDLL(None)
+        library.mallopt(_M_MMAP_THRESHOLD, 2**20 if at_once else 2**25)
+        library.mallopt(_M_TRIM_THRESHOLD, 2**17 if at_once else 2**26)
 
 
 def can_spread(parameter: torch.Tensor) -> bool:
