@@ -206,6 +206,9 @@ OPTIMIZERS = (
     DATA
     + """
 
+def hooked(opt):  # whoever looks on in a step sees whole parameters
+    opt.register_step_post_hook(lambda o, *_: print([tuple(p.shape) for p in o.param_groups[0]["params"]]))
+    return opt
 OPTIMS = {
     "adamw fused": lambda p: torch.optim.AdamW(p, lr=0.01, fused=True),
     "adamw foreach": lambda p: torch.optim.AdamW(p, lr=0.01, foreach=True, amsgrad=True),
@@ -218,6 +221,9 @@ OPTIMS = {
     "adamax": lambda p: torch.optim.Adamax(p, lr=0.01),
     "adadelta": lambda p: torch.optim.Adadelta(p),
     "asgd": lambda p: torch.optim.ASGD(p, lr=0.01),
+    "adagrad": lambda p: torch.optim.Adagrad(p, lr=0.01),
+    "with a number": lambda p: torch.optim.AdamW([*p, nn.Parameter(torch.tensor(1.0))], lr=0.01),
+    "hooked": lambda p: hooked(torch.optim.Adam(p, lr=0.01)),
     "rprop": lambda p: torch.optim.Rprop(p, lr=0.01),
     "adafactor": lambda p: torch.optim.Adafactor(p, lr=0.05),
     "lbfgs": lambda p: torch.optim.LBFGS(p, lr=0.5, max_iter=3),

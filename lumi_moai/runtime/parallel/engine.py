@@ -92,7 +92,7 @@ class Engine:
 
     def _choose(self) -> Place:
         if self.place is None:
-            self.place = place.find(planner.choose(self.layout, self._scale()), self.rank)
+            self.place = place.find(planner.choose(self.layout, self._scale()), self.rank, self._birth)
             group.share_among(self.place.data_group)
             self.meter.plan = self.place.plan
             self.cutter = Cutter(self.place.data_rank, self.place.data_ranks, self._end_batches)

@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from ...plan import Plan
 from .. import accelerator
 
 AXES = ("pp", "dp_replicate", "dp_shard", "tp")
-"""Of the mesh, outermost first: ranks that are next to each other sit in one node."""
+"""Of a mesh, outermost first: ranks that are next to each other sit in one node."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,15 +36,30 @@ class Place:
         return self.plan.data_ranks
 
 
-def find(plan: Plan, rank: int) -> Place:
-    """The place of *rank*; all ranks must call this together."""
-    mesh = init_device_mesh(
-        accelerator.device().type, (plan.pp, plan.dp_replicate, plan.dp_shard, plan.tp), mesh_dim_names=AXES
-    )
-    alone = plan.tp == plan.pp == 1
-    return Place(
-        plan=plan,
-        mesh=mesh,
-        data_rank=rank // plan.tp % plan.data_ranks,
-        data_group=None if alone else mesh["dp_replicate", "dp_shard"]._flatten("data").get_group(),
-    )
+def find(plan: Plan, rank: int, known: Place | None = None) -> Place:
+    """The place of *rank*, on the mesh of *known* where that has the same shape; all ranks must call this together."""
+    mesh = known.mesh if known is not None and _shape(known.plan) == _shape(plan) else _make(plan)
+    return Place(plan=plan, mesh=mesh, data_rank=rank // plan.tp % plan.data_ranks, data_group=_data_group(plan, mesh))
+
+
+def _shape(plan: Plan) -> dict[str, int]:
+    """The axes that *plan* has a use for: each other one costs every rank a group, which wakes up all the time.
+
+    An axis of one rank stays where a batch is not shared out, for the group of those that share it.
+    """
+    sizes = {axis: getattr(plan, axis) for axis in AXES}
+    return {axis: size for axis, size in sizes.items() if size > 1 or (axis == "dp_shard" and plan.data_ranks == 1)}
+
+
+def _make(plan: Plan) -> DeviceMesh:
+    shape, device = _shape(plan), accelerator.device().type
+    if len(shape) == 1:
+        return DeviceMesh.from_group(dist.group.WORLD, device, mesh_dim_names=tuple(shape))
+    return init_device_mesh(device, tuple(shape.values()), mesh_dim_names=tuple(shape))
+
+
+def _data_group(plan: Plan, mesh: DeviceMesh) -> Any:
+    if plan.tp == plan.pp == 1:
+        return None
+    axes = tuple(axis for axis in ("dp_replicate", "dp_shard") if axis in (mesh.mesh_dim_names or ()))
+    return mesh[axes]._flatten("data").get_group() if len(axes) > 1 else mesh[axes[0]].get_group()

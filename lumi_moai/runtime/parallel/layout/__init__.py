@@ -12,6 +12,7 @@ sight      what the script sees between forward and backward
 repoint    what the script holds from before leads to the spread parameters
 born       parameters that are cut as soon as a module gets them
 spread     how a parameter in parts answers the script
+updates    steps of optimizers on the parts
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -23,7 +24,7 @@ from torch.optim import Optimizer
 
 from ....plan import Plan
 from ..place import Place
-from . import blocks, pipeline, precision, recompute, repoint, shard, tensor
+from . import blocks, pipeline, precision, recompute, repoint, shard, tensor, updates
 from .born import give_memory_back
 from .pipeline import Calls
 from .repoint import now
@@ -101,4 +102,4 @@ def check_backward(place: Place, inputs: Any, *, create_graph: bool) -> None:
 
 def steppers(place: Place) -> list[Callable[..., Any]]:
     """Who takes part in a step of an optimizer, the outermost first."""
-    return [shard.step] if place.plan.dp_shard * place.plan.tp * place.plan.pp > 1 else []
+    return [updates.step] if place.plan.dp_shard * place.plan.tp * place.plan.pp > 1 else []

@@ -7,21 +7,13 @@ from weakref import WeakSet
 import torch
 from torch import nn
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
-from torch.optim import Optimizer
 from torch.utils._pytree import tree_map
 
 from ....errors import RequestError
 from ... import accelerator
 from ..place import Place
 from . import born, sight, spread
-from .spread import Spread, edited, native
-
-_ON_PARTS = frozenset(
-    getattr(torch.optim, name, None)
-    for name in ("Adam", "AdamW", "SGD", "RMSprop", "Adagrad", "NAdam", "RAdam", "Adamax", "Adadelta", "ASGD")
-)
-"""Optimizers that update each number by itself, with operations that torch knows on parts."""
-
+from .spread import edited
 
 _WAY_OUT = "use --layout replicate"
 _GATHERED: WeakSet[nn.Module] = WeakSet()
@@ -67,23 +59,6 @@ def give_back() -> None:
 
 
 spread.ON_EDIT.append(give_back)
-
-
-def step(optimizer: Optimizer, call: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
-    """A step of an optimizer; torch's own, which work on each number alone, get the parts as they are."""
-    edited()
-    parameters = [each for entry in optimizer.param_groups for each in entry["params"]]
-    closure = args[0] if args else kwargs.get("closure")
-    if closure is None and type(optimizer) in _ON_PARTS and all(isinstance(each, Spread) for each in parameters):
-        try:
-            with native():
-                return call(*args, **kwargs)
-        except NotImplementedError as error:
-            raise RequestError(
-                f"{type(optimizer).__name__} uses an operation that torch cannot do on weights in parts"
-                f" ({str(error).splitlines()[0]}); {_WAY_OUT}"
-            ) from error
-    return call(*args, **kwargs)
 
 
 def check_backward(inputs: Any, *, create_graph: bool) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe
 
 from .... import accelerator
 from .owned import Stages
@@ -48,6 +47,8 @@ class Schedule:
     """The pieces of a batch through all stages: forward only, or forward and back."""
 
     def __init__(self, stages: Stages, rows: Rows, pieces: int, *, goes_back: bool) -> None:
+        from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe  # which take long to import
+
         span = stages.span
         self._span, self._pieces = span, pieces
         self._turns = _Turns()
