@@ -12,6 +12,7 @@ Every rank runs the whole script. What makes them one device:
     training   whether the script trains or evaluates, where every rank sees everything
     losses     a mean or a sum over the batch is one over the global batch
     gradients  the gradients of all ranks are averaged while backward still runs
+    asked      gradients that the script takes by itself, without backward
     resume/    checkpoints, and how a restarted script gets back to one
     engine     holds these together: batches, backward, the numbers that the script reads
     seen       the optimizers and parameters that the script made

@@ -25,6 +25,8 @@ class AtHand:
         self._is_over = False
         self._went_back: bool | None = None
         """Whether a backward followed in this loop; None before its first batch."""
+        self._has_gradients = False
+        """Whether a backward followed the last step of an optimizer."""
 
     @property
     def share(self) -> Share | None:
@@ -75,3 +77,18 @@ class AtHand:
             )
         self.pending.clear()
         self._went_back = True
+        self._has_gradients = True
+
+    def check_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """*optimizer* is about to step.
+
+        Raises RequestError when no backward in this loop computed the gradients: they are of this rank's rows only.
+        """
+        made_by_hand = self._went_back is False and not self._has_gradients
+        self._has_gradients = False
+        weights = (each for entry in optimizer.param_groups for each in entry["params"])
+        if made_by_hand and any(each.grad is not None for each in weights):
+            raise RequestError(
+                "an optimizer is to step with gradients that no backward computed (torch.func, or written by hand),"
+                " which are of this rank's rows only; call loss.backward(), or run it on one device"
+            )

@@ -15,7 +15,7 @@ from ... import planner
 from ...plan import Layout
 from .. import accelerator, group
 from ..here import Here
-from . import counts, draws, first_call, layout, losses, place, roots, under_way
+from . import asked, counts, draws, first_call, layout, losses, place, roots, under_way
 from .ahead import Ahead, News
 from .announce import announce
 from .at_hand import AtHand
@@ -151,6 +151,8 @@ class Engine:
 
     def step(self, optimizer: Optimizer, own: roots.Call, args: tuple, kwargs: dict[str, Any]) -> Any:
         """One step of an optimizer of the script."""
+        if not self.is_repeating and not args and kwargs.get("closure") is None:
+            self.at_hand.check_step(optimizer)
         return roots.through(self.steppers, optimizer, own, args, kwargs)
 
     def _scale(self) -> planner.Scale:
@@ -261,7 +263,7 @@ class Engine:
         layout.check_backward(
             where, kwargs.get("inputs"), create_graph=bool(kwargs.get("create_graph") or args[1:2] == (True,))
         )
-        share = self._share_of_backward()
+        share = self.share_of_backward()
         self._announce(share)
         if share is None and ranks > 1 and not self.self_check.is_running:
             self.say_once("whole", "no DataLoader gave this batch, every rank computes all of it: right, but no faster")
@@ -269,7 +271,9 @@ class Engine:
         values = [_start_value(root, share) for root in roots]
         self.gradients.begin()
         with self.gradients.early(under_way.only(roots, seeds, args, kwargs)):
-            self._go_back(own, roots, _seeds([under_way.plain(root) for root in roots], seeds, share), *args, **kwargs)
+            self._go_back(
+                own, roots, asked.seeds([under_way.plain(root) for root in roots], seeds, share), *args, **kwargs
+            )
             self.gradients.finish()
         for root, value in zip(roots, values, strict=True):
             _settle_value(root, value)
@@ -287,13 +291,9 @@ class Engine:
             self.in_backward = False
             self.micro.memory.forget()
 
-    def check_grad(self, inputs: Any, *, create_graph: bool) -> None:
-        """Refuse a `torch.autograd.grad` of the script that would give a part of a gradient.
-
-        Raises RequestError.
-        """
-        if self.place is not None:
-            layout.check_backward(self.place, inputs, create_graph=create_graph)
+    def grad(self, own: Callable[..., Any], words: dict[str, Any]) -> Any:
+        """A `torch.autograd.grad` of the script, called with *words*."""
+        return asked.grad(self, own, words)
 
     def _announce(self, share: Share | None) -> None:
         if self.self_check.is_running:
@@ -304,8 +304,8 @@ class Engine:
             announce(self.me.run, self.place.plan, share)
         self._is_announced = True
 
-    def _share_of_backward(self) -> Share | None:
-        """How the batch was cut that this backward is for."""
+    def share_of_backward(self) -> Share | None:
+        """How the batch was cut that this backward is for; asked once for each."""
         share, is_exact = self.loss_share or self.share, self.loss_share is not None
         self.at_hand.went_back(is_exact=is_exact, ranks=self._choose().data_ranks)
         self.loss_share = None
@@ -361,22 +361,6 @@ def _settle_value(root: torch.Tensor, value: tuple[torch.Tensor, dist.Work] | No
         value[1].wait()
         root.data.copy_(value[0])
         losses.mark(root)
-
-
-def _seeds(roots: Sequence[torch.Tensor], given: Any, share: Share | None) -> tuple[torch.Tensor | None, ...]:
-    """What backward starts with, so that the plain average over ranks is the gradient of the global loss."""
-    seeds = tuple(given) if isinstance(given, (tuple, list)) else (given,) * len(roots)
-    if share is None:
-        return seeds
-    return tuple(_seed(root, seed, share) for root, seed in zip(roots, seeds, strict=True))
-
-
-def _seed(root: torch.Tensor, seed: torch.Tensor | None, share: Share) -> torch.Tensor | None:
-    # A root with one number per row stands for their sum over all ranks, not for a mean.
-    factor = share.scale if root.dim() == 0 else float(share.ranks if share.rows else 0)
-    if factor == 1.0:
-        return seed
-    return torch.full_like(root, factor) if seed is None else seed * factor
 
 
 def agree_on_chance(own: Sequence[torch.Generator] = ()) -> None:

@@ -18,6 +18,7 @@ from torch.nn._reduction import legacy_get_string
 
 from .. import group
 from . import under_way
+from .asked import is_transforming
 from .known import Known
 from .share import Share
 
@@ -110,7 +111,7 @@ def globalised(
 
     @functools.wraps(function)
     def over_ranks(*args: Any, **kwargs: Any) -> torch.Tensor:
-        mine = None if within else _COLLECTORS[-1].share if _COLLECTORS else share()
+        mine = None if within or is_transforming() else _COLLECTORS[-1].share if _COLLECTORS else share()
         if mine is None:
             return function(*args, **kwargs)
         given = signature.bind(*args, **kwargs)

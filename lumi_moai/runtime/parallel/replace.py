@@ -15,7 +15,7 @@ from torch.nn.modules.module import (
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from . import batchnorm, draws, losses
+from . import asked, batchnorm, draws, losses
 from .files import hooks
 from .resume import watch
 from .seen import Seen
@@ -26,6 +26,8 @@ def install(seen: Seen) -> None:
     DataLoader.__iter__ = _iterating(DataLoader.__iter__, seen)
     torch.autograd.backward = _backward(torch.autograd.backward, seen)
     torch.autograd.grad = _grad(torch.autograd.grad, seen)
+    for name in ("grad", "grad_and_value"):
+        setattr(torch.func, name, asked.functional(getattr(torch.func, name), lambda: _share(seen)))
     for name in ("item", "tolist", "__float__", "detach"):
         setattr(torch.Tensor, name, _reading(getattr(torch.Tensor, name), seen))
     watch.install(seen)
@@ -35,8 +37,12 @@ def install(seen: Seen) -> None:
     register_module_parameter_registration_hook(lambda module, _, parameter: seen.note_parameter(module, parameter))
     register_module_module_registration_hook(lambda module, _name, _child: seen.note_module(module))
     losses.install(lambda: seen.engine.loss_at_hand() if seen.engine else None)
-    batchnorm.install(lambda: seen.engine.share if seen.engine else None, lambda: _say_shared(seen))
+    batchnorm.install(lambda: _share(seen), lambda: _say_shared(seen))
     draws.install(lambda: seen.engine.rows() if seen.engine else None, lambda name, rows: _say_drawn(seen, name, rows))
+
+
+def _share(seen: Seen) -> Any:
+    return seen.engine.share if seen.engine else None
 
 
 def _iterating(own: Callable[[DataLoader], Iterator], seen: Seen) -> Callable[[DataLoader], Iterator]:
@@ -64,8 +70,7 @@ def _grad(own: Callable[..., Any], seen: Seen) -> Callable[..., Any]:
     @functools.wraps(own)
     def grad(*args: Any, **kwargs: Any) -> Any:
         if seen.engine:
-            given = signature.bind(*args, **kwargs).arguments
-            seen.engine.check_grad(given["inputs"], create_graph=bool(given.get("create_graph")))
+            return seen.engine.grad(own, dict(signature.bind(*args, **kwargs).arguments))
         return own(*args, **kwargs)
 
     return grad

@@ -1,0 +1,115 @@
+"""Gradients that a script asks for by itself: `torch.autograd.grad` of weights, and `torch.func.grad`.
+
+No parameter hears of them, so they are averaged here. Gradients for the rows of a batch, as a gradient penalty takes
+them, are each rank's own and stay as they are.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils._pytree import tree_leaves
+
+from ...errors import RequestError
+from .. import group
+from . import layout
+from .share import Share
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+Words = dict[str, Any]
+_ONE_PIECE = "use --layout micro_batches=1"
+
+
+def grad(engine: "Engine", own: Callable[..., Any], words: Words) -> Any:
+    """`torch.autograd.grad` called with *words*; what it gives for weights is of the global batch.
+
+    Raises RequestError for weights that are in parts, and for a gradient of weights that is to be differentiated again.
+    """
+    creates = bool(words.get("create_graph"))
+    if engine.place is not None:
+        layout.check_backward(engine.place, words["inputs"], create_graph=creates)
+    inputs = (words["inputs"],) if torch.is_tensor(words["inputs"]) else tuple(words["inputs"])
+    weights = [place for place, each in enumerate(inputs) if _is_weight(engine, each)]
+    pieces = engine.place is not None and engine.micro.memory.pieces > 1
+    if not weights or engine.in_backward or (engine.share is None and not pieces):
+        return own(**words)
+    if creates or pieces:
+        how, way_out = ("create_graph=True", "run it on one device") if creates else ("micro-batches", _ONE_PIECE)
+        raise RequestError(
+            f"torch.autograd.grad of weights with {how} would be of a part of the batch only; call loss.backward() and"
+            f" read parameter.grad, or {way_out}"
+        )
+    share = engine.share_of_backward()
+    outputs = (words["outputs"],) if torch.is_tensor(words["outputs"]) else tuple(words["outputs"])
+    found = list(own(**{**words, "outputs": outputs, "grad_outputs": seeds(outputs, words.get("grad_outputs"), share)}))
+    for place, mean in zip(weights, _averages([(inputs[at], found[at]) for at in weights]), strict=True):
+        found[place] = mean
+    return tuple(found)
+
+
+def _is_weight(engine: "Engine", tensor: Any) -> bool:
+    return isinstance(tensor, torch.nn.Parameter) or any(tensor is each for each in engine.gradients.parameters)
+
+
+def _averages(pairs: Sequence[tuple[torch.Tensor, torch.Tensor | None]]) -> list[torch.Tensor | None]:
+    """The averages over ranks of some weights' gradients; None for one that no rank's rows reached."""
+    with torch.no_grad():
+        mine = [torch.zeros_like(weight) if mine is None else mine.clone() for weight, mine in pairs]
+        works = [group.start_average(each) for each in mine]
+        reached = group.total(torch.tensor([float(mine is not None) for _, mine in pairs]))
+        for work, _ in works:
+            work.wait()
+        means = [each / divisor for each, (_, divisor) in zip(mine, works, strict=True)]
+    return [mean if was_reached else None for mean, was_reached in zip(means, reached > 0, strict=True)]
+
+
+def seeds(roots: Sequence[torch.Tensor], given: Any, share: Share | None) -> tuple[torch.Tensor | None, ...]:
+    """What a backward from *roots* starts with, so that the plain average over ranks is of the global loss."""
+    mine = tuple(given) if isinstance(given, (tuple, list)) else (given,) * len(roots)
+    if share is None:
+        return mine
+    return tuple(_seed(root, seed, share) for root, seed in zip(roots, mine, strict=True))
+
+
+def _seed(root: torch.Tensor, seed: torch.Tensor | None, share: Share) -> torch.Tensor | None:
+    # A root with one number per row stands for their sum over all ranks, not for a mean.
+    factor = share.scale if root.dim() == 0 else float(share.ranks if share.rows else 0)
+    if factor == 1.0:
+        return seed
+    return torch.full_like(root, factor) if seed is None else seed * factor
+
+
+def functional(own: Callable[..., Any], share: Callable[[], Share | None]) -> Callable[..., Any]:
+    """`torch.func.grad`, or its like, which refuses weights while *share* says that a batch is shared out."""
+
+    @functools.wraps(own)
+    def transform(func: Callable[..., Any], argnums: Any = 0, has_aux: bool = False) -> Callable[..., Any]:
+        made = own(func, argnums, has_aux)
+
+        @functools.wraps(func)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            mine = None if is_transforming() else share()
+            if mine is not None:
+                _check(args, (argnums,) if isinstance(argnums, int) else argnums, max(mine.rows, 1))
+            return made(*args, **kwargs)
+
+        return call
+
+    return transform
+
+
+def is_transforming() -> bool:
+    """Whether a function of torch.func is at work, which gives `vmap` single rows."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def _check(args: Sequence[Any], asked: Sequence[int], rows: int) -> None:
+    leaves = [leaf for at in asked for leaf in tree_leaves(args[at]) if torch.is_tensor(leaf)]
+    if any(leaf.dim() == 0 or len(leaf) != rows for leaf in leaves):
+        raise RequestError(
+            "torch.func.grad of weights gives the gradient of this rank's rows while a batch is shared out; call"
+            " loss.backward() and read parameter.grad, or run it on one device"
+        )

@@ -1,0 +1,100 @@
+"""Gradients that a script takes by itself, without `backward()`: those of one device, or refused."""
+
+from one_device import plain, same
+from runtime_ranks import Run, launch, submitit
+from test_runtime_parallel import HEAD
+
+# 11 rows in batches of 4, the last one of 3. Each part begins anew, and a refusal ends that part only.
+PARTS = (
+    HEAD
+    + """
+x = torch.randn(11, 4, generator=torch.Generator().manual_seed(1))
+def begin():
+    torch.manual_seed(7)
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+    return model, torch.optim.SGD(model.parameters(), lr=0.1), DataLoader(TensorDataset(x), batch_size=4, shuffle=True)
+def show(name, model, *numbers):
+    print(name, *(float(n) for n in numbers), *(p.detach().double().sum().item() for p in model.parameters()))
+"""
+)
+KEPT = (
+    PARTS
+    + """
+model, optim, loader = begin()                      # steps by hand
+for (rows,) in loader:
+    loss = F.mse_loss(model(rows), rows[:, :1])
+    with torch.no_grad():
+        for weight, grad in zip(model.parameters(), torch.autograd.grad(loss, list(model.parameters()))):
+            weight -= 0.1 * grad
+    show("by hand", model, loss)
+model, optim, loader = begin()                      # a loss by hand, a weight that nothing reaches
+spare = nn.Linear(2, 2)
+optim.add_param_group({"params": spare.parameters()})
+for (rows,) in loader:
+    weights = [*model.parameters(), *spare.parameters()]
+    grads = torch.autograd.grad((model(rows) - rows[:, :1]).pow(2).mean(), weights, allow_unused=True)
+    for weight, grad in zip(weights, grads):
+        weight.grad = grad
+    optim.step()
+    show("put in", model, sum(grad is None for grad in grads), nn.utils.clip_grad_norm_(weights, 9.0))
+model, optim, loader = begin()                      # two losses weighed by the norms of their gradients
+for (rows,) in loader:
+    out = model(rows)
+    one, two = F.mse_loss(out, rows[:, :1]), (out - rows[:, 1:2]).abs().mean()
+    norms = [torch.autograd.grad(each, model[0].weight, retain_graph=True)[0].norm() for each in (one, two)]
+    optim.zero_grad()
+    (one + norms[0] / norms[1] * two).backward()
+    optim.step()
+    show("weighed", model, *norms)
+model, optim, loader = begin()                      # a penalty on the gradient of single rows, as in WGAN-GP
+for (rows,) in loader:
+    mixed = (rows + torch.rand(len(rows), 1)).requires_grad_()
+    out = model(mixed)
+    grads = torch.autograd.grad(out, mixed, torch.ones_like(out), create_graph=True)[0]
+    each = torch.func.vmap(torch.func.grad(lambda row: F.mse_loss(model(row[None]), row[None, :1])))(rows)
+    loss = (grads.norm(dim=1) - 1).pow(2).mean() - out.mean() + each.pow(2).mean()
+    optim.zero_grad()
+    loss.backward()
+    optim.step()
+    show("penalty", model, loss)
+torch.save([], sys.argv[1])
+"""
+)
+REFUSED = (
+    PARTS
+    + """
+def of_grad(model, rows):
+    torch.func.grad(lambda weight: (rows @ weight.T).pow(2).mean())(model[0].weight.detach())
+def differentiated(model, rows):
+    torch.autograd.grad(model(rows).mean(), model[0].weight, create_graph=True)
+def put_in(model, rows):
+    model[0].weight.grad = rows.mean(0).expand(8, 4).clone()
+for part in (of_grad, differentiated, put_in):
+    model, optim, loader = begin()
+    try:
+        for (rows,) in loader:
+            part(model, rows)
+            optim.step()
+    except Exception as error:
+        print(error)
+"""
+)
+
+
+def test_gradients_taken_without_backward_are_those_of_one_device(work):
+    lines, _ = plain(work, KEPT)
+    run = Run(work / "run", launch(2))
+    ranks = run.ranks(submitit(2), run.script(KEPT), str(work / "mine.pt"))
+    assert [rank.code for rank in ranks] == [0, 0], ranks[0].err
+    for line, expected in zip(ranks[0].out.splitlines(), lines, strict=True):
+        same(line, expected)
+
+
+def test_gradients_of_a_part_of_the_batch_are_refused(work):
+    run = Run(work / "run", launch(2))
+    ranks = run.ranks(submitit(2), run.script(REFUSED))
+    assert [rank.code for rank in ranks] == [0, 0], ranks[0].err
+    of_grad, differentiated, put_in = ranks[0].out.splitlines()
+    assert "torch.func.grad of weights gives the gradient of this rank's rows" in of_grad
+    assert "with create_graph=True would be of a part of the batch only" in differentiated
+    assert "an optimizer is to step with gradients that no backward computed" in put_in
