@@ -396,3 +396,37 @@ def test_habits_of_scripts_are_repeated(tmp_path):
     last = whole(ended(start(run, HABITS, 2, job="78")))
     assert_one_run(first[0], last, lines)
     assert_same_weights(torch.load(run.folder / "weights.pt"), weights)
+
+
+OF_ITS_OWN = """
+    import time
+    import lumi_moai, torch
+    import torch.nn.functional as F
+    from torch import nn
+    from torch.utils.data import DataLoader, TensorDataset
+
+    torch.manual_seed(0)
+    lumi_moai.enable_advanced_parallelization()
+    train = DataLoader(TensorDataset(torch.randn(64, 8)), batch_size=8, shuffle=True)
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2)).to("cuda")
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for epoch in range(5):
+        for (rows,) in train:
+            loss = F.mse_loss(model(rows), rows[:, :2])
+            for weight, grad in zip(model.parameters(), torch.autograd.grad(loss, list(model.parameters()))):
+                weight.grad = grad
+            optimizer.step()
+            print(f"{epoch} loss {loss.item():.6f}")
+            time.sleep(PAUSE)
+    torch.save(model.state_dict(), "weights.pt")
+"""
+
+
+def test_a_killed_run_that_takes_its_gradients_itself_goes_on(tmp_path):
+    lines, weights = plain(tmp_path, textwrap.dedent(OF_ITS_OWN.replace("PAUSE", "0").replace('"weights', '"plain')))
+    run = Run(tmp_path / "run", launch(2))
+    first = killed_after(run, start(run, OF_ITS_OWN, 2, words=()), 10)
+    last = whole(ended(start(run, OF_ITS_OWN, 2, job="78", words=())))
+    assert "resumed at step" in last.err
+    assert_one_run(first[0], last, lines)
+    assert_same_weights(torch.load(run.folder / "weights.pt"), weights)

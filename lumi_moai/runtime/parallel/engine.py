@@ -255,7 +255,7 @@ class Engine:
             own(tensors, seeds, *args, **kwargs)
             return
         if self.resume is not None and self.resume.backward():
-            self.at_hand.went_back(is_exact=True, ranks=self.settle().data_ranks)
+            self.repeat_backward()
             return
         # A model whose first call was not seen is laid out afterwards: its graph is of the weights as they are.
         where = self._choose()
@@ -279,6 +279,10 @@ class Engine:
             _settle_value(root, value)
         self.settle()
         self.self_check.went_back(roots)
+
+    def repeat_backward(self) -> None:
+        """The script goes back on its way to the step of its checkpoint, where nothing is computed."""
+        self.at_hand.went_back(is_exact=True, ranks=self.settle().data_ranks)
 
     def _go_back(self, own: Callable[..., None], roots: Sequence[torch.Tensor], *args: Any, **kwargs: Any) -> None:
         self.micro.memory.begin_backward()

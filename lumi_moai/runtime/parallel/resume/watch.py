@@ -29,7 +29,7 @@ def install(seen: "Seen") -> None:
     FakeTensor.tolist = reads.watched("tolist", FakeTensor.tolist, current)  # it has one of its own
     torch.Tensor.__format__ = reads.formatted(torch.Tensor.__format__, current)
     torch.load = _loading(torch.load, current)
-    torch.autograd.grad = _asking(torch.autograd.grad)
+    torch.autograd.grad = _asking(torch.autograd.grad, seen)
     GradScaler.__init__ = _making(GradScaler.__init__, seen)
     GradScaler.step = _scaled_step(GradScaler.step, current)
     GradScaler.get_scale = _told(GradScaler.get_scale, current)
@@ -48,13 +48,15 @@ def _loading(own: Callable[..., Any], current: Callable[[], Any]) -> Callable[..
     return load
 
 
-def _asking(own: Callable[..., Any]) -> Callable[..., Any]:
+def _asking(own: Callable[..., Any], seen: "Seen") -> Callable[..., Any]:
     @functools.wraps(own)
     def grad(outputs: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         ghost = next((leaf for leaf in tree_leaves(outputs) if is_ghost(leaf)), None)
         if ghost is None or ghost.fake_mode.is_over:
             return own(outputs, inputs, *args, **kwargs)
         asked = (inputs,) if torch.is_tensor(inputs) else tuple(inputs)
+        if seen.engine and any(isinstance(each, torch.nn.Parameter) for each in asked):
+            seen.engine.repeat_backward()
         return tuple(ghost.fake_mode.of(tensor) for tensor in asked)
 
     return grad
