@@ -1,4 +1,4 @@
-"""Gradients that a script takes by itself, without `backward()`: those of one device, or refused."""
+"""What a script computes past `backward()`, or for a part of the rows: that of one device, or refused."""
 
 from one_device import plain, same
 from runtime_ranks import Run, launch, submitit
@@ -57,6 +57,15 @@ for (rows,) in loader:
     loss.backward()
     optim.step()
     show("penalty", model, loss)
+model, optim, loader = begin()                      # rows moved along their gradient
+for (rows,) in loader:
+    moved = torch.zeros_like(rows, requires_grad=True)
+    grad, = torch.autograd.grad(F.mse_loss(model(rows + moved), rows[:, :1]), moved)
+    loss = F.mse_loss(model(rows + 5 * grad), rows[:, :1])
+    optim.zero_grad()
+    loss.backward()
+    optim.step()
+    show("moved", model, loss)
 torch.save([], sys.argv[1])
 """
 )
@@ -69,7 +78,17 @@ def differentiated(model, rows):
     torch.autograd.grad(model(rows).mean(), model[0].weight, create_graph=True)
 def put_in(model, rows):
     model[0].weight.grad = rows.mean(0).expand(8, 4).clone()
-for part in (of_grad, differentiated, put_in):
+def by_rows(model, rows):
+    loss = F.mse_loss(model(rows), rows[:, :1], reduction="sum") / len(rows)
+def by_numbers(model, rows):
+    loss = nn.MSELoss(reduction="sum")(model(rows), rows[:, :1]) * 0.5 / rows[:, 0].numel()
+def by_tokens(model, rows):
+    kept = rows[:, 0] > 0
+    loss = F.mse_loss(model(rows)[kept], rows[kept, :1], reduction="sum") / kept.sum()
+def each_row(model, rows):
+    out = model(rows)
+    sum(F.mse_loss(out[row], rows[row, :1]) for row in range(len(rows))).backward()
+for part in (of_grad, differentiated, put_in, by_rows, by_numbers, by_tokens, each_row):
     model, optim, loader = begin()
     try:
         for (rows,) in loader:
@@ -90,11 +109,15 @@ def test_gradients_taken_without_backward_are_those_of_one_device(work):
         same(line, expected)
 
 
-def test_gradients_of_a_part_of_the_batch_are_refused(work):
+def test_what_is_of_a_part_of_the_batch_is_refused(work):
     run = Run(work / "run", launch(2))
     ranks = run.ranks(submitit(2), run.script(REFUSED))
     assert [rank.code for rank in ranks] == [0, 0], ranks[0].err
-    of_grad, differentiated, put_in = ranks[0].out.splitlines()
+    of_grad, differentiated, put_in, *divided, each_row = ranks[0].out.splitlines()
     assert "torch.func.grad of weights gives the gradient of this rank's rows" in of_grad
     assert "with create_graph=True would be of a part of the batch only" in differentiated
     assert "an optimizer is to step with gradients that no backward computed" in put_in
+    assert [line.split("divides it by ")[1].split(",")[0] for line in divided[:2]] == ["2", "2"]
+    assert len(divided) == 3
+    assert all("with reduction='sum' is of the global batch" in line for line in divided)
+    assert "in a batch of 3 rows on 2 ranks, one rank computes a loss where another goes back from a loss" in each_row

@@ -74,6 +74,14 @@ def total(values: torch.Tensor) -> torch.Tensor:
     return travelling.to(values.device)
 
 
+def gathered(number: float) -> list[float]:
+    """The *number* of each of the ranks that share out a batch."""
+    mine = torch.tensor([number], dtype=torch.float64, device=accelerator.device())
+    every = [torch.empty_like(mine) for _ in range(dist.get_world_size(_DATA[0]))]
+    dist.all_gather(every, mine, group=_DATA[0])
+    return [float(each) for each in torch.cat(every).numpy(force=True)]
+
+
 def start_total(values: torch.Tensor) -> dist.Work:
     """Start to add up *values*, in place, over the ranks that share out a batch."""
     return dist.all_reduce(values, group=_DATA[0], async_op=True)

@@ -11,7 +11,9 @@ Every rank runs the whole script. What makes them one device:
     loader     every DataLoader hands each rank its share of the global batch
     training   whether the script trains or evaluates, where every rank sees everything
     losses     a mean or a sum over the batch is one over the global batch
+    divided    a sum of the global batch that the script divides
     gradients  the gradients of all ranks are averaged while backward still runs
+    alike      whether the ranks of an unequal batch do the same things
     asked      gradients that the script takes by itself, without backward
     resume/    checkpoints, and how a restarted script gets back to one
     engine     holds these together: batches, backward, the numbers that the script reads

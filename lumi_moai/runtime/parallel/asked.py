@@ -13,8 +13,9 @@ from torch.utils._pytree import tree_leaves
 
 from ...errors import RequestError
 from .. import group
-from . import layout
+from . import layout, losses, under_way
 from .share import Share
+from .transforming import is_transforming
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -28,14 +29,20 @@ def grad(engine: "Engine", own: Callable[..., Any], words: Words) -> Any:
 
     Raises RequestError for weights that are in parts, and for a gradient of weights that is to be differentiated again.
     """
+    if is_transforming():
+        return own(**words)
     creates = bool(words.get("create_graph"))
     if engine.place is not None:
         layout.check_backward(engine.place, words["inputs"], create_graph=creates)
     inputs = (words["inputs"],) if torch.is_tensor(words["inputs"]) else tuple(words["inputs"])
+    outputs = (words["outputs"],) if torch.is_tensor(words["outputs"]) else tuple(words["outputs"])
+    under_way.arrive()
     weights = [place for place, each in enumerate(inputs) if _is_weight(engine, each)]
     pieces = engine.place is not None and engine.micro.memory.pieces > 1
-    if not weights or engine.in_backward or (engine.share is None and not pieces):
+    if engine.in_backward or (engine.share is None and not pieces):
         return own(**words)
+    if not weights:
+        return _of_rows(own, words, outputs, engine.share)
     if creates or pieces:
         how, way_out = ("create_graph=True", "run it on one device") if creates else ("micro-batches", _ONE_PIECE)
         raise RequestError(
@@ -43,11 +50,21 @@ def grad(engine: "Engine", own: Callable[..., Any], words: Words) -> Any:
             f" read parameter.grad, or {way_out}"
         )
     share = engine.share_of_backward()
-    outputs = (words["outputs"],) if torch.is_tensor(words["outputs"]) else tuple(words["outputs"])
     found = list(own(**{**words, "outputs": outputs, "grad_outputs": seeds(outputs, words.get("grad_outputs"), share)}))
     for place, mean in zip(weights, _averages([(inputs[at], found[at]) for at in weights]), strict=True):
         found[place] = mean
     return tuple(found)
+
+
+def _of_rows(own: Callable[..., Any], words: Words, outputs: Sequence[torch.Tensor], share: Share | None) -> Any:
+    """Gradients for what is no weight, such as the rows of the batch: of a loss of torch's, those of the global one."""
+    if share is None or len(outputs) != 1 or not losses.is_marked(outputs[0]):
+        return own(**words)
+    # Its gradient for this rank's rows has a factor that the average over ranks would take away.
+    given = words.get("grad_outputs")
+    seed = given[0] if isinstance(given, (tuple, list)) else given
+    mine = torch.full_like(outputs[0], share.weight) if seed is None else seed * share.weight
+    return own(**{**words, "grad_outputs": mine})
 
 
 def _is_weight(engine: "Engine", tensor: Any) -> bool:
@@ -99,11 +116,6 @@ def functional(own: Callable[..., Any], share: Callable[[], Share | None]) -> Ca
         return call
 
     return transform
-
-
-def is_transforming() -> bool:
-    """Whether a function of torch.func is at work, which gives `vmap` single rows."""
-    return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def _check(args: Sequence[Any], asked: Sequence[int], rows: int) -> None:

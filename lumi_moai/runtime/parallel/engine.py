@@ -15,7 +15,7 @@ from ... import planner
 from ...plan import Layout
 from .. import accelerator, group
 from ..here import Here
-from . import asked, counts, draws, first_call, layout, losses, place, roots, under_way
+from . import alike, asked, counts, draws, first_call, layout, losses, place, roots, under_way
 from .ahead import Ahead, News
 from .announce import announce
 from .at_hand import AtHand
@@ -173,6 +173,7 @@ class Engine:
     def call(self, root: torch.nn.Module, own: roots.Call, args: tuple, kwargs: dict[str, Any]) -> Any:
         """One call of a model of the script."""
         self.self_check.saw()
+        alike.check(self.share, alike.Doing.call)
         with counts.plainly((args, kwargs)):
             result = roots.through(self.callers, root, own, args, kwargs)
         if self.resume is not None and self.resume.replay is None:
@@ -207,9 +208,14 @@ class Engine:
             counts.mark(batch, share)
 
     def _end_batches(self) -> None:
-        self.ahead.tell(News(tell=self.at_hand.end, of_batch=False))
+        def end() -> None:
+            alike.check(self.share, alike.Doing.batch)
+            self.at_hand.end()
+
+        self.ahead.tell(News(tell=end, of_batch=False))
 
     def _begin_batch(self, share: Share | None, batch: Any, *, trains: bool) -> None:
+        alike.check(self.share, alike.Doing.batch)
         self.in_training = trains  # also after an evaluation amid an epoch
         if self.in_training and self.resume is not None:
             self.resume.batch(share)
@@ -265,6 +271,7 @@ class Engine:
         )
         share = self.share_of_backward()
         self._announce(share)
+        alike.check(share, alike.Doing.backward)
         if share is None and ranks > 1 and not self.self_check.is_running:
             self.say_once("whole", "no DataLoader gave this batch, every rank computes all of it: right, but no faster")
         roots = (tensors,) if torch.is_tensor(tensors) else tuple(tensors)
@@ -330,6 +337,7 @@ class Engine:
         """The global value of *scalar*: of a number that depends on the batch, the mean over the ranks' rows."""
         if self.share is None or losses.is_marked(scalar):
             return without_graph(scalar)
+        alike.check(self.share, alike.Doing.number)
         return group.total(_weighted(scalar, self.share)).to(scalar.device, scalar.dtype)
 
 

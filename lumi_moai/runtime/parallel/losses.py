@@ -17,10 +17,11 @@ import torch.nn.functional as F  # noqa: N812
 from torch.nn._reduction import legacy_get_string
 
 from .. import group
-from . import under_way
-from .asked import is_transforming
+from . import alike, under_way
+from .divided import Divisor
 from .known import Known
 from .share import Share
+from .transforming import is_transforming
 
 _REDUCING = ("mean", "sum", "batchmean")
 _GLOBAL = Known()
@@ -85,6 +86,7 @@ def of_all_ranks(
     """
     if _COLLECTORS:
         return _COLLECTORS[-1](own, count)
+    alike.check(share, alike.Doing.loss)
     with torch.no_grad():  # not detach(), which is ours and would ask all ranks
         counts = own.new_ones(()) if count is None else torch.as_tensor(count, device=own.device)
         mine = torch.stack([own.double(), counts.double()])
@@ -127,7 +129,10 @@ def globalised(
             own = function(**{**words, "reduction": "sum"})
         finally:
             within.clear()
-        return of_all_ranks(own, None if reduction == "sum" else count(words), mine, before)
+        loss = of_all_ranks(own, None if reduction == "sum" else count(words), mine, before)
+        if reduction == "sum":
+            under_way.note_sum(loss, Divisor(words.values(), mine.rows))
+        return loss
 
     return over_ranks
 

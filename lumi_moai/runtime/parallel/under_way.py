@@ -13,6 +13,7 @@ from weakref import ref
 import torch
 
 from .. import accelerator, group
+from .divided import Divisor
 from .share import Share
 
 _MOST = 8
@@ -37,6 +38,8 @@ class Sums:
         self.earlier = mine.new_ones(()) if counts is None else counts.last
         self.is_early = False
         """Whether backward is to compute with `earlier`."""
+        self.divisor: Divisor | None = None
+        """For a sum: what the script may divide it by."""
         self._travelling = mine.to(accelerator.device(), copy=True)
         self._work = group.start_total(self._travelling)
         self._device = mine.device
@@ -105,6 +108,8 @@ class Pending(torch.Tensor):
             with torch._C.DisableTorchFunctionSubclass():
                 return func(*args, **words)
         if func in _MULTIPLIES and not words and _is_constant(args):
+            if func in _DIVIDES and args[0].sums.divisor is not None:
+                args[0].sums.divisor.check(args[1])
             return _multiplied(func, *args)
         arrive()
         return func(*args, **words)
@@ -116,10 +121,14 @@ _FACTS = {
     *(getattr(torch.Tensor, name) for name in ("dim", "size", "numel", "is_floating_point", "is_complex")),
 }
 """What is known of a tensor without its value."""
+_DIVIDES = {
+    *(getattr(torch.Tensor, name) for name in ("div", "true_divide", "divide", "__truediv__")),
+    *(torch.div, torch.true_divide, torch.divide),
+}
 _MULTIPLIES = {
-    *(getattr(torch.Tensor, name) for name in ("mul", "div", "true_divide", "multiply", "divide")),
-    *(getattr(torch.Tensor, name) for name in ("__mul__", "__rmul__", "__truediv__")),
-    *(torch.mul, torch.div, torch.true_divide, torch.multiply, torch.divide),
+    *(getattr(torch.Tensor, name) for name in ("mul", "multiply", "__mul__", "__rmul__")),
+    *(torch.mul, torch.multiply),
+    *_DIVIDES,
 }
 """What leaves a loss pending: its gradient does not depend on its value."""
 
@@ -161,6 +170,12 @@ class _UnderWay(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
         """The gradient of the rank's sum."""
         return gradient * ctx.sums.factor().to(gradient.dtype), None
+
+
+def note_sum(loss: torch.Tensor, divisor: Divisor) -> None:
+    """*loss* is a sum, which the script may divide by what *divisor* allows."""
+    if isinstance(loss, Pending):
+        loss.sums.divisor = divisor
 
 
 def begin(own: torch.Tensor, mine: torch.Tensor, share: Share, counts: Counts | None) -> torch.Tensor:

@@ -1,0 +1,54 @@
+"""A sum of torch's over the global batch that the script divides: by what, decides whether that is the mean it wants.
+
+`F.mse_loss(out, y, reduction="sum") / len(y)` would be a sum over all ranks' rows divided by the rows of one.
+"""
+
+import itertools
+import math
+import sys
+from collections.abc import Iterable
+from pathlib import PurePath
+from typing import Any
+
+import torch
+
+from ...errors import RequestError
+from .. import group
+
+
+class Divisor:
+    """What the sum of some *tensors* of this rank, which has *rows*, may be divided by."""
+
+    def __init__(self, tensors: Iterable[Any], rows: int) -> None:
+        shapes = [each.shape for each in tensors if torch.is_tensor(each)]
+        self.counts = {rows, *itertools.chain.from_iterable(map(_products, shapes))}
+
+    def check(self, divisor: Any) -> None:
+        """The loss is to be divided by *divisor*; all ranks come here together.
+
+        Raises RequestError for a number that is of this rank's rows.
+        """
+        if _is_asked_by_library():
+            return
+        number = float(divisor)
+        found = group.gathered(number) if torch.is_tensor(divisor) else [number]
+        if len(set(found)) == 1 and number not in self.counts:
+            return
+        raise RequestError(
+            f"a loss with reduction='sum' is of the global batch, and the script divides it by {number:g}, a number of"
+            " this rank's rows; let torch take the mean, or write a mean over rows of a loss with reduction='none'"
+        )
+
+
+def _products(shape: torch.Size) -> list[int]:
+    """The rows, the rows times the next size, and so on: what a script may count in a tensor of *shape*."""
+    return [math.prod(shape[:end]) for end in range(1, len(shape) + 1)]
+
+
+def _is_asked_by_library() -> bool:
+    """Whether a library divides: Hugging Face's models do, by tokens that the runtime has counted over all ranks."""
+    frame: Any = sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("lumi_moai."):
+        frame = frame.f_back
+    parts = PurePath(frame.f_code.co_filename).parts if frame is not None else ()
+    return bool({"site-packages", "dist-packages"} & set(parts))
