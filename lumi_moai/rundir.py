@@ -321,8 +321,8 @@ def controller_of(folder: RunFolder) -> int | None:
     """The process that runs a local run, None when it has ended; its start time tells it from a later namesake."""
     try:
         facts = read_json(folder.path / "submitted.json")
-        pid = int(facts["pid"])
-        return pid if process_start(pid) == facts["pid_start"] else None
+        pid, start = int(facts["pid"]), process_start(int(facts["pid"]))
+        return pid if start is not None and start == facts["pid_start"] else None
     except (RunError, KeyError, ValueError, TypeError):
         return None
 

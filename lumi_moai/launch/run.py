@@ -13,7 +13,7 @@ from .. import rundir, slurm
 from ..errors import RequestError, RunError
 from ..rundir import Entry, RunFolder
 from .prepare import prepare
-from .states import JobState, forget_queue, states
+from .states import JobState, forget_queue, states, unknown
 from .submission import Submitted, submit
 
 _SHORTEST, _LONGEST = 1.0, 30.0
@@ -31,9 +31,11 @@ class Run:
 
     @property
     def states(self) -> list[JobState]:
-        """The state of each of its runs."""
-        rows = states([self._entry()]).rows
-        return [row for row in rows if "_" not in self.job_id or row.job_id in (self.job_id, self.job_id.split("_")[0])]
+        """The state of each of its runs, never none: of a run that neither queue nor accounting shows it is unknown."""
+        entry = self._entry()
+        rows = states([entry]).rows
+        mine = [row for row in rows if "_" not in self.job_id or row.job_id in (self.job_id, entry.job_id)]
+        return mine or [unknown(entry, self.job_id)]
 
     @property
     def state(self) -> str:
@@ -157,16 +159,16 @@ def follow(run: Run, rank: int = 0) -> Iterator[str]:
     """
     from .tail import Tail
 
-    tail, looked, pause = Tail(), 0.0, _SHORTEST
+    tail, looked, pause, ended = Tail(), -_LONGEST, _SHORTEST, False
     while True:
         path = run.log_file(rank)
         if path is not None and (piece := tail.read(path)):
             pause = _SHORTEST
             yield piece
-            continue
-        if time.monotonic() - looked > pause:
+        elif ended:  # and nothing was written between the last reading and the word of its end
+            return
+        elif time.monotonic() - looked > pause:
             ended = all(row.ended for row in run.states)
-            if ended and not (path is not None and (piece := tail.read(path))):
-                return
             looked, pause = time.monotonic(), min(pause * 2, _LONGEST)
-        time.sleep(0.2)
+        else:
+            time.sleep(0.2)

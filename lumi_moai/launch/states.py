@@ -142,7 +142,12 @@ def _slurm_rows(entry: Entry, live: Sequence[queue.Queued], ended: Sequence[Acco
         for row in ended
         if row.job_id not in shown and not (live and "_[" in row.job_id)
     ]
-    return rows or [_row(entry, entry.job_id, "UNKNOWN", "", 0)]
+    return rows or [unknown(entry, entry.job_id)]
+
+
+def unknown(entry: Entry, job_id: str) -> JobState:
+    """The row of *job_id*, a run of *entry* that neither the queue nor the accounting shows: one of them lags."""
+    return _row(entry, job_id, "UNKNOWN", "", 0)
 
 
 def _row(entry: Entry, job_id: str, state: str, reason: str, elapsed: int, *, advice: str | None = None) -> JobState:
