@@ -59,6 +59,10 @@ class Launch:
     topology: Topology
     peak_tflops: Mapping[str, float] = field(default_factory=dict)
     """Dense peak of one device by data type, 10^12 operations a second; empty where none is known."""
+    monitor: tuple[str, ...] = ()
+    """Who tells of the devices while the job runs: names of `monitor` readers."""
+    per_package: int = 1
+    """How many devices share a power sensor."""
 
     def as_json(self) -> dict[str, object]:
         """The JSON form that `from_json` reads."""
@@ -67,7 +71,8 @@ class Launch:
     @classmethod
     def from_json(cls, data: Mapping) -> "Launch":
         """The launch that `as_json` wrote."""
-        return cls(**{**data, "topology": Topology.from_json(data["topology"])})
+        lists = {"topology": Topology.from_json(data["topology"]), "monitor": tuple(data.get("monitor", ()))}
+        return cls(**{**data, **lists})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from .binding import Launch, cpu_masks, topology
 from .errors import RequestError, did_you_mean
 from .flavor import Placement
 from .plan import Wishes
-from .site import Cache, Container, JobPolicy, Node, Site, Variable
+from .site import Cache, Container, Device, JobPolicy, Node, Site, Variable
 
 # Options that a job's correctness rests on, and how to ask for them instead.
 GUARDED = {
@@ -185,6 +185,12 @@ class JobSpec:
         return plain
 
 
+def _with_device(launch: Launch, device: Device | None) -> Launch:
+    if device is None:
+        return launch
+    return replace(launch, peak_tflops=device.peak_tflops, monitor=device.monitor, per_package=device.per_package)
+
+
 def make_job(
     site: Site,
     placement: Placement,
@@ -194,18 +200,18 @@ def make_job(
     python: str,
     run_folder: str,
     work_folder: str,
-    peak_tflops: Mapping[str, float] | None = None,
+    device: Device | None = None,
 ) -> JobSpec:
     """Decide everything about a job.
 
-    *peak_tflops* is that of one device by data type, where it is known. *command* is the request's, with the script as
+    *device* is what the node has, where that is known. *command* is the request's, with the script as
     the nodes see it; *python* runs the job where no container does; *run_folder* is where everything of it lies;
     *work_folder* is where the script starts. Raises RequestError when the site does not allow what was asked for.
     """
     node = site.node(placement.partition)
     _check_account(site, request.account)
     per_node = placement.devices_per_node if request.launcher == "srun" else 1
-    launch = replace(_launch(site, node, placement, request), peak_tflops=peak_tflops or {})
+    launch = _with_device(_launch(site, node, placement, request), device)
     container = _container(site, request.container)
     return JobSpec(
         name=request.name or script_name(request.command[0]),

@@ -32,6 +32,7 @@ class RunFolder:
         certificate/   JOBID-rRESTART.json: what every rank saw, and the verdict
         plan.json      the layout at work, and why (written by the runtime, as the next two)
         measured.json  the last measured speed
+        samples/       JOBID-NODE.jsonl: what the devices of a node did while the run ran
         checkpoints/   step-N: where a requeued job goes on
         accounting.json  local runs only: what sacct would say
     """
@@ -65,6 +66,10 @@ class RunFolder:
     @property
     def certificates(self) -> Path:  # noqa: D102
         return self.path / "certificate"
+
+    @property
+    def samples(self) -> Path:  # noqa: D102
+        return self.path / "samples"
 
     @property
     def accounting(self) -> Path:  # noqa: D102

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "lumi_moai"
 HOUSE = """
 errors units resources site flavor plan workload usage step
 binding billing cost planner scaling job
-sacct sbatch queue render logs check report
+sacct sbatch queue render samples logs check report
 slurm catalog rundir state monitor gather launch
 cli
 """.split()

@@ -16,7 +16,7 @@ from ..job import JobSpec, Request, make_job, script_name
 from ..plan import Wishes
 from ..render import Script, render
 from ..resources import root
-from ..site import Site
+from ..site import Device, Site
 from ..units import parse_minutes
 from ..usage import Bill, Usage
 from .earlier import Earlier
@@ -50,12 +50,12 @@ class Prepared:
             python=sys.executable,
             run_folder=str(run_folder),
             work_folder=str(self.work_folder),
-            peak_tflops=self._peaks(),
+            device=self._device(),
         )
 
-    def _peaks(self) -> Mapping[str, float]:
-        device = self.site.node(self.placement.partition).device
-        return catalog.sites.device(device).peak_tflops if device else {}
+    def _device(self) -> Device | None:
+        name = self.site.node(self.placement.partition).device
+        return catalog.sites.device(name) if name else None
 
 
 def prepare(

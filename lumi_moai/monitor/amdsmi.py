@@ -23,6 +23,8 @@ def read(node: str) -> Look:
         raise RunError(f"it does not answer ({error})") from error
     try:
         return look(library, node)
+    except library.AmdSmiException as error:
+        raise RunError(f"it stopped answering ({error})") from error
     finally:
         library.amdsmi_shut_down()
 

@@ -7,7 +7,7 @@ no Python of ours; sources that are Python libraries run as `python -m lumi_moai
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from socket import gethostname
 
@@ -143,10 +143,21 @@ def _parse_node(source: str, node: str, devices: str, pids: str, said: str, *, r
     if said.startswith("!"):
         raise RunError(said[1:].strip() or "it said nothing")
     look = rocm_smi.parse(said, node) if source == "rocm-smi" else _parse_plain(said)
-    given = [int(device) for device in devices.split(",") if device.isdecimal()]
-    if len(look.samples) > run.devices_per_node and len(given) == run.devices_per_node:
-        look = look.only(given)  # the source shows the node's devices, not the job's
+    look = _of_job(look, devices, run.devices_per_node)
     return look.only_pids([int(pid) for pid in pids.split()]) if pids.strip() else look
+
+
+def _of_job(look: Look, devices: str, count: int) -> Look:
+    """*look* without other jobs' devices: where a source shows the whole node, the *count* that *devices* names."""
+    own = [int(device) for device in devices.split(",") if device.isdecimal()]
+    return look.only(own) if len(look.samples) > count == len(own) else look
+
+
+def given(look: Look, environ: Mapping[str, str], count: int) -> Look:
+    """*look*, taken by a process of the job itself, without the devices of other jobs; the job has *count* here."""
+    if "SLURM_JOB_ID" not in environ:
+        return look.only(range(count))  # rank n uses device n
+    return _of_job(look, environ.get("SLURM_STEP_GPUS") or environ.get("SLURM_JOB_GPUS") or "", count)
 
 
 def _parse_plain(said: str) -> Look:

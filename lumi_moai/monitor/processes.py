@@ -7,7 +7,7 @@ count twice, as in `top`.
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,26 +37,54 @@ def read(controller: int, *, node: str, memory_total_mib: float) -> Look:
 
     Utilisation is in percent of one core, at most 100: a rank is given one. Raises RunError when the run is over.
     """
-    before = _stats()
-    ranks = _ranks(before, controller)
+    ranks = Ranks(_ranks(_stats(), controller))
     time.sleep(_SECONDS)
-    after = _stats()
-    looks = [
-        _rank(device, _family(after, pid), before, node=node, memory_total_mib=memory_total_mib)
-        for device, pid in enumerate(ranks)
-        if pid in after
-    ]
-    if not looks:
+    look = ranks.look(node, memory_total_mib)
+    if not look.samples:
         raise RunError(f"process {controller} has ended")
-    return Look(samples=tuple(sample for sample, _ in looks), processes=tuple(process for _, process in looks))
+    return look
+
+
+class Ranks:
+    """The ranks of a node by their processes, each as a device; utilisation is that since the look before."""
+
+    def __init__(self, pids: Sequence[int], *, but: int | None = None) -> None:
+        """*pids* in the order of the ranks; the process *but* below one of them is nobody's."""
+        self._pids = tuple(pids)
+        self._but = but
+        self._before, self._at = _stats(), time.monotonic()
+
+    def look(self, node: str, memory_total_mib: float | None = None) -> Look:
+        """The ranks that are still there."""
+        after, now = _stats(), time.monotonic()
+        looks = [
+            _rank(
+                device,
+                [stat for stat in _family(after, pid) if stat.pid != self._but],
+                self._before,
+                seconds=max(now - self._at, 1e-3),
+                node=node,
+                memory_total_mib=memory_total_mib,
+            )
+            for device, pid in enumerate(self._pids)
+            if pid in after
+        ]
+        self._before, self._at = after, now
+        return Look(samples=tuple(sample for sample, _ in looks), processes=tuple(process for _, process in looks))
 
 
 def _rank(
-    device: int, family: list[_Stat], before: Mapping[int, _Stat], *, node: str, memory_total_mib: float
+    device: int,
+    family: list[_Stat],
+    before: Mapping[int, _Stat],
+    *,
+    seconds: float,
+    node: str,
+    memory_total_mib: float | None,
 ) -> tuple[Sample, Process]:
     memory = sum(stat.resident for stat in family) / MIB
     ticks = sum(stat.ticks - before[stat.pid].ticks for stat in family if stat.pid in before)
-    busy = 100.0 * ticks / os.sysconf("SC_CLK_TCK") / _SECONDS
+    busy = 100.0 * ticks / os.sysconf("SC_CLK_TCK") / seconds
     sample = Sample(
         node=node,
         device=device,

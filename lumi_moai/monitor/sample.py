@@ -3,10 +3,12 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from itertools import groupby
 from math import isfinite
 from typing import Any, Self
 
 from ..errors import RunError
+from ..samples.line import grouped
 
 MIB = 1024**2
 
@@ -128,21 +130,11 @@ def number(value: object) -> float | None:
 def packages(samples: Sequence[Sample], per_package: int) -> tuple[tuple[Sample, ...], ...]:
     """*samples* grouped by the package whose power sensor they share.
 
-    Where *per_package* devices share one, only one of them has a reading (the other says `N/A`: not zero). A device
-    with a reading opens a package and those after it without one belong to it, which also holds when a job was given
-    devices of different packages.
+    Which those are is read from who has a reading (`samples.grouped`).
     """
-    groups: list[list[Sample]] = []
-    for sample in samples:
-        joins = (
-            groups
-            and sample.power_watts is None
-            and groups[-1][0].power_watts is not None
-            and groups[-1][0].node == sample.node
-            and len(groups[-1]) < per_package
-        )
-        if joins:
-            groups[-1].append(sample)
-        else:
-            groups.append([sample])
-    return tuple(tuple(group) for group in groups)
+    nodes = [list(each) for _, each in groupby(samples, key=lambda sample: sample.node)]
+    return tuple(
+        tuple(node[place] for place in group)
+        for node in nodes
+        for group in grouped([sample.power_watts for sample in node], per_package)
+    )

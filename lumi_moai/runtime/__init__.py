@@ -7,6 +7,7 @@
     meeting      the folder where the ranks of one attempt leave notes for each other
     cores        on part of a node, the ranks share out the cores that arrived
     certificate  every rank says what it sees, rank 0 judges, a wrong job stops here
+    recorder     on each node, a process beside the ranks that writes down what the devices do
     alarm        the signal ahead of the time limit
     script       the user's script, its exit code, its traceback
     watch        on one machine without Slurm: a rank that dies takes the others along

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 from socket import socket
+from subprocess import Popen
 
 from ..binding import Launch
 from ..plan import Wishes
@@ -23,6 +24,8 @@ class Here:
     """The script's stdout and stderr on ranks other than 0, which can be silenced."""
     port_holder: socket | None = None
     """On rank 0, keeps the port that the ranks agreed on from being given to anybody else."""
+    recorder: "Popen[bytes] | None" = None
+    """On the first rank of a node, the process that writes down what the node does."""
 
     @property
     def checkpoints(self) -> Path:

@@ -15,7 +15,7 @@ from pathlib import Path
 from ..binding import Launch
 from ..errors import LumiMoaiError, RunError
 from ..plan import Wishes
-from . import alarm, certificate, cores, late, script, watch
+from . import alarm, certificate, cores, late, recorder, script, watch
 from .here import Here, here, remember
 from .meeting import Meeting, meet, settle
 from .output import counted_streams, mutable_streams, release_streams
@@ -100,6 +100,7 @@ def main(words: list[str]) -> None:
         sys.exit(certificate.WRONG_BINDING)
     meeting = meet(me.run, me.ranks)
     code = script.guarded(partial(_run, command), me.ranks, meeting)
+    recorder.stop(me.recorder)
     release_streams()
     _farewell(me, meeting, code)
     script.end(code, connected=me.ranks.world_size > 1 and "torch" in sys.modules)
@@ -123,7 +124,15 @@ def _prepare(command: Command) -> Here | None:
         watch.keep_watch(ranks, meeting, pids)
     set_environment(os.environ, ranks, launch, len(row.cores))
     muted = mutable_streams() if ranks.rank != 0 else ()
-    me = Here(ranks=ranks, launch=launch, run=command.run, wishes=wishes, streams=muted, port_holder=holder)
+    me = Here(
+        ranks=ranks,
+        launch=launch,
+        run=command.run,
+        wishes=wishes,
+        streams=muted,
+        port_holder=holder,
+        recorder=recorder.start(command.run, launch, ranks, pids),
+    )
     if ranks.rank == 0 and wishes.mode != "script" and wishes.checkpoint != "off":
         counted_streams(me.checkpoints)
     remember(me)
