@@ -90,7 +90,7 @@ def test_what_stands_on_the_page(runs, work):
     seen = Seen((work / "r.html").read_text())
     for words in (
         "train (local-1)", "completed", "100 tokens/s", "2 device-hours", "flavor F2", "9 at step 1", "12.31 GiB",
-        "Not recorded: a run's folder holds no power readings", "2 starts in all", "right, 2 ranks certified",
+        "Not recorded: there are no power readings of it", "2 starts in all", "right, 2 ranks certified",
         "train.py", "No PP", "abc", "2.6", "4 for 02:00:00", "50 %",
     ):  # fmt: skip
         assert words in seen.text, words

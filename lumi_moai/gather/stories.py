@@ -12,11 +12,13 @@ from ..logs.series import Series, read_series
 from ..report import Report
 from ..report.story import Story
 from ..rundir import RunFolder
+from ..samples import History
 from ..scaling import Measured, Scaling, scale
 from ..site import Site
 from .accounts import part
 from .opened import opened
 from .runs import collect
+from .samples import clock, samples
 
 
 def stories(words: Sequence[str], site: Site | None = None) -> tuple[Story, ...]:
@@ -69,9 +71,13 @@ def _story(word: str, report: Report, folder: RunFolder | None) -> Story:
     log = folder.logs / report.log.name if folder and report.log else Path(word) if folder is None else None
     job = _file(folder, "job.json")
     measured, plan = _file(folder, "measured.json"), _file(folder, "plan.json")
+    series = _series(log) if report.log and log else Series()
+    history, marks = samples(folder, report.job_id, log) if folder and report.job_id else (History(), ())
     return Story(
         report=report,
-        series=_series(log) if report.log and log else Series(),
+        series=series,
+        history=history,
+        clock=clock(log, series.format, marks) if log and series.starts else (),
         flavor=_text(part(job, "job").get("flavor")),
         job=part(job, "job"),
         plan=plan,

@@ -66,6 +66,8 @@ class Series:
     """Of one global step in `work_unit`: `rows` or `tokens`; None where no line says it."""
     work_unit: str | None = None
     ranks: int | None = None
+    format: str | None = None
+    """Name of the log's format."""
 
 
 def read_series(file: BinaryIO) -> Series:
@@ -88,6 +90,7 @@ def read_series(file: BinaryIO) -> Series:
         work=said.work,
         work_unit=said.work_unit,
         ranks=said.ranks,
+        format=format_.name if format_ else None,
     )
 
 

@@ -20,6 +20,9 @@ _RANK_VARIABLES = ("LOCAL_RANK", "SUBMITIT_LOCAL_LOCALID")
 _SECONDS = 0.25
 """Between the two readings of the processor time; long enough for ticks of 10 ms, short enough to wait for."""
 
+_SHORTEST = 0.1
+"""Of less time than this ten ticks at most are known, so nothing is said of it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Stat:
@@ -62,7 +65,7 @@ class Ranks:
                 device,
                 [stat for stat in _family(after, pid) if stat.pid != self._but],
                 self._before,
-                seconds=max(now - self._at, 1e-3),
+                seconds=now - self._at,
                 node=node,
                 memory_total_mib=memory_total_mib,
             )
@@ -84,13 +87,13 @@ def _rank(
 ) -> tuple[Sample, Process]:
     memory = sum(stat.resident for stat in family) / MIB
     ticks = sum(stat.ticks - before[stat.pid].ticks for stat in family if stat.pid in before)
-    busy = 100.0 * ticks / os.sysconf("SC_CLK_TCK") / seconds
+    busy = 100.0 * ticks / os.sysconf("SC_CLK_TCK") / seconds if seconds >= _SHORTEST else None
     sample = Sample(
         node=node,
         device=device,
         memory_used_mib=memory,
         memory_total_mib=memory_total_mib,
-        utilisation_percent=min(busy, 100.0),
+        utilisation_percent=None if busy is None else min(busy, 100.0),
     )
     pid = max(family, key=lambda stat: stat.resident).pid  # the rank itself rather than the shell that started it
     return sample, Process(node=node, pid=pid, name=_command(pid), memory_used_mib=memory, device=device)

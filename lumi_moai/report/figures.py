@@ -7,6 +7,7 @@ from ..logs.thin import Point
 from ..scaling import Scaling
 from . import scale
 from .charts import STYLED, Line, lines_chart, scaling_chart, starts_chart
+from .clock import clock_axis, timed
 from .parts import Figure, Section, Table
 from .scale import number
 from .story import Story
@@ -20,7 +21,7 @@ _MOST_LINES = 8
 
 
 def loss(stories: Sequence[Story]) -> Section:
-    """The loss over the steps."""
+    """The loss over the steps, or over the clock where it is known when the steps were logged."""
     lines = [Line(name=story.title, points=start.loss) for story in stories for start in story.series.starts]
     broken = [
         f"{story.title}: not a number in {count(sum(start.broken for start in story.series.starts), 'line')}."
@@ -37,6 +38,7 @@ def loss(stories: Sequence[Story]) -> Section:
         runs=stories,
         more=broken,
         marks=_restarts(stories),
+        timed=timed(stories, lambda start: start.loss),
     )
 
 
@@ -74,6 +76,7 @@ def throughput(stories: Sequence[Story]) -> list[Section]:
                 more=more,
                 runs=stories,
                 marks=_restarts(stories),
+                timed=timed([story for story in stories if _counted(story) == kind], lambda start: start.rate),
             )
         )
     return found
@@ -88,7 +91,7 @@ def _counted(story: Story) -> str:
     return f"{story.series.unit or 'items'}/s{each}"
 
 
-def memory(stories: Sequence[Story]) -> Section:
+def logged_memory(stories: Sequence[Story]) -> Section:
     """The memory of a device over the steps, as the log prints it."""
     lines = [Line(name=story.title, points=points) for story in stories for points in story.series.memory]
     more = ["As the log prints it for one device; where the CPU stands in, for one process."]
@@ -108,6 +111,7 @@ def _lines(
     none: str,
     more: Sequence[str] = (),
     marks: Sequence[tuple[float, str]] = (),
+    timed: Sequence[Line] = (),
 ) -> Section:
     filled = [line for line in lines if line.points]
     names = list(dict.fromkeys(line.name for line in filled))
@@ -115,33 +119,68 @@ def _lines(
     if not kept:
         return Section(id=name, title=title, sentences=(none,))
     left_out = [f"{len(names) - _MOST_LINES} more runs are not drawn."] if len(names) > _MOST_LINES else []
-    words = [_words(each, [line for line in kept if line.name == each], y) for each in names[:_MOST_LINES]]
-    figure = Figure(
-        id=f"{name}-chart",
-        label=f"{title} over the steps. {' '.join(words)}",
-        spec=lines_chart(kept, x="step", y=y, zero=zero, runs=[story.title for story in runs], marks=marks),
-        sentences=(*words, *more, *left_out),
-        table=_points(kept, y),
-    )
+    titles = [story.title for story in runs]
+    of_kept = [line for line in timed if line.name in names[:_MOST_LINES]]
+    over = clock_axis(runs)
+    other = curves(
+        f"{name}-clock", f"{title} over the clock", over.scaled(of_kept), x=over.unit, y=y, zero=zero, runs=titles,
+        more=(over.zero(runs),), marks=over.restarts(runs),
+    ) if of_kept else None  # fmt: skip
+    figure = curves(
+        name, f"{title} over the steps", kept, x="step", y=y, zero=zero, runs=titles, more=(*more, *left_out),
+        marks=marks, other=other,
+    )  # fmt: skip
     return Section(id=name, title=title, figures=(figure,))
 
 
-def _words(name: str, lines: Sequence[Line], y: str) -> str:
+def curves(
+    name: str,
+    title: str,
+    lines: Sequence[Line],
+    *,
+    x: str,
+    y: str,
+    zero: bool,
+    runs: Sequence[str],
+    words: Sequence[str] = (),
+    more: Sequence[str] = (),
+    marks: Sequence[tuple[float, str]] = (),
+    other: Figure | None = None,
+) -> Figure:
+    """*lines* as a chart, in *words* (else in those that every chart has) and as a table."""
+    names = list(dict.fromkeys(line.name for line in lines))
+    said = words or [_words(each, [line for line in lines if line.name == each], x, y) for each in names]
+    return Figure(
+        id=f"{name}-chart",
+        label=f"{title}. {' '.join(said)}",
+        spec=lines_chart(lines, x=x, y=y, zero=zero, runs=runs, marks=marks),
+        sentences=(*said, *more),
+        table=_points(lines, x, y),
+        other=other,
+    )
+
+
+def _words(name: str, lines: Sequence[Line], x: str, y: str) -> str:
     """What a line looks like, for who does not see it."""
     points = [point for line in lines for point in line.points]
     heights = [height for _, height in points]
     unit = "" if y == "loss" else f" {y}"
-    ends = [f"{number(height)}{unit} at step {at:,.0f}" for at, height in (points[0], points[-1])]
+    ends = [f"{number(height)}{unit} at {x} {_place(at, x)}" for at, height in (points[0], points[-1])]
     if len(points) == 1:
         return f"{name}: {ends[0]}."
     return f"{name}: {', '.join(ends)}; between {number(min(heights))} and {number(max(heights))}{unit}."
 
 
-def _points(lines: Sequence[Line], y: str) -> Table:
-    rows = [(line.name, f"{at:,.0f}", f"{height:,.6g}") for line in lines for at, height in line.points]
+def _place(at: float, x: str) -> str:
+    return f"{at:,.0f}" if x == "step" else f"{at:,.4g}"
+
+
+def _points(lines: Sequence[Line], x: str, y: str) -> Table:
+    rows = [(line.name, _place(at, x), f"{height:,.6g}") for line in lines for at, height in line.points]
     every = -(-len(rows) // _MOST_ROWS)
-    note = "" if every == 1 else f"Every {every}th of the {len(rows):,} points that are drawn; the log has all."
-    return Table(columns=("run", "step", y), rows=tuple(rows[::every]), title="Numbers", folded=True, note=note)
+    where = "the log has" if x == "step" else "the run folder has"
+    note = "" if every == 1 else f"Every {every}th of the {len(rows):,} points that are drawn; {where} all."
+    return Table(columns=("run", x, y), rows=tuple(rows[::every]), title="Numbers", folded=True, note=note)
 
 
 def starts(stories: Sequence[Story]) -> Section:

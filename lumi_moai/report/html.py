@@ -42,7 +42,8 @@ def _drawn(section: Section) -> dict[str, Any]:
 
 def _figure(figure: Figure) -> dict[str, Any]:
     """*figure* with its chart drawn, for readers without scripts; vega escapes the text in it."""
-    return {**asdict(figure), "spec": figure.spec, "svg": Markup(svg(still(figure.spec)))}  # noqa: S704
+    other = _figure(figure.other) if figure.other else None
+    return {**asdict(figure), "spec": figure.spec, "svg": Markup(svg(still(figure.spec))), "other": other}  # noqa: S704
 
 
 def _inside(script: str) -> Markup:

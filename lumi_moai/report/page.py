@@ -5,7 +5,7 @@ from typing import Any
 
 from ..scaling import Scaling
 from ..units import format_cores, format_gib, format_minutes, format_seconds
-from . import figures
+from . import devices, figures
 from .parts import Card, Fact, Facts, Page, Section, Table
 from .scale import number
 from .story import Story
@@ -24,8 +24,9 @@ def page(stories: Sequence[Story], scaling: Scaling | None = None) -> Page:
         figures.loss(stories),
         *figures.throughput(stories),
         *([figures.scaled(scaling)] if scaling else []),
-        figures.memory(stories),
-        _power(),
+        devices.memory(stories),
+        devices.power(stories),
+        *devices.utilisation(stories),
         figures.starts(stories),
         _bill(stories),
         _binding(stories),
@@ -137,17 +138,6 @@ def _row(story: Story) -> tuple[str, ...]:
         _whole(report.world_size),
         format_seconds(took.elapsed_seconds) if took else "-",
         f"{units(report.bill.billing_units)} {report.bill.unit}" if report.bill else "-",
-    )
-
-
-def _power() -> Section:
-    return Section(
-        id="power",
-        title="Power per package",
-        sentences=(
-            "Not recorded: a run's folder holds no power readings."
-            " While a run runs, the command lumi-moai smi shows the power of each package.",
-        ),
     )
 
 

@@ -52,6 +52,8 @@ class Figure:
     spec: dict[str, Any]
     sentences: tuple[str, ...]
     table: Table | None = None
+    other: "Figure | None" = None
+    """The same over the clock instead of the steps; a reader chooses."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..logs.series import Series
+from ..logs.thin import Point
+from ..samples import History
 from .run import Report
 
 
@@ -14,6 +16,10 @@ class Story:
 
     report: Report
     series: Series = field(default_factory=Series)
+    history: History = field(default_factory=History)
+    """What its devices were seen to do; empty where nothing was written down."""
+    clock: tuple[tuple[Point, ...], ...] = ()
+    """Points of (step, seconds) for each start in `series`; empty where nothing tells when the steps were logged."""
     flavor: str | None = None
     job: Mapping[str, Any] = field(default_factory=dict)
     plan: Mapping[str, Any] = field(default_factory=dict)

@@ -40,8 +40,8 @@ class History:
     seconds: float = 0.0
     """From the first look to the last."""
     looks: int = 0
-    starts: tuple[tuple[str, float], ...] = ()
-    """Each start of the job, and the seconds of its first look."""
+    starts: tuple[tuple[str, float, float], ...] = ()
+    """Each start of the job, and the seconds of its first and last look."""
     nodes: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     devices: int = 0
@@ -84,7 +84,7 @@ class _Gathering:
         self._first, self._last = first, max(last, first)
         self._width = max((self._last - first) / BINS, _LEAST_SECONDS)
         self._tracks: dict[tuple[str, str, str], _Bins] = {}
-        self._starts: dict[str, float] = {}
+        self._starts: dict[str, tuple[float, float]] = {}
         self._nodes: dict[str, None] = {}
         self._sources: dict[str, None] = {}
         self._devices: set[tuple[str, int]] = set()
@@ -100,7 +100,8 @@ class _Gathering:
             return
         self._looks += 1
         self._nodes[line.node] = None
-        self._starts[line.start] = min(at, self._starts.get(line.start, at))
+        first, last = self._starts.get(line.start, (at, at))
+        self._starts[line.start] = min(at, first), max(at, last)
         self._devices |= {(line.node, device) for device in line.devices}
         if line.source:
             self._sources[line.source] = None
@@ -126,7 +127,7 @@ class _Gathering:
             first=self._first,
             seconds=self._last - self._first,
             looks=self._looks,
-            starts=tuple(sorted(self._starts.items(), key=lambda pair: pair[1])),
+            starts=tuple(sorted(((name, *ends) for name, ends in self._starts.items()), key=lambda each: each[1])),
             nodes=tuple(self._nodes),
             sources=tuple(self._sources),
             devices=len(self._devices),
