@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_monitor import recorded
 
@@ -40,6 +40,7 @@ def looks(draw):
     )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(looks())
 def test_what_is_written_is_what_is_read(line):
     text = format_line(line)
@@ -47,6 +48,7 @@ def test_what_is_written_is_what_is_read(line):
     assert parse_line(text) == line
 
 
+@settings(deadline=None)
 @given(looks(), st.data())
 def test_a_torn_or_changed_line_is_read_or_passed_over(line, data):
     text = format_line(line)
@@ -67,6 +69,7 @@ def test_a_torn_or_changed_line_is_read_or_passed_over(line, data):
             assert len(getattr(found, name)) == len(found.devices)
 
 
+@settings(deadline=None)
 @given(st.binary() | st.text())
 def test_any_text_is_a_line_or_none(text):
     assert parse_line(text) is None or isinstance(parse_line(text), Line)

@@ -17,6 +17,8 @@ from .thin import Point
 MOST_MARKS = 2000
 _STAMPS = 400
 """Places of a log in which a time is looked for."""
+_PATIENCE = 40
+"""Places without any time after which none is looked for."""
 _NEAR = 1 << 13
 """Bytes from each place on."""
 # `2024-05-10 10:10:10,123 ...`, ` [2024-05-10 10:10:10] iteration`, `[titan] 2024-...`, `[rank0]:2024-...`
@@ -53,7 +55,9 @@ def marks(sizes: Sequence[Point]) -> tuple[Mark, ...]:
 def stamped(file: BinaryIO, size: int) -> tuple[Mark, ...]:
     """The marks of a log of *size* bytes whose lines begin with date and time; none where they do not."""
     found: list[Point] = []
-    for place in dict.fromkeys(size * part // _STAMPS for part in range(_STAMPS)):
+    for number, place in enumerate(dict.fromkeys(size * part // _STAMPS for part in range(_STAMPS))):
+        if number == _PATIENCE and not found:
+            break
         file.seek(place)
         text = file.read(_NEAR)
         skipped = 0 if place == 0 else text.find(b"\n") + 1

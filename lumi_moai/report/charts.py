@@ -200,25 +200,28 @@ def still(spec: Spec) -> Spec:
     )
 
 
-def starts_chart(bars: Sequence[Mapping[str, Any]], runs: Sequence[str], palette: Palette = STYLED) -> Spec:
-    """The steps that each start of one of *runs* covered: *bars* have `run`, `start`, `first` and `last`."""
+def starts_chart(
+    bars: Sequence[Mapping[str, Any]], runs: Sequence[str], x: str = "step", palette: Palette = STYLED
+) -> Spec:
+    """What each start of one of *runs* covered on the axis *x*: *bars* have `run`, `start`, `first` and `last`."""
+    form = ",~r" if x == "step" else ",.4~g"
     encoding = {
         "y": {
             "field": "start", "type": "ordinal", "title": None, "sort": None,
             "axis": {"labelLimit": 260, "ticks": False, "domain": False, "grid": False},
         },
-        "x": {**_axis("first", "step", {"zero": False}), "axis": {"format": ",~r", "grid": True, "tickCount": 6}},
+        "x": {**_axis("first", x, {"zero": False}), "axis": {"format": form, "grid": True, "tickCount": 6}},
         "x2": {"field": "last"},
         "color": {**_colors(runs, runs, palette), "legend": None},
         "tooltip": [
             {"field": "start", "type": "nominal", "title": "start"},
-            {"field": "first", "type": "quantitative", "title": "from step", "format": ",~r"},
-            {"field": "last", "type": "quantitative", "title": "to step", "format": ",~r"},
+            {"field": "first", "type": "quantitative", "title": f"from {x}", "format": form},
+            {"field": "last", "type": "quantitative", "title": f"to {x}", "format": form},
         ],
     }  # fmt: skip
     return {
         **_frame(palette, height=26 * len(bars) + 10),
-        "usermeta": {"x": "step"},
+        "usermeta": {"x": x},
         "data": {"name": "points", "values": list(bars)},
         "mark": {"type": "bar", "height": 12, "cornerRadius": 2, "minBandSize": 3},
         "encoding": encoding,

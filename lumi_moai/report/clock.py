@@ -28,8 +28,8 @@ class Axis:
 
     def restarts(self, stories: Sequence[Story]) -> list[tuple[float, str]]:
         """When the job was started again; nothing where the marks of several runs would mix."""
-        begun = stories[0].history.starts[1:] if len(stories) == 1 else ()
-        return [(first / self.seconds, f"start {place}") for place, (_, first, _) in enumerate(begun[:MOST_MARKS], 2)]
+        begun = _begun(stories[0])[1 : MOST_MARKS + 1] if len(stories) == 1 else []
+        return [(first / self.seconds, f"start {place}") for place, first in enumerate(begun, start=2)]
 
     def zero(self, stories: Sequence[Story]) -> str:
         """What 0 stands for."""
@@ -40,6 +40,11 @@ class Axis:
             return f"{self.unit.capitalize()} 0 is {datetime.fromtimestamp(first, UTC):%Y-%m-%d %H:%M:%S} UTC."
         except (ValueError, OverflowError, OSError):
             return f"{self.unit.capitalize()} 0 is the first look."
+
+
+def _begun(story: Story) -> list[float]:
+    """When each start began: by the samples, or by its first step where nobody looked."""
+    return [first for _, first, _ in story.history.starts] or [times[0][1] for times in story.clock if times]
 
 
 def clock_axis(stories: Sequence[Story]) -> Axis:

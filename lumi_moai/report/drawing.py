@@ -1,5 +1,6 @@
 """Specifications drawn: as SVG, as PNG, as the program that a page carries along, and in a terminal."""
 
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -12,6 +13,7 @@ from .scale import number
 MARK = "made by lumi-moai"
 """Stands near the beginning of every file that we write, so that we know our own again."""
 _WIDTH = 760
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0, production 2
 _PROGRAM = """
 window.lumiMoai = { draw: (place, spec) => vegaEmbed(place, spec,
   { mode: "vega-lite", renderer: "svg", actions: false, ast: true, defaultStyle: true }) };
@@ -62,7 +64,16 @@ def _library() -> Any:
 
 
 def _sized(spec: Mapping[str, Any]) -> dict[str, Any]:
-    return {**spec, "width": _WIDTH}
+    return {**_drawable(spec), "width": _WIDTH}
+
+
+def _drawable(value: Any) -> Any:
+    """*value* without letters that SVG cannot hold: vl-convert 1.9 ends the whole process at the first of them."""
+    if isinstance(value, str):
+        return _NOT_XML.sub("\ufffd", value)
+    if isinstance(value, Mapping):
+        return {key: _drawable(each) for key, each in value.items()}
+    return [_drawable(each) for each in value] if isinstance(value, list) else value
 
 
 def _marked(png: bytes) -> bytes:

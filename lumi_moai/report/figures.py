@@ -197,11 +197,12 @@ def starts(stories: Sequence[Story]) -> Section:
         for story in stories
         if story.report.starts > 1
     ]
+    ran = _ran(stories)
     if not bars:
-        return Section(id="starts", title="Restarts", sentences=("The log has no steps.", *requeued))
+        return Section(id="starts", title="Restarts", sentences=("The log has no steps.", *requeued), figures=ran)
     if not again:
         through = "The steps ran through without going back." if len(stories) == 1 else "No run's steps went back."
-        return Section(id="starts", title="Restarts", sentences=(through, *requeued))
+        return Section(id="starts", title="Restarts", sentences=(through, *requeued), figures=ran)
     table = Table(columns=("run", "start", "first step", "last step", "lines", "steps done again"), rows=tuple(rows))
     sentence = f"{count(len(bars), 'start')} in all; a bar is the steps from one start to the next."
     figure = Figure(
@@ -210,7 +211,33 @@ def starts(stories: Sequence[Story]) -> Section:
         spec=starts_chart(bars, [story.title for story in stories]),
         sentences=(sentence,),
     )
-    return Section(id="starts", title="Restarts", sentences=tuple(requeued), figures=(figure,), tables=(table,))
+    return Section(id="starts", title="Restarts", sentences=tuple(requeued), figures=(figure, *ran), tables=(table,))
+
+
+def _ran(stories: Sequence[Story]) -> tuple[Figure, ...]:
+    """When each start of the jobs ran, where one of them was started again."""
+    if all(len(story.history.starts) < 2 for story in stories):
+        return ()
+    axis = clock_axis(stories)
+    bars = [
+        {
+            "run": story.title,
+            "start": f"start {place}" if len(stories) == 1 else f"{story.title}, start {place}",
+            "first": first / axis.seconds,
+            "last": last / axis.seconds,
+        }
+        for story in stories
+        for place, (_, first, last) in enumerate(story.history.starts, start=1)
+    ]
+    said = [f"{bar['start']} from {axis.unit} {bar['first']:,.4g} to {bar['last']:,.4g}" for bar in bars[:_MOST_MARKS]]
+    sentence = f"{'; '.join(said)}{'; and more' if len(bars) > len(said) else ''}."
+    figure = Figure(
+        id="starts-clock-chart",
+        label=f"When each start ran. {sentence}",
+        spec=starts_chart(bars, [story.title for story in stories], axis.unit),
+        sentences=(sentence[0].upper() + sentence[1:], axis.zero(stories)),
+    )
+    return (figure,)
 
 
 def _start(story: Story, place: int) -> tuple[str, ...]:

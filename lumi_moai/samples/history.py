@@ -108,7 +108,7 @@ class _Gathering:
         for kind, name, value in _values(line):
             if value is not None:
                 bins = self._tracks.setdefault((kind, name, line.start), _Bins())
-                bins.add(int(at / self._width), at, value)
+                bins.add(min(int(at / self._width), BINS - 1), at, value)
                 if kind == "power":
                     self._draw(name, line.start, at, value)
 
