@@ -85,6 +85,12 @@ def test_what_a_shape_is():
     assert learn(line + line, moai, MARKS).patterns
 
 
+def test_a_number_that_ends_in_a_point():
+    line = b"[Step %d/9999] | Loss: 5. | Duration: 1.5 | Throughput: 7.5 tokens/sec\n"
+    plain, quick = both(b"".join(line % step for step in range(9000)))
+    assert plain == quick
+
+
 def test_a_long_log_is_read_as_columns(monkeypatch):
     """That the quick way is taken at all: patterns see a hundredth of the lines."""
     seen = []

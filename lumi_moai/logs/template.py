@@ -12,7 +12,7 @@ from .format import Format, Row
 
 DIGITS = bytes(48 if 48 <= code <= 57 else code for code in range(256))
 """For `bytes.translate`: every digit becomes 0."""
-_PLAIN = re.compile(rb"\d+(?:\.\d*)?")
+_PLAIN = re.compile(rb"\d+(?:\.\d+)?")
 _SURE = 15
 """So many digits are exact in a float, and so is a division by the power of ten behind them."""
 # What a group is to the column of a row, as `lines` has it.
@@ -77,14 +77,16 @@ def learn(line: bytes, format_: Format, marks: Mapping[bytes, bytes], others: Se
 def _checked(line: bytes, row: Row, found: Mapping[str, tuple[int, int]], marks: int) -> Template | None:
     """The template by the places *found*, if they give every value that the patterns gave in *row*."""
     values, unit = [], b""
-    for group, (begin, end) in found.items():
-        text = line[begin:end]
+    for group, place in found.items():
+        begin, text = place[0], line[slice(*place)].removesuffix(b".")
         if group not in _COLUMNS or not _PLAIN.fullmatch(text) or sum(map(text.count, b"0123456789")) > _SURE:
             return None
         column, counts = _COLUMNS[group]
         unit = unit or counts
         decimals = len(text.partition(b".")[2])
-        values.append(Value(column, begin, end, decimals, 1e3 if group == "ms" else 1.0, _FACTORS.get(group, 1.0)))
+        values.append(
+            Value(column, begin, begin + len(text), decimals, 1e3 if group == "ms" else 1.0, _FACTORS.get(group, 1.0))
+        )
     given = {value.column: value.of(int(line[value.begin : value.end].replace(b".", b""))) for value in values}
     wanted = {name: float(text) for name, text in row._asdict().items() if text and name != "unit"}
     return Template(tuple(values), unit, marks) if given == wanted and unit == row.unit else None
