@@ -350,6 +350,17 @@ def test_a_long_log_is_not_kept():
     assert peak < 12 << 20
 
 
+def test_a_note_on_a_line_of_its_own():
+    assert read(b"done\nMemory used: 3.5 GB\n").notes == {"memory_gb": 3.5}
+
+
+def test_the_planned_steps_are_those_of_the_last_line_that_says_them():
+    assert (
+        read(FULL % (7, 1.0, 1.0, 5.0) + b"[Step 8] Loss: 1.5\n").total_steps
+        == read(FULL % (7, 1.0, 1.0, 5.0)).total_steps
+    )
+
+
 def test_a_step_line_across_blocks():
     lead = b"x" * (BLOCK - 20) + b"\n"
     assert read(lead + FULL % (7, 1.0, 1.0, 5.0)).last_step == 7

@@ -5,6 +5,7 @@ import os
 import tempfile
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,14 +13,15 @@ from test_logs import FULL, INDEX, RECORDED
 
 from lumi_moai import logs
 from lumi_moai.gather import parts
-from lumi_moai.logs import reading
-from lumi_moai.logs.template import Template, learn
+from lumi_moai.logs import reading, vector
+from lumi_moai.logs.digits import WORD, Digits
+from lumi_moai.logs.template import Template, Value, learn
 
 MARKS = {b"Traceback": b"Traceback"}
 
 
 def both(data, monkeypatch=None):
-    """What *data* says by patterns and as columns; the clock is looked for at the ends of blocks, which differ."""
+    """What *data* says by patterns and as columns; blocks, which differ, order the notes and tell the clock."""
     long = reading.LONG
     try:
         reading.LONG = 1 << 60
@@ -28,7 +30,7 @@ def both(data, monkeypatch=None):
         quick = logs.read(io.BytesIO(data), "x.log")
     finally:
         reading.LONG = long
-    return [repr(replace(log, elapsed_seconds=None)) for log in (plain, quick)]
+    return [repr(replace(log, elapsed_seconds=None, notes=dict(sorted(log.notes.items())))) for log in (plain, quick)]
 
 
 @pytest.mark.parametrize("name", sorted(INDEX))
@@ -74,6 +76,68 @@ def test_any_part_of_all_formats(begin, end, noise):
     assert plain == quick
 
 
+digits = st.integers(1, 7).flatmap(lambda width: st.text("0123456789", min_size=width, max_size=width))
+numbers = st.one_of(digits, st.builds("{}.{}".format, digits, digits))
+noted = st.sampled_from([
+    "[info] Moreh Version: 24.{}.0", "[info] [1/{}] Connecting to resources", "seq_length ...... {}", "Peak GPU Memory (MB)={}",
+    "Memory used: {} GB", "Eval Loss: {} [Step 9/9] | Loss: 7.5", "rank {}: ValueError: {}", "epoch {} of {}", "it {}, {}",
+    "lumi-moai: [Step {}] | Duration: {} | Throughput: {} tokens/sec | Memory: {} GiB", "step: {} loss: {} memory: {}GiB",
+])  # fmt: skip
+stepped = st.sampled_from([
+    "[Step {}/99] | Loss: {} | Duration: {} | Throughput: {} tokens/sec", "[Step {0}] Loss: {1}", "{3} [Step {0}/9] Loss: {1}",
+    "[Step {0}] | TPS: {3} tokens/sec | Loss: {1} | LR : {2} | Duration for 1 Step: {2} sec", "[Step {0}/9] Throughput : {3}tokens/sec",
+])  # fmt: skip
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(
+        st.tuples(st.one_of(stepped, stepped, noted), st.tuples(digits, *[numbers] * 3), st.integers(1, 40)),
+        max_size=30,
+    )
+)
+def test_any_shapes_of_any_length(kinds):
+    """Numbers of all widths, so that lines of one length have many shapes; small blocks, so that lines are cut often."""
+    many = [line.format(*said) + "\n" for line, said, count in kinds for _ in range(count)]
+    data = STEPS[:3000] + "".join(many[::2] + many[1::2]).encode()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading, "BLOCK", 2000)
+        patch.setattr(reading, "LARGE", 20_000)
+        patch.setattr(vector, "_AT_ONCE", 4000)
+        plain, quick = both(data)
+    assert plain == quick
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(1, 15), st.integers(0, 14)), min_size=1, max_size=4), st.data()
+)
+def test_digits_at_fixed_places(places, data):
+    values, text = [], ""
+    for ahead, width, most in places:
+        decimals = min(most, width - 1)
+        begin = len(text) + ahead
+        text += "x" * ahead + "0" * (width - decimals) + "." * bool(decimals) + "0" * decimals
+        values.append(Value("loss", begin, len(text), decimals))
+        text += " "
+    lines = [
+        "".join(data.draw(st.sampled_from("0123456789")) if each == "0" else each for each in text) for _ in range(3)
+    ]
+    rows = np.frombuffer("".join("7" * WORD + line for line in lines).encode(), np.uint8).reshape(3, -1)
+    wanted = [[int(line[v.begin : v.end].replace(".", "")) for line in lines] for v in values]
+    assert [found.tolist() for found in Digits(values).of(rows)] == wanted
+
+
+def test_the_last_of_many_lines_with_a_note_counts():
+    said = b"".join(
+        b"[info] Moreh Version: 24.%d.0\nPeak GPU Memory (MB)=%d\n" % (n % 10, 5000 - n) for n in range(900)
+    )
+    plain, quick = both(STEPS + said + STEPS)
+    assert plain == quick
+    assert "24.9.0" in quick
+    assert "5000" in quick
+
+
 def test_what_a_shape_is():
     line = FULL.strip() % (12, 1.5, 1.0, 1000.0)
     moai = logs.FORMATS[0]
@@ -81,6 +145,9 @@ def test_what_a_shape_is():
     assert [value.column for value in found.values] == ["step", "total", "loss", "seconds", "rate"]
     assert learn(b"nothing to see", moai, MARKS) == Template()
     assert learn(b"Traceback", moai, MARKS) == Template(patterns=True, hints=(b"Traceback",))
+    assert learn(b"Traceback", moai, MARKS, last=MARKS).last
+    assert not learn(b"[Step 1] Traceback", moai, MARKS, last=MARKS).last
+    assert learn(b"Traceback {1}", moai, MARKS, (b"{1",), MARKS) == Template(patterns=True, hints=(b"Traceback", b"{1"))
     assert learn(b"[Step 1] nothing", moai, MARKS).patterns
     assert learn(line + line, moai, MARKS).patterns
 

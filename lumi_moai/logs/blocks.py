@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 BLOCK = 1 << 18
 """Bytes read at once. Small, because the rows of a block are ten times as large as the block."""
-LARGE = 3 << 18
+LARGE = 2 << 20
 """Bytes read at once where steps are read as columns, whose work for each block is dear and for each line cheap."""
 LONGEST = 1 << 20
 """A line longer than this (a dumped tensor) is read up to here, and at its end: no step line is that long."""
@@ -105,7 +105,7 @@ def texts(file: BinaryIO, wanted: Callable[[], int] = lambda: BLOCK) -> Iterator
         cut = max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
         if cut:
             text = b"".join((kept, memoryview(data)[:cut]))
-            kept, too_long = data[cut:], False
+            kept, too_long, data = data[cut:], False, b""
             yield _plain(text)
         elif too_long:
             kept = data[-_TAIL:]

@@ -8,16 +8,16 @@ from .vector import Array, Table
 
 def fold(steps: Steps, table: Table, *, warm: bool = False) -> None:
     """Fold *table* into *steps*, as `Steps.add` would its rows."""
-    numbers = table.columns["step"]
+    numbers = table.steps
     if not len(numbers):
         return
     begins = _begins(steps, numbers)
     first = steps.first_step is None
     _count(steps, table, numbers[numbers >= 0], len(begins))
-    _losses(steps, table.columns["loss"][table.has_loss])
-    rates = table.columns["rate"]
+    _losses(steps, table.losses)
+    rates = table.column("rate")
     steps.unit = steps.unit or table.unit
-    columns = [table.columns["seconds"], rates if table.unit == steps.unit else rates[:0], *_of_device(steps, table)]
+    columns = [table.column("seconds"), rates if table.unit == steps.unit else rates[:0], *_of_device(steps, table)]
     if len(begins) and not warm:
         if first:
             steps.first_record(*(_text(column, 0) for column in columns[:2]))
@@ -36,7 +36,7 @@ def _begins(steps: Steps, numbers: Array) -> Array:
 
 
 def _count(steps: Steps, table: Table, numbers: Array, begins: int) -> None:
-    steps.records += len(table.columns["step"])
+    steps.records += len(table.steps)
     if len(numbers):
         steps.restarts += max(0, begins - (steps.first_step is None))
         steps.first_step = int(numbers[0]) if steps.first_step is None else steps.first_step
@@ -59,11 +59,11 @@ def _losses(steps: Steps, losses: Array) -> None:
 
 def _of_device(steps: Steps, table: Table) -> list[Array]:
     """What one device did; its memory counts from the first record on."""
-    memory = table.columns["memory_gib"]
+    memory = table.column("memory_gib")
     held = memory[~np.isnan(memory)]
     if len(held):
         steps.memory = max(steps.memory, float(held.max()))
-    return [table.columns["tflops"], table.columns["mfu"]]
+    return [table.column("tflops"), table.column("mfu")]
 
 
 def _text(column: Array, place: int) -> bytes:

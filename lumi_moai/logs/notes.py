@@ -30,10 +30,12 @@ _NOTES = [
     (b"tokens per iteration will be: ", "tokens_per_step", rb"tokens per iteration will be: ([\d,]+)"),
     (b"Avg TPS:", "average_tokens_per_second", rb"Avg TPS: +" + _NUMBER),
 ]
-_PATTERNS = [(mark, name, re.compile(pattern)) for mark, name, pattern in _NOTES]
+_PATTERNS = [(mark, name, re.compile(pattern, re.MULTILINE)) for mark, name, pattern in _NOTES]
 MARKS = tuple(dict.fromkeys(mark for mark, _, _ in _NOTES))
 _PEAKS = ("memory_mib",)
 """Of these the largest counts, of all others the last."""
+LAST = frozenset(mark for mark, name, _ in _NOTES if name not in _PEAKS)
+"""Marks of which a block's last line counts, whatever stands in other lines that differ only in their digits."""
 _WORDS = ("platform_version", "platform_job_id", "parallelism")
 _CLOCK = re.compile(rb"^[\[(|]?(\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d)(?:[.,](\d{1,6}))?", re.MULTILINE)
 

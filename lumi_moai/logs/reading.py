@@ -1,6 +1,7 @@
 """One log being read: its steps by patterns, or as columns once their format is known and the log proves to be long."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, BinaryIO
 
 from . import notes as _notes
@@ -13,7 +14,7 @@ from .outcome import Signs
 from .ranks import Writers, apart, labelled
 from .remarks import Remarks
 from .steps import Steps
-from .template import DIGITS
+from .template import DIGITS, learn
 
 if TYPE_CHECKING:
     from .vector import Shapes
@@ -22,7 +23,8 @@ LONG = 2 << 20
 """Bytes of a log from which on its steps are read as columns; of a shorter one, loading the library takes longer."""
 _PAUSE = 32
 """So many blocks are read by patterns after one of which most lines had no shape that comes again."""
-_ALL_MARKS = (*_outcome.MARKS, *_notes.MARKS, *_remarks.MARKS)
+_ALL_MARKS = (*_outcome.MARKS, *_notes.MARKS, *_remarks.MARKS, _outcome.FIRST)
+_LAST = _notes.LAST.difference(_outcome.MARKS, _remarks.MARKS)
 
 
 def rows_of(
@@ -99,23 +101,19 @@ class Reading:
         if self._shapes is None:
             from .vector import Shapes
 
-            self._shapes = Shapes(
-                format_,
-                {mark.translate(DIGITS): mark for mark in _ALL_MARKS},
-                tuple(each.mark for each in _others_of(format_, self._formats)),
-            )
+            marks = {mark.translate(DIGITS): mark for mark in _ALL_MARKS}
+            others = tuple(each.mark for each in _others_of(format_, self._formats))
+            self._shapes = Shapes(format_, partial(learn, format_=format_, marks=marks, others=others, last=_LAST))
         return True
 
     def _columns(self, text: bytes) -> bool:
         """Read *text* as columns; false where it has to be read by patterns."""
         from .fold import fold
 
-        if self._shapes is None or _outcome.FIRST in text:  # a table of several lines
+        table = self._shapes.table(text) if self._shapes else None
+        if table is None or _outcome.FIRST in table.text:  # a table of several lines
             return False
-        table = self._shapes.table(text)
-        if table is None:
-            return False
-        if len(table.numbers) > len(table.columns["step"]) + 64:
+        if len(table.numbers) > len(table.steps) + 64:
             self._pause = _PAUSE
         if table.text:
             self._beside(Rest(table.text, self.lines + 1, text, table.numbers, table.before, table.hints), True)

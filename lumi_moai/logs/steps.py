@@ -70,8 +70,8 @@ class Steps:
             self.first_step = steps[0] if self.first_step is None else self.first_step
             self.last_step = steps[-1]
             self.max_step = max(steps if self.max_step is None else [self.max_step, *steps])
-        if totals[-1]:
-            self.total_steps = int(totals[-1])
+        if total := next(filter(None, reversed(totals)), b""):
+            self.total_steps = int(total)
 
     def _losses(self, losses: list[float]) -> None:
         if not losses:

@@ -5,7 +5,7 @@ one shape are step lines or not alike, with their values at the same places. Wha
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from .format import Format, Row
@@ -53,21 +53,30 @@ class Template:
     patterns: bool = False
     """The lines have to be read by patterns; they may have the marks of `hints` and no others."""
     hints: tuple[bytes, ...] = ()
+    last: bool = False
+    """Only the last of these lines in a block has to be read."""
 
 
-def learn(line: bytes, format_: Format, marks: Mapping[bytes, bytes], others: Sequence[bytes] = ()) -> Template:
+def learn(
+    line: bytes,
+    format_: Format,
+    marks: Mapping[bytes, bytes],
+    others: Sequence[bytes] = (),
+    last: Collection[bytes] = (),
+) -> Template:
     """The template of *line* without its line end.
 
     *marks* are those of everything that a log may say beside its steps, by their shapes, *others* those of other
-    formats' step lines.
+    formats' step lines. Of lines with no other marks than those in *last*, the last one says it all.
     """
     shape = line.translate(DIGITS)
     hints = tuple(mark for of, mark in marks.items() if of in shape)
-    if hints:
-        return Template(patterns=True, hints=hints)
-    if format_.mark.translate(DIGITS) not in shape:
-        hints = tuple(mark for mark in others if mark.translate(DIGITS) in shape)
-        return Template(patterns=bool(hints), hints=hints)
+    others_in = tuple(mark for mark in others if mark.translate(DIGITS) in shape)
+    has_mark = format_.mark.translate(DIGITS) in shape
+    if hints or not has_mark:
+        hints += others_in
+        once = bool(hints) and not has_mark and all(mark in last for mark in hints)
+        return Template(patterns=bool(hints), hints=hints, last=once)
     rows = list(format_.rows(line + b"\n"))
     found = format_.spans(line) if format_.spans and len(rows) == 1 else None
     read = _checked(line, Row(*rows[0]), found, line.count(format_.mark)) if found else None

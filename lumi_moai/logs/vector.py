@@ -3,40 +3,43 @@
 What has no known shape comes back as text for the patterns. The result is the same as theirs.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from .digits import WORD, Digits
 from .format import Format, Row
-from .template import DIGITS, Template, learn
+from .template import DIGITS, Template
 
 Array = Any
-_COLUMNS = ("step", "loss", "seconds", "rate", "tflops", "mfu", "memory_gib")
-_WORD = 8
+_FLOATS = ("loss", "seconds", "rate", "tflops", "mfu", "memory_gib")
 _LONG = 2048
 """Lines longer than this are left to the patterns."""
-_AT_ONCE = 2048
-"""Lines of one length that are looked at together, so that they stay in the processor's cache."""
+_AT_ONCE = 1 << 18
+"""Bytes of lines of one length that are looked at together, so that they stay in the processor's cache."""
 _TRIES = 6
 """So many shapes of a length that only one line has, and the others of the length are left to the patterns."""
 _KNOWN = 4096
 """Shapes that are remembered; a log with more of them has none that come again."""
+_FEW = 64
 
 
 @dataclass(frozen=True)
 class Table:
-    """The steps of a block as columns of equal length, in file order; NaN where a line does not say it.
+    """The steps of a block as columns, in file order.
 
-    `has_loss` tells a loss that is not a number from none. `numbers` are the lines (0 for the block's first) that are
-    left for the patterns, `before` how many marks of the format stand in the lines before each that are not;
+    `steps` has -1 and `columns` NaN where a line does not say it; `columns` has none that no line says. `losses` are
+    those of the lines that have one, NaN where it is no number. `numbers` are the lines (0 for the block's first) that
+    are left for the patterns, `before` how many marks of the format stand in the lines before each that are not;
     `hints` the only other marks that they may have, None where that is not known.
     """
 
     lines: int
-    columns: dict[str, Array]
-    has_loss: Array
+    steps: Array
+    losses: Array
+    columns: Mapping[str, Array]
     total: int | None
     unit: bytes
     text: bytes
@@ -44,114 +47,127 @@ class Table:
     before: Sequence[int]
     hints: frozenset[bytes] | None
 
+    def column(self, name: str) -> Array:
+        """The column *name*, empty where no line has it."""
+        return self.columns.get(name, np.empty(0))
+
 
 class Shapes:
-    """The shapes of a log's lines that are known so far."""
+    """The shapes of a log's lines that are known so far; *learn* makes the template of a line."""
 
-    def __init__(self, format_: Format, marks: Mapping[bytes, bytes], others: Sequence[bytes]) -> None:
-        self.format = format_
-        self._marks, self._others = marks, others
+    def __init__(self, format_: Format, learn: Callable[[bytes], Template]) -> None:
+        self._format, self._template = format_, learn
         self._known = 0
         self._of_length: dict[int, list[_Shape]] = {}
+        self._room = np.empty(0, np.uint8)
 
     def table(self, block: bytes) -> Table | None:
         """The table of *block*, which consists of whole lines; None where its lines have to be read by patterns."""
-        page = _Page(block)
-        for length in page.lengths():
+        room = WORD + len(block) + _LONG + WORD
+        if len(self._room) < room:
+            self._room = np.zeros(room, np.uint8)
+        page = _Page(block, self._room)
+        for length, places in page.lengths():
             if length <= _LONG:
-                places = page.of_length(length)
-                for begin in range(0, len(places), _AT_ONCE):
-                    self._lines_of(page, length, places[begin : begin + _AT_ONCE])
-        return page.table(self.format)
+                each = _AT_ONCE // (length + WORD)
+                for begin in range(0, len(places), each):
+                    self._lines_of(page, length, places[begin : begin + each])
+        return page.table(self._format)
 
     def _lines_of(self, page: "_Page", length: int, places: Array) -> None:
         """Put the lines at *places*, all of *length*, whose shape is known or becomes known onto the *page*."""
         rows = page.rows(places, length)
-        tries = _TRIES
-        for shape in self._of_length.get(length, ()):
-            if not len(places):
+        known = self._of_length.setdefault(length, [])
+        known = known or [self._learn(rows[0], length)]
+        least, greatest = _over(np.minimum, rows), _over(np.maximum, rows)
+        for shape in known:
+            if shape.holds(least, greatest):
+                page.read(places, rows, shape)
                 return
+        self._mixed(page, length, places, rows)
+
+    def _mixed(self, page: "_Page", length: int, places: Array, rows: Array) -> None:
+        """The lines of several shapes at *places*, with their *rows*."""
+        for shape in self._of_length[length]:
             places, rows, _ = page.take(places, rows, shape)
+        tries = _TRIES
         while len(places) and tries and self._known < _KNOWN:
-            shape = self._learn(rows[0, :length].tobytes())
-            places, rows, count = page.take(places, rows, shape)
+            places, rows, count = page.take(places, rows, self._learn(rows[0], length))
             tries -= count == 1
 
-    def _learn(self, line: bytes) -> "_Shape":
+    def _learn(self, row: Array, length: int) -> "_Shape":
         self._known += 1
-        found = _Shape(line, learn(line, self.format, self._marks, self._others))
-        self._of_length.setdefault(len(line), []).append(found)
+        line = row[WORD : WORD + length].tobytes()
+        found = _Shape(line, self._template(line), len(row))
+        self._of_length[length].append(found)
         return found
 
 
 class _Shape:
-    """A shape and what tells the lines that have it, eight bytes at a time.
+    """A shape: the least and the greatest byte that its lines have at each place of their rows, which are *wide*."""
 
-    Xor with the shape leaves 0 to 9 of a digit and 0 of all else. To add six tells a digit from what is more, by the
-    upper half of the byte; a carry comes only from a byte that is wrong itself.
-    """
-
-    def __init__(self, line: bytes, template: Template) -> None:
+    def __init__(self, line: bytes, template: Template, wide: int) -> None:
         self.template = template
-        shape = np.frombuffer(line.translate(DIGITS).ljust(_wide(len(line)), b"\0"), np.uint8)
-        digit = shape == 48
-        checked = np.where(digit, 0xF0, 0xFF).astype(np.uint8)
-        checked[len(line) :] = 0
-        self._words, self._checked = shape.view(np.uint64), checked.view(np.uint64)
-        self._six = np.where(digit, 6, 0).astype(np.uint8).view(np.uint64)
+        self.values = [value for value in template.values if value.column != "total"]
+        self.total = next((slice(WORD + v.begin, WORD + v.end) for v in template.values if v.column == "total"), None)
+        self.digits = Digits(self.values)
+        text = np.frombuffer(line.translate(DIGITS), np.uint8)
+        self._least, self._greatest = np.zeros(wide, np.uint8), np.full(wide, 255, np.uint8)
+        self._least[WORD : WORD + len(line)] = text
+        self._greatest[WORD : WORD + len(line)] = np.where(text == ord("0"), ord("9"), text)
+
+    def holds(self, least: Array, greatest: Array) -> bool:
+        """Whether rows between *least* and *greatest* all have this shape."""
+        return bool((self._least <= least).all() and (greatest <= self._greatest).all())
 
     def fits(self, rows: Array) -> Array:
-        """Which of *rows* have this shape."""
-        words = rows.view(np.uint64) ^ self._words
-        words |= words + self._six
-        words &= self._checked
-        return np.bitwise_or.reduce(words, axis=1) == 0
+        """Which of *rows* have this shape; below the least byte a difference wraps round and is too great."""
+        return (rows - self._least <= self._greatest - self._least).all(axis=1)
 
 
-def _wide(length: int) -> int:
-    """The least number of whole words that hold *length* bytes, in bytes."""
-    return -(-max(length, 1) // _WORD) * _WORD
+def _over(choose: Any, rows: Array) -> Array:
+    """What *choose* (least or greatest) gives over all *rows*: half upon half, long vectors being the fastest."""
+    while len(rows) > _FEW:
+        half = (len(rows) + 1) // 2
+        rows = choose(rows[:half], rows[-half:])
+    return choose.reduce(rows)
 
 
 class _Page:
     """A block, its lines by length, and the columns that fill while shapes are found."""
 
-    def __init__(self, block: bytes) -> None:
+    def __init__(self, block: bytes, room: Array) -> None:
         self.block = block
-        self.bytes = np.frombuffer(block + bytes(_LONG + _WORD), np.uint8)
-        ends = np.flatnonzero(self.bytes[: len(block)] == 10)
-        self.starts = np.concatenate([[0], ends[:-1] + 1])
-        self.ends = ends
-        self.order = np.argsort(ends - self.starts, kind="stable")
-        sizes = (ends - self.starts)[self.order]
-        self._cuts = np.flatnonzero(np.diff(sizes, prepend=-1))
-        self._sizes = sizes
-        count = len(ends)
+        text = np.frombuffer(block, np.uint8)
+        room[WORD : WORD + len(block)] = text
+        self._room = room
+        self.ends = np.flatnonzero(text == ord("\n"))
+        self.starts = np.concatenate([[0], self.ends[:-1] + 1])
+        count = len(self.ends)
         self.open = np.ones(count, bool)
-        self.marks = np.zeros(count, np.int64)
         self.is_step = np.zeros(count, bool)
         self.has_loss = np.zeros(count, bool)
-        self.columns = {name: np.full(count, np.nan) for name in _COLUMNS[1:]}
-        self.columns["step"] = np.full(count, -1, np.int64)
+        self.marks = np.zeros(count, np.int64)
+        self.steps = np.full(count, -1, np.int64)
+        self.columns: dict[str, Array] = {}
         self.last_total: tuple[int, int] | None = None
         self.units: set[bytes] = set()
         self.hints: set[bytes] = set()
         self.hinted = 0
 
-    def lengths(self) -> Iterator[int]:
-        """Every length that lines have."""
-        yield from self._sizes[self._cuts].tolist()
-
-    def of_length(self, length: int) -> Array:
-        """The lines of *length*."""
-        begin, end = np.searchsorted(self._sizes, [length, length + 1])
-        return self.order[begin:end]
+    def lengths(self) -> Iterator[tuple[int, Array]]:
+        """Every length that lines have, with the places of those lines in file order."""
+        sizes = self.ends - self.starts
+        order = np.argsort(sizes, kind="stable")
+        sizes = sizes[order]
+        cuts = np.flatnonzero(np.diff(sizes, prepend=-1))
+        yield from zip(sizes[cuts].tolist(), np.split(order, cuts[1:]), strict=True)
 
     def rows(self, places: Array, length: int) -> Array:
-        """The lines at *places* as a matrix of bytes, with a few more to whole words."""
-        wide = _wide(length)
-        windows = np.ndarray((len(self.bytes) - wide + 1, wide), np.uint8, self.bytes, 0, (1, 1))
-        return windows[self.starts[places]]
+        """The lines at *places* as a matrix of bytes, with a word ahead of each and a few more to whole words."""
+        wide = WORD + -(-length // WORD) * WORD
+        windows = np.ndarray(len(self._room) - wide + 1, f"V{wide}", self._room, 0, (1,))
+        return windows[self.starts[places]].view(np.uint8).reshape(len(places), wide)
 
     def take(self, places: Array, rows: Array, shape: _Shape) -> tuple[Array, Array, int]:
         """Read the lines of *shape*; what is left of *places* and *rows*, and how many lines there were."""
@@ -159,14 +175,16 @@ class _Page:
         count = int(np.count_nonzero(same))
         if not count:
             return places, rows, 0
-        if count == len(places):
-            self._read(places, rows, shape.template)
-            return places[:0], rows[:0], count
-        self._read(places[same], rows[same], shape.template)
+        self.read(places[same], rows[same], shape)
         return places[~same], rows[~same], count
 
-    def _read(self, places: Array, rows: Array, template: Template) -> None:
+    def read(self, places: Array, rows: Array, shape: _Shape) -> None:
+        """Read the lines at *places*, which all have *shape*."""
+        template = shape.template
         if template.patterns:
+            if template.last:
+                self.open[places[:-1]] = False
+                places = places[-1:]
             self.hints.update(template.hints)
             self.hinted += len(places)
             return
@@ -175,23 +193,25 @@ class _Page:
             return
         self.marks[places] = template.marks
         self.is_step[places] = True
-        for value in template.values:
-            if value.column == "total":
-                self._total(int(places[-1]), rows[-1, value.begin : value.end])
+        for value, digits in zip(shape.values, shape.digits.of(rows), strict=True):
+            if value.column == "step":
+                self.steps[places] = digits
             else:
-                digits = rows[:, value.begin : value.end].astype(np.float64) @ _weights(
-                    value.end - value.begin, value.decimals
-                )
-                digits -= 48.0 * _weights(value.end - value.begin, value.decimals).sum()
-                self.columns[value.column][places] = digits if value.column == "step" else value.of(digits)
-        if any(value.column == "loss" for value in template.values):
-            self.has_loss[places] = True
+                self._column(value.column)[places] = value.of(digits.astype(np.float64))
+                self.has_loss[places] |= value.column == "loss"
+        if shape.total:
+            self._total(int(places[-1]), rows[-1, shape.total].tobytes())
         if template.unit:
             self.units.add(template.unit)
 
-    def _total(self, place: int, digits: Array) -> None:
+    def _column(self, name: str) -> Array:
+        if name not in self.columns:
+            self.columns[name] = np.full(len(self.ends), np.nan)
+        return self.columns[name]
+
+    def _total(self, place: int, digits: bytes) -> None:
         if self.last_total is None or place > self.last_total[0]:
-            self.last_total = (place, int(digits.tobytes()))
+            self.last_total = (place, int(digits))
 
     def table(self, format_: Format) -> Table | None:
         """What was found; None where a line that is left holds more than one step."""
@@ -203,11 +223,11 @@ class _Page:
                 return None
         if len(self.units) > 1:
             return None
-        steps = np.flatnonzero(self.is_step)
         return Table(
             lines=len(self.ends),
-            columns={name: column[steps] for name, column in self.columns.items()},
-            has_loss=self.has_loss[steps],
+            steps=self.steps[self.is_step],
+            losses=self._column("loss")[self.has_loss],
+            columns={name: column[self.is_step] for name, column in self.columns.items() if name != "loss"},
             total=self.last_total[1] if self.last_total else None,
             unit=next(iter(self.units), b""),
             text=b"".join(lines),
@@ -226,25 +246,12 @@ class _Page:
             self.is_step[place] = True
             self.has_loss[place] = bool(row.loss)
             if row.step:
-                self.columns["step"][place] = int(row.step)
-            for name in _COLUMNS[1:]:
+                self.steps[place] = int(row.step)
+            for name in _FLOATS:
                 if text := getattr(row, name):
-                    self.columns[name][place] = float(text)
+                    self._column(name)[place] = float(text)
             if row.total:
-                self._total(place, np.frombuffer(row.total, np.uint8))
+                self._total(place, row.total)
             if row.unit:
                 self.units.add(row.unit)
         return True
-
-
-_WEIGHTS: dict[tuple[int, int], Array] = {}
-
-
-def _weights(width: int, decimals: int) -> Array:
-    """What each byte of a number counts; the point counts nothing."""
-    if (width, decimals) not in _WEIGHTS:
-        powers = [10.0**power for power in reversed(range(width - bool(decimals)))]
-        if decimals:
-            powers.insert(width - decimals - 1, 0.0)
-        _WEIGHTS[width, decimals] = np.array(powers)
-    return _WEIGHTS[width, decimals]
