@@ -71,6 +71,7 @@ COUNTS = """
             correct += preds.eq(labels).sum().item()
             mask = ids != 0
             seen += mask.sum().item()
+            far = F.mse_loss(outputs, torch.ones_like(outputs), reduction="sum") / len(labels)
             kept = (outputs.argmax(1).unsqueeze(1) == ids)[mask].float().mean()
             meter.update(loss.item(), len(labels))
             top1, top2 = accuracy(outputs, labels)
@@ -80,7 +81,7 @@ COUNTS = """
             ones = torch.zeros(B, device=inputs.device)
             assert ones.shape[0] == outputs.size(0) == inputs.shape[0]
             mean = (preds == labels).float().mean().item()
-            print(f"{epoch} [{batch_idx * len(inputs)}/{len(loader.dataset)}] {loss.item():.6f} {mean:.6f} {kept:.6f}")
+            print(f"{epoch} [{batch_idx * len(inputs)}/{len(loader.dataset)}] {loss.item():.6f} {mean:.6f} {kept:.6f} {far.item():.5f}")
             print(top1.item(), top2.item(), f"{B * width}", 100.0 * correct / total, (labels == 1).any().item())
             print("acc: %.3f%% (%d/%d)" % (100.0 * correct / total, correct, int(total)))
             time.sleep(PAUSE)

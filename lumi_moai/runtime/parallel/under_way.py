@@ -13,6 +13,7 @@ from weakref import ref
 import torch
 
 from .. import accelerator, group
+from .counts.size import Rows
 from .divided import Divisor
 from .share import Share
 
@@ -107,6 +108,8 @@ class Pending(torch.Tensor):
         if func in _FACTS:
             with torch._C.DisableTorchFunctionSubclass():
                 return func(*args, **words)
+        if func in _MULTIPLIES and not words and isinstance(args[1], Rows):
+            return _multiplied(func, args[0], args[1].whole)
         if func in _MULTIPLIES and not words and _is_constant(args):
             if func in _DIVIDES and args[0].sums.divisor is not None:
                 args[0].sums.divisor.check(args[1])
