@@ -12,6 +12,8 @@ Every rank runs the whole script. What makes them one device:
     training   whether the script trains or evaluates, where every rank sees everything
     losses     a mean or a sum over the batch is one over the global batch
     divided    a sum of the global batch that the script divides
+    marks      which numbers are those of all ranks already
+    counts/    what the script counts while it trains, over the global batch
     gradients  the gradients of all ranks are averaged while backward still runs
     alike      whether the ranks of an unequal batch do the same things
     asked      gradients that the script takes by itself, without backward

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from ...errors import RequestError
 from .. import group
-from . import layout, losses, under_way
+from . import layout, marks, under_way
 from .share import Share
 from .transforming import is_transforming
 
@@ -58,7 +58,7 @@ def grad(engine: "Engine", own: Callable[..., Any], words: Words) -> Any:
 
 def _of_rows(own: Callable[..., Any], words: Words, outputs: Sequence[torch.Tensor], share: Share | None) -> Any:
     """Gradients for what is no weight, such as the rows of the batch: of a loss of torch's, those of the global one."""
-    if share is None or len(outputs) != 1 or not losses.is_marked(outputs[0]):
+    if share is None or len(outputs) != 1 or not marks.is_marked(outputs[0]):
         return own(**words)
     # Its gradient for this rank's rows has a factor that the average over ranks would take away.
     given = words.get("grad_outputs")

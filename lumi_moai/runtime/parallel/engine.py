@@ -15,7 +15,7 @@ from ... import planner
 from ...plan import Layout
 from .. import accelerator, group
 from ..here import Here
-from . import alike, asked, counts, draws, first_call, layout, losses, place, roots, under_way
+from . import alike, asked, counts, draws, first_call, layout, marks, place, roots, under_way
 from .ahead import Ahead, News
 from .announce import announce
 from .at_hand import AtHand
@@ -335,7 +335,7 @@ class Engine:
 
     def number(self, scalar: torch.Tensor) -> torch.Tensor:
         """The global value of *scalar*: of a number that depends on the batch, the mean over the ranks' rows."""
-        if self.share is None or losses.is_marked(scalar):
+        if self.share is None or marks.is_marked(scalar):
             return without_graph(scalar)
         alike.check(self.share, alike.Doing.number)
         return group.total(_weighted(scalar, self.share)).to(scalar.device, scalar.dtype)
@@ -361,7 +361,7 @@ def _weighted(scalar: torch.Tensor, share: Share) -> torch.Tensor:
 
 def _start_value(root: torch.Tensor, share: Share | None) -> tuple[torch.Tensor, dist.Work] | None:
     """Start to add up the loss that backward starts from, unless it is the global one already."""
-    if share is None or root.dim() != 0 or losses.is_marked(root):
+    if share is None or root.dim() != 0 or marks.is_marked(root):
         return None
     value = _weighted(root, share)
     return value, group.start_total(value)
@@ -372,7 +372,7 @@ def _settle_value(root: torch.Tensor, value: tuple[torch.Tensor, dist.Work] | No
     if value is not None:
         value[1].wait()
         root.data.copy_(value[0])
-        losses.mark(root)
+        marks.mark(root)
 
 
 def agree_on_chance(own: Sequence[torch.Generator] = ()) -> None:

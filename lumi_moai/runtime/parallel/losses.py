@@ -19,12 +19,11 @@ from torch.nn._reduction import legacy_get_string
 from .. import group
 from . import alike, under_way
 from .divided import Divisor
-from .known import Known
+from .marks import mark
 from .share import Share
 from .transforming import is_transforming
 
 _REDUCING = ("mean", "sum", "batchmean")
-_GLOBAL = Known()
 CurrentShare = Callable[[], Share | None]
 
 
@@ -64,17 +63,6 @@ class OfAllRanks(torch.autograd.Function):
         """The gradient of the rank's sum."""
         (factor,) = ctx.saved_tensors
         return gradient * factor.to(gradient.dtype), None, None
-
-
-def mark(scalar: torch.Tensor) -> torch.Tensor:
-    """Remember that *scalar* is the same on all ranks already."""
-    _GLOBAL.add(scalar)
-    return scalar
-
-
-def is_marked(scalar: torch.Tensor) -> bool:
-    """Whether *scalar* is known to be the same on all ranks."""
-    return scalar in _GLOBAL
 
 
 def of_all_ranks(

@@ -15,7 +15,7 @@ from torch.nn.modules.module import (
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from . import asked, batchnorm, draws, losses
+from . import asked, batchnorm, draws, losses, marks
 from .files import hooks
 from .resume import watch
 from .seen import Seen
@@ -83,7 +83,7 @@ def _reading(own: Callable[..., Any], seen: Seen) -> Callable[..., Any]:
     def read(tensor: torch.Tensor, *args: Any) -> Any:
         if seen.engine and tensor.requires_grad and tensor.dim() == 0 and not tensor.is_leaf:
             return own(seen.engine.number(tensor), *args)
-        if seen.engine and not tensor.dtype.is_floating_point and tensor.dim() == 0 and not losses.is_marked(tensor):
+        if seen.engine and not tensor.dtype.is_floating_point and tensor.dim() == 0 and not marks.is_marked(tensor):
             _say_counted(seen)
         return own(tensor, *args)
 

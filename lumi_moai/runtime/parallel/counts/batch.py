@@ -9,7 +9,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from ... import group
-from .. import losses
+from .. import marks
 from ..share import Share
 from . import users
 from .size import Rows
@@ -158,7 +158,7 @@ def _reduced(name: str, tensor: OfBatch, result: torch.Tensor, args: tuple, kwar
     dims = _dim(tensor)
     over = range(dims) if dim is None else [each % dims for each in (dim if isinstance(dim, (tuple, list)) else [dim])]
     if len(over) == dims or tensor.at in over:
-        return losses.mark(_REDUCE[name](tensor.share, result, _elements(tensor) / max(result.numel(), 1)))
+        return marks.mark(_REDUCE[name](tensor.share, result, _elements(tensor) / max(result.numel(), 1)))
     return (
         result if tensor.at is None or min(over, default=dims) < tensor.at else _become(result, tensor.share, tensor.at)
     )

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ....errors import RequestError
-from ..losses import is_marked, of_all_ranks
+from ..losses import of_all_ranks
+from ..marks import is_marked
 from .around import around
 
 if TYPE_CHECKING:

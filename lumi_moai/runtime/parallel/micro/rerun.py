@@ -14,7 +14,7 @@ import torch
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from ....errors import RequestError
-from .. import losses
+from .. import losses, marks
 from . import state, tree
 from .sums import Sums
 from .tree import Range
@@ -90,7 +90,7 @@ def compute(work: Work) -> Any:
     leaves = [next(given) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
     for leaf, is_global in zip(leaves, marked, strict=True):
         if is_global:
-            losses.mark(leaf)
+            marks.mark(leaf)
     return tree_unflatten(leaves, spec)
 
 
@@ -163,7 +163,7 @@ def put_together(work: Work, found: Sequence[Found], values: Sequence[torch.Tens
     work.sums.let_go()
     if len(found) == 1:
         leaves, spec = found[0]
-        return leaves, spec, [isinstance(leaf, torch.Tensor) and losses.is_marked(leaf) for leaf in leaves]
+        return leaves, spec, [isinstance(leaf, torch.Tensor) and marks.is_marked(leaf) for leaf in leaves]
     by_leaf = list(zip(*(leaves for leaves, _ in found), strict=True))
     leaves = [
         tree.joined(parts, work.pieces, work.name) if value is None else value.to(parts[0].dtype)

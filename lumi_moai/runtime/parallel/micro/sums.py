@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ... import group
-from .. import losses
+from .. import losses, marks
 from ..share import Share
 
 _ALONE = Share(rows=1, total=1, ranks=1)
@@ -53,7 +53,7 @@ class Sums:
             value, divisor = self._known[place]
             weight = self.share.weight * self._weight
             factor = torch.zeros_like(divisor) if self.share.rows == 0 else 1 / (divisor * weight)
-            return losses.mark(losses.OfAllRanks.apply(own, value, factor))
+            return marks.mark(losses.OfAllRanks.apply(own, value, factor))
         return self._note(own, count)
 
     def _note(self, own: torch.Tensor, count: Any) -> torch.Tensor:

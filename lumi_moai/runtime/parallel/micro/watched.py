@@ -7,7 +7,7 @@ from weakref import ReferenceType, ref
 import torch
 from torch.utils._pytree import tree_unflatten
 
-from .. import losses
+from .. import marks
 from . import rerun, state
 
 
@@ -81,7 +81,7 @@ class Watched:
         self._taps.append((place, alias.grad_fn))
         grads = self._grads  # not self, which holds the graph that holds the hook
         alias.register_hook(lambda grad: grads.__setitem__(place, grad))
-        return losses.mark(alias) if losses.is_marked(leaf) else alias
+        return marks.mark(alias) if marks.is_marked(leaf) else alias
 
 
 def _given(kept: _Kept) -> torch.Tensor:
