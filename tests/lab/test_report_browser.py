@@ -10,10 +10,13 @@ from click.testing import CliRunner
 from lumi_moai import rundir
 from lumi_moai.cli import main
 from lumi_moai.rundir import Entry
+from lumi_moai.samples import Line, format_line
 
 EVIL = "<script>window.pwned=1</script><img src=x onerror=window.pwned=1>"
 LINE = "[Step {}/400] | Loss: {:.4f} | Duration: 1.0 | Throughput: {:.2f} tokens/sec\n"
-DRAWN = "document.querySelectorAll('.chart').length === document.querySelectorAll('.chart.drawn').length"
+DRAWN = (
+    "[...document.querySelectorAll('.chart')].every((each) => !each.offsetParent || each.classList.contains('drawn'))"
+)
 STEPS = [*range(1, 201), *range(180, 401)]
 
 
@@ -56,6 +59,36 @@ def report(tmp_path_factory):
         patch.setenv("XDG_STATE_HOME", str(work / "state"))
         runs = [make_run(work / "a", "local-1", 1, 1000.0), make_run(work / "b", "local-2", 4, 3000.0)]
         done = CliRunner().invoke(main, ["report", *runs, "-o", str(work / "report.html")])
+    assert done.exit_code == 0, done.output
+    return work / "report.html"
+
+
+def looks(folder, job_id):
+    """A look at one node of four packages every ten seconds, and a requeue after half of the steps that are logged."""
+    log = folder.logs / f"train-{job_id}-rank0.log"
+    ends = [place + 1 for place, letter in enumerate(log.read_bytes()) if letter == 10]
+    for number, end in enumerate(ends):
+        again = number > len(ends) // 2
+        yield Line(
+            time=1e9 + 10 * number + 900 * again, node="n1", start=f"r{int(again)}", source=EVIL, per_package=2,
+            devices=tuple(range(8)), memory_used_mib=(30_000.0 + number,) * 8, utilisation_percent=(99.0,) * 8,
+            memory_total_mib=(65520.0,) * 8, power_watts=(400.0 + number % 50, None) * 4, log=log.name, log_bytes=end,
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def timed(tmp_path_factory):
+    """The report on a run whose devices were looked at."""
+    work = tmp_path_factory.mktemp("timed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(work / "state"))
+        folder = rundir.RunFolder(work / "a")
+        run = make_run(folder.path, "local-1", 8, 1000.0)
+        folder.samples.mkdir()
+        lines = list(looks(folder, "local-1"))
+        (folder.samples / "local-1-n1.jsonl").write_text("".join(map(format_line, lines)))
+        os.utime(folder.logs / "train-local-1-rank0.log", (lines[-1].time, lines[-1].time))
+        done = CliRunner().invoke(main, ["report", run, "-o", str(work / "report.html")])
     assert done.exit_code == 0, done.output
     return work / "report.html"
 
@@ -239,5 +272,66 @@ def test_without_scripts_the_charts_are_there_all_the_same(tab, report):
         document = tab.call("DOM.getDocument", depth=0)["root"]["nodeId"]
         found = tab.call("DOM.querySelectorAll", nodeId=document, selector=".drawing > svg .mark-line path")["nodeIds"]
         assert len(found) >= 6
+    finally:
+        tab.call("Emulation.setScriptExecutionDisabled", value=False)
+
+
+CLOCKS = ["memory-clock-chart", "power-chart", "utilisation-chart", "starts-clock-chart"]
+
+
+def test_what_the_devices_did_is_drawn_over_the_clock(tab, timed):
+    show(tab, timed)
+    ids = tab.evaluate("[...document.querySelectorAll('.chart.drawn')].map((each) => each.id)")
+    assert set(CLOCKS) <= set(ids)
+    assert tab.evaluate("document.querySelectorAll('#power-chart .mark-line path').length") == 8, "4 packages, 2 starts"
+    assert "start 2" in tab.evaluate("document.querySelector('#power-chart').textContent")
+    tab.evaluate("document.getElementById('power-chart').focus()")
+    tab.press("ArrowRight")
+    reading = tab.evaluate("document.querySelector('#power-chart .reading').textContent")
+    assert reading.startswith("minute 0")
+    assert "devices 0+1: 4" in reading
+    assert tab.complaints() == []
+    assert tab.requests() == [timed.as_uri()]
+    assert tab.evaluate("typeof window.pwned") == "undefined"
+
+
+def test_the_axis_is_chosen_by_keyboard(tab, timed):
+    show(tab, timed)
+    seen = "(id) => document.getElementById(id).offsetParent !== null"
+    assert tab.evaluate(f"['loss-chart', 'loss-clock-chart'].map({seen})") == [True, False]
+    tab.evaluate("document.querySelector('#loss .steps').focus()")
+    tab.press("ArrowRight")
+    assert tab.evaluate("document.activeElement.className") == "clock"
+    assert tab.evaluate(f"['loss-chart', 'loss-clock-chart'].map({seen})") == [False, True]
+    tab.until("document.getElementById('loss-clock-chart').classList.contains('drawn')")
+    assert tab.evaluate("document.querySelector('#loss-clock-chart svg').getBoundingClientRect().width") > 900
+    tab.press("Tab")
+    assert tab.evaluate("document.activeElement.id") == "loss-clock-chart"
+    tab.press("End")
+    words = tab.evaluate("document.querySelector('#loss-clock-chart .reading').textContent")
+    assert words.startswith("minute 8")
+    assert tab.evaluate(f"['throughput-0-chart', 'throughput-0-clock-chart'].map({seen})") == [True, False]
+    tab.evaluate("document.querySelector('#loss .clock').focus()")
+    tab.press("ArrowLeft")
+    assert tab.evaluate(f"['loss-chart', 'loss-clock-chart'].map({seen})") == [True, False]
+    assert tab.complaints() == []
+
+
+def test_the_choice_is_kept_on_paper_without_its_buttons(tab, timed):
+    show(tab, timed, "light", "print")
+    assert tab.evaluate("getComputedStyle(document.querySelector('.axis')).display") == "none"
+    assert tab.evaluate("getComputedStyle(document.querySelector('.over-clock')).display") == "none"
+    assert tab.evaluate("getComputedStyle(document.querySelector('.over-steps')).display") == "block"
+
+
+def test_the_axis_is_chosen_without_scripts_too(tab, timed):
+    tab.call("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        tab.media()
+        tab.size(1100)
+        tab.open(timed)
+        document = tab.call("DOM.getDocument", depth=0)["root"]["nodeId"]
+        wanted = "#loss-clock-chart .drawing > svg .mark-line path"
+        assert tab.call("DOM.querySelectorAll", nodeId=document, selector=wanted)["nodeIds"]
     finally:
         tab.call("Emulation.setScriptExecutionDisabled", value=False)
