@@ -34,7 +34,7 @@ class Line:
     """Seconds since 1970."""
     node: str
     start: str
-    """Which start of the job: `r0`, after a requeue `r1`."""
+    """Which start of the job: `r0`, after a requeue `r1`; with the step of Slurm where that is not 0, `r0-step1`."""
     source: str | None = None
     """Who told of the devices: a reader of `monitor`; `processes` where the ranks themselves stand for them."""
     devices: tuple[int, ...] = ()

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from lumi_moai.samples import parse_line
+
 ROOT = Path(__file__).parents[2]
 OPTIONS = ["--account", "project_465000001", "--container", "none", "--binding", "warn"]
 
@@ -156,6 +158,37 @@ def test_a_requeued_job_goes_on_in_the_same_log(door):
     report = door.json("collect", run["job_id"])
     assert report["outcome"] == "completed"
     assert report["starts"] == 2
+
+
+def test_each_node_is_recorded_in_a_file_of_its_own_and_every_start_in_it(door):
+    name = door.script(
+        "import os, time\n"
+        "again = int(os.environ.get('SLURM_RESTART_COUNT', '0'))\n"
+        "for n in range(4 if again else 300):\n"
+        "    print(f'[Step {4 * again + n + 1}/8] | Loss: {9 - n} | Duration: 1.0', flush=True)\n"
+        "    time.sleep(1)"
+    )
+    run = door.submit("--flavor", "1.5xLarge", name)
+    door.log_until(run["job_id"], "[Step 4/8]")
+    door.cluster.run("scontrol", "requeue", run["job_id"])
+    assert door.until(run["job_id"], "COMPLETED", seconds=120) == "COMPLETED"
+    files = sorted(Path(run["folder"], "samples").iterdir())
+    assert len(files) == 2
+    for path in files:
+        lines = [parse_line(line) for line in path.read_text().splitlines()]
+        assert {line.start[:2] for line in lines if line} == {"r0", "r1"}
+        assert {line.node for line in lines if line} == {path.stem.partition("-")[2]}
+        assert all(line.ranks_mib > 6 * 5 for line in lines if line), "the resident memory of six ranks"
+        assert {line.devices for line in lines if line} == {()}, "the lab's devices are files, nobody tells of them"
+    first = [line for line in map(parse_line, files[0].read_text().splitlines()) if line]
+    assert first[-1].log_bytes > 100
+    log = door.run("logs", run["job_id"]).stdout
+    assert log.count("no values of the devices of") == 2, "once for each start of the first node"
+    door.run("report", run["job_id"], "-o", "r.html")
+    text = (door.folder / "r.html").read_text()
+    assert "the run was looked at, but nobody told of its devices" in text
+    assert "loss-clock-chart" in text
+    assert "starts-clock-chart" in text
 
 
 def test_cancel(door):
