@@ -236,6 +236,22 @@ def test_it_outlives_the_signals_of_the_time_limit_and_ends_with_its_rank(work):
     wait_for(lambda: ended(child))
 
 
+def test_the_recorder_is_no_part_of_the_rank_that_it_records(work):
+    told = {field.name: getattr(TASK, field.name) for field in fields(TASK)}
+    task = {**told, "file": str(work / "x.jsonl"), "sources": [], "pids": [], "seconds": 1.0}
+    rank = subprocess.Popen([sys.executable, "-c", PARENT.format(task=task)], stdout=subprocess.PIPE, text=True)
+    try:
+        rank.stdout.readline()
+        wait_for((work / "x.jsonl").exists)
+        (sample,) = record.Ranks((rank.pid,)).look("n1").samples
+        status = Path(f"/proc/{rank.pid}/status").read_text()
+        alone = int(status.partition("VmRSS:")[2].split()[0]) / 1024
+        assert sample.memory_used_mib == pytest.approx(alone, abs=3)
+    finally:
+        rank.kill()
+        rank.communicate()
+
+
 def ended(pid):
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"

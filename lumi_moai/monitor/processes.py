@@ -20,6 +20,8 @@ _RANK_VARIABLES = ("LOCAL_RANK", "SUBMITIT_LOCAL_LOCALID")
 _SECONDS = 0.25
 """Between the two readings of the processor time; long enough for ticks of 10 ms, short enough to wait for."""
 
+_RECORDER = "-m lumi_moai.monitor.record "
+"""Our own process below the first rank of a node is no part of the rank."""
 _SHORTEST = 0.1
 """Of less time than this ten ticks at most are known, so nothing is said of it."""
 
@@ -51,10 +53,9 @@ def read(controller: int, *, node: str, memory_total_mib: float) -> Look:
 class Ranks:
     """The ranks of a node by their processes, each as a device; utilisation is that since the look before."""
 
-    def __init__(self, pids: Sequence[int], *, but: int | None = None) -> None:
-        """*pids* in the order of the ranks; the process *but* below one of them is nobody's."""
+    def __init__(self, pids: Sequence[int]) -> None:
+        """*pids* in the order of the ranks."""
         self._pids = tuple(pids)
-        self._but = but
         self._before, self._at = _stats(), time.monotonic()
 
     def look(self, node: str, memory_total_mib: float | None = None) -> Look:
@@ -63,7 +64,7 @@ class Ranks:
         looks = [
             _rank(
                 device,
-                [stat for stat in _family(after, pid) if stat.pid != self._but],
+                [stat for stat in _family(after, pid) if _RECORDER not in _command(stat.pid)],
                 self._before,
                 seconds=now - self._at,
                 node=node,

@@ -72,7 +72,7 @@ def main(words: Sequence[str]) -> None:
 
 def record(task: Task) -> None:
     """Look and write, look and write, until the rank has ended or the file takes no more."""
-    devices, ranks = Devices(task), Ranks(task.pids, but=os.getpid())
+    devices, ranks = Devices(task), Ranks(task.pids)
     began, pause = time.monotonic(), _FIRST_SECONDS
     while _lives(task):
         before = time.monotonic()
