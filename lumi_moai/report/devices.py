@@ -41,7 +41,9 @@ _BUSY = _Kind(
 def memory(stories: Sequence[Story]) -> Section:
     """The memory that was seen in use over the clock, and what the log prints over the steps."""
     kind = _MEMORY if any(story.history.of("memory") for story in stories) else _RANKS
-    more = ("Where the ranks run on the CPU, a device is a rank and this is its resident memory.",)
+    more = (
+        "Where the ranks run on the CPU, a device is a rank and this is its resident memory, its workers' with it.",
+    )
     seen = _figure(stories, kind, more if _on_cpu(stories) else ())
     printed = logged_memory(stories)
     if seen is None:
