@@ -1,10 +1,13 @@
 """All of a tensor of which this rank has a part, or of which another stage of a pipeline has all."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch.distributed.tensor import DTensor
+
+from ... import accelerator
 
 STAGE = ("pp",)
 """How the mesh of a tensor is called that one stage holds; it has one rank."""
@@ -30,3 +33,16 @@ def full(tensor: DTensor) -> torch.Tensor:
     sent = local.contiguous() if owner == dist.get_rank() else local.new_empty(tensor.shape)
     dist.broadcast(sent, owner, group=_GROUP[0])
     return sent
+
+
+def local(leaf: Any) -> Any:
+    """This rank's part of a spread tensor; anything else as it is."""
+    return leaf._local_tensor if isinstance(leaf, DTensor) else leaf
+
+
+def unscaled(func: Callable[..., Any], gradients: Any, infinite: torch.Tensor, factor: torch.Tensor) -> None:
+    """A GradScaler's *func* on gradients of which some are spread; one infinite number on any rank counts on all."""
+    func([local(each) for each in gradients], local(infinite), local(factor))
+    found = local(infinite).to(accelerator.device(), copy=True)
+    dist.all_reduce(found, op=dist.ReduceOp.MAX)
+    local(infinite).copy_(found)

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from ....errors import RequestError
 from ... import accelerator, group
-from . import operations
+from . import operations, parts
 from .parts import full as put_together
 
 Function = Callable[..., Any]
@@ -160,7 +160,9 @@ def answer(func: Function, args: tuple, kwargs: dict[str, Any]) -> Any:  # noqa:
     if name.endswith(("_set_data", "_set_grad")):
         return _set(func, name, *args)
     if name.startswith("_fused"):  # optimizers, which update each number by itself: torch knows only some of them
-        return func(*tree_map(_local, args), **tree_map(_local, kwargs))
+        return func(*tree_map(parts.local, args), **tree_map(parts.local, kwargs))
+    if name.startswith("_amp_foreach"):
+        return parts.unscaled(func, *args, **kwargs)
     if name.startswith("_foreach"):
         return _each(func, args, kwargs)
     if is_fact or _NATIVE[0]:
@@ -237,10 +239,6 @@ def _wrap(local: torch.Tensor, like: DTensor, shape: torch.Size, placements: Seq
     stride = torch.empty(shape, device="meta").stride()
     where = placements or like._spec.placements
     return DTensor.from_local(local, like._spec.mesh, where, run_check=False, shape=shape, stride=stride)
-
-
-def _local(leaf: Any) -> Any:
-    return leaf._local_tensor if isinstance(leaf, DTensor) else leaf
 
 
 def _spread(result: Any) -> Any:
