@@ -1,5 +1,6 @@
 """Blocks whose activations are computed again in backward, so that they need not be kept."""
 
+import inspect
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -52,11 +53,14 @@ def _apply(block: nn.Module, *, selective: bool) -> None:
 
 def _recomputed(own: Any, selective: bool) -> type:
     contexts = {"context_fn": partial(create_selective_checkpoint_contexts, _policy)} if selective else {}
+    names = list(inspect.signature(own.forward).parameters)[1:]
 
     def forward(block: Any, *args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
             return own.forward(block, *args, **kwargs)
-        kwargs |= {name: value for name, value in _CACHES.items() if kwargs.get(name)}
+        kwargs |= {name: value for name, value in _CACHES.items() if kwargs.get(name) is not None}
+        given = [*zip(names, args, strict=False), *(("", each) for each in args[len(names) :])]
+        args = tuple(_CACHES.get(name, each) for name, each in given)
         return checkpoint(own.forward, block, *args, use_reentrant=False, **contexts, **kwargs)
 
     body = {"forward": forward, "__module__": own.__module__, "__qualname__": own.__qualname__}
