@@ -91,6 +91,33 @@ def test_losses_of_every_kind_in_pieces(work, hook):
         assert ranks[0].err.count("micro-batches, each once more in backward") == 1
 
 
+# Evaluated after each epoch, with a graph that nobody goes back through.
+EVALUATED = (
+    HEAD
+    + """
+model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).cuda()
+optim = torch.optim.SGD(model.parameters(), lr=0.1)
+def held_out():
+    model.eval()
+    print(f"held out {sum(F.mse_loss(model(a), b).item() for a, b in DataLoader(TensorDataset(x, y), batch_size=5))}")
+    model.train()
+for epoch in range(2):
+    for a, b in DataLoader(TensorDataset(x, y), batch_size=8, shuffle=True):
+        loss = F.mse_loss(model(a), b)
+        optim.zero_grad()
+        loss.backward()
+        optim.step()
+        print(f"loss {loss.item()}")
+    held_out()
+torch.save([p.detach() for p in model.parameters()], sys.argv[1])
+"""
+)
+
+
+def test_an_evaluation_without_no_grad_has_rows_of_its_own(work):
+    same_run(work, EVALUATED, *plain(work, EVALUATED), 2, layout="replicate,micro_batches=2")
+
+
 # MoAI's example, scaled down: its batch of 512 on 16 devices leaves 32 rows a rank, and 8 fit.
 FITS = (
     HEAD

@@ -223,7 +223,8 @@ class Engine:
             self.self_check.look(batch, share)
         if self.in_training and not self.is_repeating:
             self.meter.count(batch, share)
-            self.micro.begin_batch(batch, share)
+        if self.place is not None and not self.is_repeating:
+            self.micro.begin_batch(batch, share, trains=trains)
         self.at_hand.begin(share)
 
     def batches(self, loader: DataLoader, own: Callable[[DataLoader], Iterator]) -> Iterator:
@@ -300,7 +301,7 @@ class Engine:
             self.micro.memory.recover([under_way.plain(root) for root in roots], full)
         finally:
             self.in_backward = False
-            self.micro.memory.forget()
+            self.micro.went_back()
 
     def grad(self, own: Callable[..., Any], words: dict[str, Any]) -> Any:
         """A `torch.autograd.grad` of the script, called with *words*."""

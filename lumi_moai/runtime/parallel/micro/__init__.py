@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import torch
 from torch import nn
@@ -43,14 +44,25 @@ class Micro:
         """Of this rank's part of the batch at hand; None before the first batch."""
         self.in_piece = False
         """Whether a part of this rank's rows is being computed."""
+        self._waits = False
+        """Whether a training batch was handed out that no backward followed yet."""
         self._depth = 0
-        self._inner: set[nn.Module] = set()
-        self._looked: set[int] = set()
+        self._inner: WeakSet[nn.Module] = WeakSet()
+        self._looked: WeakSet[nn.Module] = WeakSet()
 
-    def begin_batch(self, batch: Any, share: Share | None) -> None:
-        """The script gets *batch* to train on."""
+    def begin_batch(self, batch: Any, share: Share | None, *, trains: bool) -> None:
+        """The script gets *batch* in a loop that was begun to train or not."""
+        if not trains and self._waits:  # an evaluation between a training batch and its backward
+            return
+        self._waits = trains
         sizes = {leaf.shape[0] for leaf in tree_leaves(batch) if tree.is_tensor(leaf)}
         self.rows = max(1, share.rows) if share else sizes.pop() if len(sizes) == 1 else None
+        if trains:
+            self.memory.forget()
+
+    def went_back(self) -> None:
+        """A backward of the script has ended."""
+        self._waits = False
         self.memory.forget()
 
     def caller(self, root: nn.Module, call: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
@@ -125,9 +137,9 @@ class Micro:
 
     def _looking(self, root: nn.Module, call: rerun.Call, *, with_graph: bool) -> rerun.Call:
         """*call*, looked at from piece to piece when it is the first of *root*."""
-        if id(root) in self._looked:
+        if root in self._looked:
             return call
-        self._looked.add(id(root))
+        self._looked.add(root)
         return obstacles.Looking(root, call, with_graph=with_graph)
 
     @contextmanager
