@@ -4,6 +4,8 @@ from one_device import plain, same
 from runtime_ranks import Run, launch, submitit
 from test_runtime_parallel import HEAD
 
+from lumi_moai.plan import Layout, Wishes
+
 # 11 rows in batches of 4, the last one of 3. Each part begins anew, and a refusal ends that part only.
 PARTS = (
     HEAD
@@ -37,6 +39,14 @@ for (rows,) in loader:
         weight.grad = grad
     optim.step()
     show("put in", model, sum(grad is None for grad in grads), nn.utils.clip_grad_norm_(weights, 9.0))
+model, optim, loader = begin()                      # wrapped for devices that are not there
+wrapped = nn.DataParallel(model)
+for (rows,) in loader:
+    loss = F.mse_loss(wrapped(rows), rows[:, :1])
+    optim.zero_grad()
+    loss.backward()
+    optim.step()
+    show(" ".join(wrapped.state_dict()), model, loss)
 model, optim, loader = begin()                      # two losses weighed by the norms of their gradients
 for (rows,) in loader:
     out = model(rows)
@@ -88,7 +98,9 @@ def by_tokens(model, rows):
 def each_row(model, rows):
     out = model(rows)
     sum(F.mse_loss(out[row], rows[row, :1]) for row in range(len(rows))).backward()
-for part in (of_grad, differentiated, put_in, by_rows, by_numbers, by_tokens, each_row):
+def with_max_norm(model, rows):
+    nn.Embedding(8, 4, max_norm=1.0)(rows.argmax(1)).mean().backward()
+for part in (of_grad, differentiated, put_in, by_rows, by_numbers, by_tokens, with_max_norm, each_row):
     model, optim, loader = begin()
     try:
         for (rows,) in loader:
@@ -113,11 +125,28 @@ def test_what_is_of_a_part_of_the_batch_is_refused(work):
     run = Run(work / "run", launch(2))
     ranks = run.ranks(submitit(2), run.script(REFUSED))
     assert [rank.code for rank in ranks] == [0, 0], ranks[0].err
-    of_grad, differentiated, put_in, *divided, each_row = ranks[0].out.splitlines()
+    of_grad, differentiated, put_in, *divided, with_max_norm, each_row = ranks[0].out.splitlines()
     assert "torch.func.grad of weights gives the gradient of this rank's rows" in of_grad
     assert "with create_graph=True would be of a part of the batch only" in differentiated
     assert "an optimizer is to step with gradients that no backward computed" in put_in
     assert [line.split("divides it by ")[1].split(",")[0] for line in divided[:2]] == ["2", "2"]
     assert len(divided) == 3
     assert all("with reduction='sum' is of the global batch" in line for line in divided)
+    assert "edits its weight in forward (max_norm), on each rank for the words of its own rows" in with_max_norm
     assert "in a batch of 3 rows on 2 ranks, one rank computes a loss where another goes back from a loss" in each_row
+
+
+PARAMETRIZED = """
+import lumi_moai
+from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
+lumi_moai.enable_advanced_parallelization()
+spectral_norm(nn.Linear(4, 8))
+"""
+
+
+def test_a_parametrization_of_a_weight_in_parts_is_refused_by_name(work):
+    run = Run(work / "run", launch(2), Wishes(layout=Layout.parse("fsdp")))
+    ranks = run.ranks(submitit(2), run.script(PARAMETRIZED))
+    assert ranks[0].code == 1
+    assert any("weight of a Linear is spread over ranks, and its parametrization" in rank.err for rank in ranks)

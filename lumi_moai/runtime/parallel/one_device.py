@@ -5,6 +5,7 @@ calls that name a device are replaced, so that all others cost what they did. Wh
 """
 
 import functools
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -42,6 +43,8 @@ _WORDS = ("device", "map_location")
 
 def install(is_on: IsOn) -> None:
     """Replace the calls that name a device, if several are visible; *is_on*: whether the ranks are one device."""
+    data_parallel: Any = sys.modules["torch.nn.parallel.data_parallel"]  # a function of torch has that name too
+    data_parallel._get_available_device_type = _no_device(data_parallel._get_available_device_type, is_on)
     if not accelerator.is_gpu() or torch.cuda.device_count() == 1:
         return
     own = torch.cuda.current_device()
@@ -81,6 +84,16 @@ def meant(value: Any, own: int, *, numbers: bool) -> Any:
     if numbers and isinstance(value, int) and not isinstance(value, bool):
         return own
     return value
+
+
+def _no_device(own_call: Callable[[], Any], is_on: IsOn) -> Callable[[], Any]:
+    """So that torch's `DataParallel`, which looks for several devices, calls the model as it is."""
+
+    @functools.wraps(own_call)
+    def device_type() -> Any:
+        return None if is_on() else own_call()
+
+    return device_type
 
 
 def _one(own_call: Callable[[], int], is_on: IsOn) -> Callable[[], int]:

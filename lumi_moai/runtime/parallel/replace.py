@@ -8,13 +8,16 @@ from types import MethodType
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
 from torch.nn.modules.module import (
     register_module_module_registration_hook,
     register_module_parameter_registration_hook,
 )
+from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
+from ...errors import RequestError
 from . import asked, batchnorm, draws, losses, marks
 from .files import hooks
 from .resume import watch
@@ -26,6 +29,7 @@ def install(seen: Seen) -> None:
     DataLoader.__iter__ = _iterating(DataLoader.__iter__, seen)
     torch.autograd.backward = _backward(torch.autograd.backward, seen)
     torch.autograd.grad = _grad(torch.autograd.grad, seen)
+    parametrize.register_parametrization = _parametrizing(parametrize.register_parametrization)
     for name in ("grad", "grad_and_value"):
         setattr(torch.func, name, asked.functional(getattr(torch.func, name), lambda: _share(seen)))
     for name in ("item", "tolist", "__float__", "detach"):
@@ -120,6 +124,22 @@ def _adopting(own: Callable[..., None], seen: Seen) -> Callable[..., None]:
             seen.engine.gradients.adopt(optimizer.param_groups[-1]["params"])
 
     return add_param_group
+
+
+def _parametrizing(own: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(own)
+    def register(module: torch.nn.Module, tensor_name: str, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return own(module, tensor_name, *args, **kwargs)
+        except (RuntimeError, NotImplementedError) as error:
+            if not isinstance(getattr(module, tensor_name, None), DTensor):
+                raise
+            raise RequestError(
+                f"{tensor_name} of a {type(module).__name__} is spread over ranks, and its parametrization"
+                " (spectral_norm, orthogonal) needs it whole; use --layout replicate"
+            ) from error
+
+    return register
 
 
 def _stepping(own: Callable[..., Any], seen: Seen) -> Callable[..., Any]:

@@ -22,6 +22,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from ....errors import RequestError
 from ....plan import Plan
 from ..place import Place
 from . import blocks, pipeline, precision, recompute, repoint, shard, tensor, updates
@@ -60,6 +61,8 @@ def apply(root: nn.Module, place: Place, optimizers: Iterable[Optimizer] = ()) -
 
     Raises RequestError for a model that cannot be laid out so.
     """
+    if place.data_ranks > 1:
+        _check_max_norm(root)
     lists = blocks.find(root)
     before = dict(root.named_parameters(remove_duplicate=False))
     for step in _STEPS:
@@ -68,6 +71,15 @@ def apply(root: nn.Module, place: Place, optimizers: Iterable[Optimizer] = ()) -
     moves = {id(old): (old, after[name]) for name, old in before.items() if old is not after[name]}
     repoint.lead(moves.values())
     repoint.optimizers(optimizers)
+
+
+def _check_max_norm(root: nn.Module) -> None:
+    for name, module in root.named_modules():
+        if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.max_norm is not None:
+            raise RequestError(
+                f"{name or type(root).__name__} edits its weight in forward (max_norm), on each rank for the words of"
+                " its own rows, so the ranks' weights would part; leave max_norm out, or run it on one device"
+            )
 
 
 def idle(root: nn.Module, plan: Plan) -> str | None:

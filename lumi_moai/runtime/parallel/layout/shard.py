@@ -138,8 +138,6 @@ def _obstacles(module: nn.Module) -> Iterator[str]:
         yield "is a lazy module without weights when training begins; run one forward before"
     if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.sparse:
         yield "has sparse gradients, which cannot be spread over ranks"
-    if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.max_norm is not None:
-        yield "edits its weight in forward (max_norm), which is lost where weights are spread over ranks"
     for each in module.parameters(recurse=False):
         if not each.is_contiguous():
             each.data = each.data.contiguous()
