@@ -6,6 +6,8 @@ The ranks would wait for each other without end, or mistake one sum for another.
 
 from enum import IntEnum
 
+import torch
+
 from ...errors import RequestError
 from .. import group
 from .share import Share
@@ -27,7 +29,7 @@ def check(share: Share | None, doing: Doing) -> None:
 
     Raises RequestError when another rank is at something else.
     """
-    if share is None or not share.uneven or is_transforming():
+    if share is None or not share.uneven or torch.compiler.is_compiling() or is_transforming():
         return
     found = group.gathered(doing)
     if len(set(found)) > 1:

@@ -118,7 +118,7 @@ def globalised(
         finally:
             within.clear()
         loss = of_all_ranks(own, None if reduction == "sum" else count(words), mine, before)
-        if reduction == "sum":
+        if reduction == "sum" and isinstance(loss, under_way.Pending):
             under_way.note_sum(loss, Divisor(words.values(), mine.rows))
         return loss
 

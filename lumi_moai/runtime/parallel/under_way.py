@@ -175,10 +175,9 @@ class _UnderWay(torch.autograd.Function):
         return gradient * ctx.sums.factor().to(gradient.dtype), None
 
 
-def note_sum(loss: torch.Tensor, divisor: Divisor) -> None:
+def note_sum(loss: Pending, divisor: Divisor) -> None:
     """*loss* is a sum, which the script may divide by what *divisor* allows."""
-    if isinstance(loss, Pending):
-        loss.sums.divisor = divisor
+    loss.sums.divisor = divisor
 
 
 def begin(own: torch.Tensor, mine: torch.Tensor, share: Share, counts: Counts | None) -> torch.Tensor:
