@@ -204,6 +204,14 @@ def test_a_log_in_parts_is_the_log(small_parts, cuts):
     assert repr(replace(in_parts(data), elapsed_seconds=None)) == repr(replace(whole, elapsed_seconds=None))
 
 
+def test_parts_behind_a_beginning_without_a_rate_agree_on_its_unit(small_parts):
+    data = b"[Step 5/9] | Loss: 1.5\n" * 200 + b"[Step 3/9] Throughput: 7 samples/sec\n" + STEPS[:60_000]
+    whole = logs.read(io.BytesIO(data), "x.log")
+    assert whole.throughput is None
+    assert whole == in_parts(data)
+    assert in_parts(data[:4600] + STEPS).throughput.unit == "tokens_per_second"
+
+
 def test_the_evidence_of_a_later_part_has_its_line(small_parts):
     end = b"slurmstepd: error: *** JOB 9 ON n CANCELLED AT 2024-05-20T16:13:38 DUE TO TIME LIMIT ***\n"
     net = b"NCCL INFO NET/Plugin : No plugin found (librccl-net.so), using internal implementation\n"

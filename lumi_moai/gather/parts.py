@@ -46,8 +46,14 @@ def read_parts(file: BinaryIO, size: int, name: str, formats: Sequence[Format]) 
     waiting = [apart(partial(_read, file.name, reading, *part)) for part in parts[1:]]
     reading.read(cast(BinaryIO, _Part(file, *parts[0][:2])))
     for part, result in zip(parts[1:], waiting, strict=True):
-        merge(reading, result() or _read(file.name, reading, *part))
+        found = result()
+        merge(reading, found if found and _of_one_unit(reading, found) else _read(file.name, reading, *part))
     return summary(reading)
+
+
+def _of_one_unit(first: Reading, second: Reading) -> bool:
+    """Whether both took the same rates for theirs; where the beginning had none, each part takes its first one's."""
+    return not (first.steps.unit and second.steps.unit) or first.steps.unit == second.steps.unit
 
 
 def _read(name: str, reading: Reading, begin: int, end: int | None, step: int | None) -> Reading:

@@ -32,6 +32,7 @@ def _steps(first: Steps, second: Steps) -> None:
     first.max_step = max((step for step in (first.max_step, second.max_step) if step is not None), default=None)
     first.loss_min = min((loss for loss in (first.loss_min, second.loss_min) if loss is not None), default=None)
     first.memory = max(first.memory, second.memory)
+    first.unit = first.unit or second.unit
     for own, others in zip(first.quantiles, second.quantiles, strict=True):
         own.merge(others)
 
