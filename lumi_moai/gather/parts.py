@@ -30,7 +30,7 @@ def cores() -> int:
 
 def read_parts(file: BinaryIO, size: int, name: str, formats: Sequence[Format]) -> Log:
     """What *file* says, a plain file of *size* bytes on disk that may still grow."""
-    reading = Reading(name, formats)
+    reading = Reading(name, formats, is_long=size >= PROBE)
     begin = _line_end(file, PROBE) or 0
     reading.read(cast(BinaryIO, _Part(file, 0, begin)))
     count = min(cores(), MOST, (size - begin) // PART)
@@ -46,8 +46,8 @@ def read_parts(file: BinaryIO, size: int, name: str, formats: Sequence[Format]) 
     waiting = [apart(partial(_read, file.name, reading, *part)) for part in parts[1:]]
     reading.read(cast(BinaryIO, _Part(file, *parts[0][:2])))
     for part, result in zip(parts[1:], waiting, strict=True):
-        found = result()
-        merge(reading, found if found and _of_one_unit(reading, found) else _read(file.name, reading, *part))
+        read = result()
+        merge(reading, read if read and _of_one_unit(reading, read) else _read(file.name, reading, *part))
     return summary(reading)
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 EXACT = 1_000_000
 """Up to so many values the answer is exact; they take 8 bytes each."""
+_FEW = 100_000
+"""Values beyond these wait until there are so many, and are counted together."""
 
 
 class Quantiles:
@@ -34,11 +36,7 @@ class Quantiles:
 
     def add_array(self, values: Any) -> None:
         """Count *values*, an array of numpy's, as `add` does."""
-        new = array("d", values[(values > 0) & (values < float("inf"))].tobytes())
-        if self._buckets and new:
-            self._count(new)
-        else:
-            self._extend(new)
+        self._extend(array("d", values[(values > 0) & (values < float("inf"))].tobytes()))
 
     def merge(self, others: "Quantiles") -> None:
         """Count what *others* counted."""
@@ -49,7 +47,7 @@ class Quantiles:
     def _extend(self, new: array) -> None:
         self._exact.extend(new)
         self._sorted = None
-        if len(self._exact) > EXACT:
+        if len(self._exact) > (_FEW if self._buckets else EXACT):
             self._pour()
 
     def _pour(self) -> None:

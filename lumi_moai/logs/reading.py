@@ -45,7 +45,7 @@ def _others_of(format_: Format, formats: Sequence[Format]) -> list[Format]:
 class Reading:
     """What is known of a log so far, block after block."""
 
-    def __init__(self, name: str, formats: Sequence[Format]) -> None:
+    def __init__(self, name: str, formats: Sequence[Format], *, is_long: bool = False) -> None:
         self.name = name
         self.lines = 0
         """Line ends read so far."""
@@ -54,7 +54,8 @@ class Reading:
         self.notes, self.signs, self.remarks = Notes(), Signs(name), Remarks(name)
         self.format: Format | None = None
         self._formats = formats
-        self._seen = self._pause = 0
+        self._pause = 0
+        self._seen = LONG if is_long else 0
         self._shapes: Shapes | None = None
 
     @property

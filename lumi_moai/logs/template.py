@@ -39,7 +39,9 @@ class Value:
 
     def of(self, digits: float) -> float:
         """The value, from its *digits* read as one whole number; of numbers or arrays of them."""
-        return digits / 10.0**self.decimals / self.divisor * self.factor
+        value = digits / 10.0**self.decimals
+        value = value if self.divisor == 1.0 else value / self.divisor
+        return value if self.factor == 1.0 else value * self.factor
 
 
 @dataclass(frozen=True)

@@ -198,7 +198,8 @@ class _Page:
                 self.steps[places] = digits
             else:
                 self._column(value.column)[places] = value.of(digits.astype(np.float64))
-                self.has_loss[places] |= value.column == "loss"
+            if value.column == "loss":
+                self.has_loss[places] = True
         if shape.total:
             self._total(int(places[-1]), rows[-1, shape.total].tobytes())
         if template.unit:
@@ -223,11 +224,12 @@ class _Page:
                 return None
         if len(self.units) > 1:
             return None
+        steps = np.flatnonzero(self.is_step)
         return Table(
             lines=len(self.ends),
-            steps=self.steps[self.is_step],
-            losses=self._column("loss")[self.has_loss],
-            columns={name: column[self.is_step] for name, column in self.columns.items() if name != "loss"},
+            steps=self.steps[steps],
+            losses=self._column("loss")[np.flatnonzero(self.has_loss)],
+            columns={name: column[steps] for name, column in self.columns.items() if name != "loss"},
             total=self.last_total[1] if self.last_total else None,
             unit=next(iter(self.units), b""),
             text=b"".join(lines),
