@@ -17,8 +17,8 @@ Array = Any
 _FLOATS = ("loss", "seconds", "rate", "tflops", "mfu", "memory_gib")
 _LONG = 2048
 """Lines longer than this are left to the patterns."""
-_AT_ONCE = 1 << 18
-"""Bytes of lines of one length that are looked at together, so that they stay in the processor's cache."""
+_AT_ONCE = 1 << 19
+"""Bytes of lines of one length that are looked at together; fewer make the calls dear, more need memory."""
 _TRIES = 6
 """So many shapes of a length that only one line has, and the others of the length are left to the patterns."""
 _KNOWN = 4096
