@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 SCRIPTS = Path(__file__).parent / "scripts"
@@ -15,15 +16,25 @@ sys.path.insert(0, str(SCRIPTS.parent.parent))
 from runtime_ranks import launch, submitit  # noqa: E402
 
 from lumi_moai.plan import Layout, Wishes  # noqa: E402
+from lumi_moai.runtime.parallel.resume.interval import FIRST_SECONDS  # noqa: E402
 
 # words, width, blocks, length, global batch
 SIZES = {"large": "4096,256,8,64,16", "small": "256,64,4,32,8"}
+STEPS = 3
+"""Of a turn."""
+LEAST_TURNS = 12
+SECONDS = 40
+"""For the turns of two runs; the median of their ratios does not move much after twenty turns."""
+SAVE_SECONDS = 1.0
+"""Between checkpoints where they are measured, so that there is about one a turn."""
+STARTS = 3
 
 
 class Ranks:
     """The processes of one run, which wait for their turn."""
 
-    def __init__(self, commands, environments, size):
+    def __init__(self, commands, environments, size, folder=None):
+        self.folder = folder
         self.pipes, self.processes = [], []
         for command, environment in zip(commands, environments, strict=True):
             mine, theirs = os.pipe()
@@ -36,7 +47,8 @@ class Ranks:
             os.close(theirs)
             self.processes.append(process)
             self.pipes.append(os.fdopen(mine))
-        self._answers()
+        self.cpu = sum(float(cpu) for _, cpu in self._answers())
+        """Seconds of all ranks until each stood before its first step."""
 
     def _answers(self):
         answers = [pipe.readline().split() for pipe in self.pipes]
@@ -60,15 +72,15 @@ class Ranks:
             pipe.close()
 
 
-def ours(folder, count, size, layout=""):
+def ours(folder, count, size, layout="", checkpoint="off"):
     """Our ranks of the bare script."""
-    run = folder / f"run-{count}-{size}-{layout}"
+    run = folder / f"run-{count}-{size}-{layout}-{checkpoint}"
     (run / "code").mkdir(parents=True)
-    wishes = Wishes(mode="auto", layout=Layout.parse(layout), self_check=False, checkpoint="off")
+    wishes = Wishes(mode="auto", layout=Layout.parse(layout), self_check=False, checkpoint=checkpoint)
     job = {"launch": launch(count).as_json(), "parallel": wishes.as_json()}
     (run / "job.json").write_text(json.dumps(job))
     command = [sys.executable, "-m", "lumi_moai.runtime", "--run", str(run), "--", str(SCRIPTS / "bare.py")]
-    return Ranks([command] * count, submitit(count), size)
+    return Ranks([command] * count, submitit(count), size, run)
 
 
 def by_hand(script, count, size):
@@ -84,72 +96,113 @@ def by_hand(script, count, size):
 
 
 @contextmanager
-def side_by_side(mine, theirs):
+def side_by_side(*runs):
     try:
-        yield mine, theirs
+        yield runs
     finally:
-        mine.end()
-        theirs.end()
+        for run in runs:
+            run.end()
 
 
-def speed(mine, theirs, *, turns, steps):
-    """Our steps per second over theirs: the median over *turns* pairs of turns; then the same for CPU seconds."""
-    for run in (mine, theirs):
+def by_turns(runs, *, seconds, after=lambda: None):
+    """What each turn of a few steps took of every run, one after the other, for about *seconds*; *after* is called then.
+
+    Each goes first as often as the others: who comes after a rest of the machine has it easier.
+    """
+    for run in runs:
         run.turn(5)  # warm
-    walls, cpus = [], []
-    for turn in range(turns):
-        order = (mine, theirs) if turn % 2 else (theirs, mine)
-        taken = {run: run.turn(steps) for run in order}
-        (wall, cpu), (their_wall, their_cpu) = taken[mine], taken[theirs]
-        walls.append(their_wall / wall)
-        cpus.append(their_cpu / cpu)
-    return statistics.median(walls), statistics.median(cpus), walls
+    after()
+    began, taken = time.monotonic(), []
+    while len(taken) < LEAST_TURNS or time.monotonic() - began < seconds:
+        first = len(taken) % len(runs)
+        order = [*runs[first:], *runs[:first]]
+        times = {run: run.turn(STEPS) for run in order}
+        taken.append([times[run] for run in runs])
+        after()
+    return taken
 
 
-def started(ranks_of, *args):
-    """Seconds until every rank of a run stands before its first step."""
+def ratios(taken, mine, theirs):
+    """Their seconds over ours, the median over turns: by the clock, and of the CPU."""
+    return tuple(statistics.median(turn[theirs][kind] / turn[mine][kind] for turn in taken) for kind in (0, 1))
+
+
+def beside_peers(folder, count, layout, peers):
+    """Our steps per second over those of each peer."""
+    mine = ours(folder / layout, count, "large", layout)
+    with side_by_side(mine, *(by_hand(peer, count, "large") for peer, _ in peers)) as runs:
+        taken = by_turns(runs, seconds=SECONDS * len(peers))
+    for place, (peer, bound) in enumerate(peers, start=1):
+        wall, cpu = ratios(taken, 0, place)
+        yield f"our tokens/s / those of {peer}, {count} rank(s), {len(taken)} turns", wall, ("at least", bound)
+        yield f"the same in tokens per CPU second, {peer}", cpu, ("no bound", 0)
+
+
+def micro_batches(folder):
+    """What it costs to compute a batch in two pieces, where one would fit."""
+    whole, cut = (ours(folder, 1, "large", layout) for layout in ("", "micro_batches=2"))
+    with side_by_side(cut, whole) as runs:
+        wall, _ = ratios(by_turns(runs, seconds=SECONDS / 2), 0, 1)
+    yield "tokens/s in 2 micro-batches / in 1", wall, ("no bound", 0)
+
+
+def stall(folder):
+    """The part of the time that training loses to checkpoints, slower steps while one is written included."""
+    runs = [ours(folder, 2, "large", "replicate", checkpoint) for checkpoint in (SAVE_SECONDS, "off")]
+    saved = []
+
+    def look():
+        names = {path.name for path in (runs[0].folder / "checkpoints").glob("step-*[0-9]")}
+        saved.append(len(names - set().union(*seen)))
+        seen.append(names)
+
+    seen = []
+    with side_by_side(*runs):
+        taken = by_turns(runs, seconds=SECONDS / 2, after=look)
+    each = statistics.median(saving - plain for (saving, _), (plain, _) in taken) * len(taken) / max(1, sum(saved[1:]))
+    yield (
+        f"time lost to one of {sum(saved[1:])} checkpoints / time between two",
+        each / FIRST_SECONDS,
+        ("at most", 0.03),
+    )
+
+
+def started(run):
+    """Seconds until every rank of *run*, which is given as a function, stands before its first step; CPU seconds a rank."""
     began = time.perf_counter()
-    run = ranks_of(*args)
+    ranks = run()
     took = time.perf_counter() - began
-    run.end()
-    return took
+    ranks.end()
+    return took, ranks.cpu / len(ranks.processes)
 
 
-def start_up(folder, turns=3):
-    """Seconds that our start of 4 ranks takes more than 4 bare scripts started at once: the median of pairs."""
-    more = [
-        started(ours, folder / f"start-{turn}", 4, "small") - started(by_hand, "bare.py", 4, "small")
-        for turn in range(turns)
+def start_up(folder):
+    """How much longer our start of 4 ranks takes than 4 bare scripts started at once: the median of pairs."""
+    pairs = [
+        (started(partial(ours, folder / f"start-{turn}", 4, "small")), started(partial(by_hand, "bare.py", 4, "small")))
+        for turn in range(STARTS)
     ]
-    return statistics.median(more)
-
-
-PEERS = (
-    # peer, ranks, our layout, at least
-    ("ddp.py", 2, "replicate", 0.98),
-    ("accelerated.py", 2, "replicate", 1.0),
-    ("fsdp2.py", 2, "fsdp", 0.98),
-    ("bare.py", 1, "", 0.99),  # on the CPU, where there is no device
-)
+    wall, cpu = (statistics.median(mine[kind] - theirs[kind] for mine, theirs in pairs) for kind in (0, 1))
+    yield "seconds to start 4 ranks, more than of the bare script", wall, ("at most", 1.0)
+    yield "CPU seconds of one rank's start, more than of the bare script", cpu, ("no bound", 0)
 
 
 def figures(folder):
-    for peer, count, layout, bound in PEERS:
-        with side_by_side(ours(folder / peer, count, "large", layout), by_hand(peer, count, "large")) as pair:
-            wall, cpu, _ = speed(*pair, turns=40, steps=3)
-        yield f"our tokens/s / those of {peer}, {count} rank(s)", wall, ("at least", bound)
-        yield f"the same in tokens per CPU second, {peer}", cpu, ("no bound", 0)
-    yield "seconds to start 4 ranks, more than of the bare script", start_up(folder), ("at most", 1.0)
+    yield from beside_peers(folder, 2, "replicate", (("ddp.py", 0.98), ("accelerated.py", 1.0)))
+    yield from beside_peers(folder, 2, "fsdp", (("fsdp2.py", 0.98),))
+    yield from beside_peers(folder, 1, "", (("bare.py", 0.99),))  # on the CPU, where there is no device
+    yield from micro_batches(folder / "micro")
+    yield from stall(folder / "stall")
+    yield from start_up(folder)
 
 
-if __name__ == "__main__":  # one pair, for looking closer: training.py ddp.py 2 small "" 20 10
+if __name__ == "__main__":  # one pair, for looking closer: training.py ddp.py 2 small "" 20
     import tempfile
 
-    peer, count, size, layout, turns, steps = sys.argv[1:]
-    with (
-        tempfile.TemporaryDirectory() as name,
-        side_by_side(ours(Path(name), int(count), size, layout), by_hand(peer, int(count), size)) as pair,
-    ):
-        wall, cpu, walls = speed(*pair, turns=int(turns), steps=int(steps))
-        quart = statistics.quantiles(walls)
-        print(f"{peer} {count} {size}: wall {wall:.3f} cpu {cpu:.3f}  quartiles {quart[0]:.3f} {quart[2]:.3f}")
+    peer, count, size, layout, seconds = sys.argv[1:]
+    with tempfile.TemporaryDirectory() as name:
+        with side_by_side(ours(Path(name), int(count), size, layout), by_hand(peer, int(count), size)) as pair:
+            taken = by_turns(pair, seconds=float(seconds))
+        quarts = statistics.quantiles(theirs[0] / mine[0] for mine, theirs in taken)
+        wall, cpu = ratios(taken, 0, 1)
+        print(f"{peer} {count} {size}: wall {wall:.3f} cpu {cpu:.3f}  quartiles {quarts[0]:.3f} {quarts[2]:.3f}")

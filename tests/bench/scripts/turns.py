@@ -1,7 +1,8 @@
 """A run that trains when it is its turn: so that two runs are measured side by side, in turns of a few steps.
 
 The bench writes the number of steps of a turn to our stdin, we answer with the seconds it took, by the clock and of the
-CPU, through the pipe that BENCH_PIPE names. No step is under way at the end of a turn.
+CPU, through the pipe that BENCH_PIPE names; the first answer is the CPU's of the start. No step is under way at the end of
+a turn.
 """
 
 import os
@@ -18,10 +19,9 @@ def ready():
         _state["left"] -= 1
         if _state["left"]:
             return
-        wall, cpu = (now - then for now, then in zip(_now(), _state["began"], strict=True))
-        os.write(_OUT, f"{wall} {cpu}\n".encode())
-    else:
-        os.write(_OUT, b"ready\n")
+    began = _state["began"] or (time.perf_counter(), 0.0)
+    wall, cpu = (now - then for now, then in zip(_now(), began, strict=True))
+    os.write(_OUT, f"{wall} {cpu}\n".encode())
     words = _STDIN.readline()
     if not words:
         os._exit(0)
