@@ -22,9 +22,9 @@ from lumi_moai.runtime.parallel.resume.interval import FIRST_SECONDS  # noqa: E4
 SIZES = {"large": "4096,256,8,64,16", "small": "256,64,4,32,8"}
 STEPS = 3
 """Of a turn."""
-LEAST_TURNS = 12
-SECONDS = 40
-"""For the turns of two runs; the median of their ratios does not move much after twenty turns."""
+LEAST_TURNS = 6
+SECONDS = 30
+"""For the turns of two runs; the median of their ratios moves little after some twenty turns."""
 SAVE_SECONDS = 1.0
 """Between checkpoints where they are measured, so that there is about one a turn."""
 STARTS = 3
