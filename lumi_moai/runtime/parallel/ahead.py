@@ -30,6 +30,11 @@ class Ahead:
     def __init__(self) -> None:
         self._holders: list[deque[News]] = []
 
+    @property
+    def is_held(self) -> bool:
+        """Whether a library fetches batches for the script."""
+        return bool(self._holders)
+
     def tell(self, news: News) -> None:
         """Tell *news*, or keep it for whoever holds."""
         if self._holders:

@@ -204,7 +204,8 @@ class Engine:
         """A loader hands out *batch*, of which this rank has *share*, in a loop that was begun to train or not."""
         tell = partial(self._begin_batch, share, batch, trains=trains)
         self.ahead.tell(News(tell=tell, of_batch=True, share=share))
-        if share is not None and not self.self_check.is_of_library:
+        # Trainers count over the ranks themselves, as scripts do with accelerate's gather.
+        if share is not None and not self.self_check.is_of_library and not self.ahead.is_held:
             counts.mark(batch, share)
 
     def _end_batches(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ... import group
-from .. import losses, marks
+from .. import alike, losses, marks
 from ..share import Share
 
 _ALONE = Share(rows=1, total=1, ranks=1)
@@ -78,6 +78,7 @@ class Sums:
     def _of_all(self, numbers: torch.Tensor, *, is_sum: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """Value and divisor of a loss whose sum and count on this rank are *numbers*."""
         if self._is_cut:
+            alike.check(self.share, alike.Doing.loss)  # as a rank does whose only row leaves nothing to cut
             numbers = group.total(numbers if self.share.rows else torch.zeros_like(numbers))
         own, count = numbers
         divisor = torch.ones_like(count) if is_sum else count
