@@ -67,6 +67,16 @@ for (rows,) in loader:
     loss.backward()
     optim.step()
     show("penalty", model, loss)
+model, optim, loader = begin()                      # sums divided by what the batch has
+for (rows,) in loader:
+    kept = rows[:, 0] > -0.5
+    one = F.mse_loss(model(rows), rows[:, :1], reduction="sum") / len(rows)
+    two = nn.MSELoss(reduction="sum")(model(rows), rows[:, :1]) * 0.5 / rows[:, 0].numel()
+    three = F.mse_loss(model(rows)[kept], rows[kept, :1], reduction="sum") / kept.sum()
+    optim.zero_grad()
+    (one + two + three).backward()
+    optim.step()
+    show("divided", model, one, two, three)
 model, optim, loader = begin()                      # rows moved along their gradient
 for (rows,) in loader:
     moved = torch.zeros_like(rows, requires_grad=True)
@@ -89,12 +99,15 @@ def differentiated(model, rows):
 def put_in(model, rows):
     model[0].weight.grad = rows.mean(0).expand(8, 4).clone()
 def by_rows(model, rows):
-    loss = F.mse_loss(model(rows), rows[:, :1], reduction="sum") / len(rows)
+    out = model(rows)
+    loss = F.mse_loss(out, rows[:, :1], reduction="sum") / len(out)
 def by_numbers(model, rows):
-    loss = nn.MSELoss(reduction="sum")(model(rows), rows[:, :1]) * 0.5 / rows[:, 0].numel()
+    out = model(rows)
+    loss = nn.MSELoss(reduction="sum")(out, rows[:, :1]) * 0.5 / out[:, 0].numel()
 def by_tokens(model, rows):
-    kept = rows[:, 0] > 0
-    loss = F.mse_loss(model(rows)[kept], rows[kept, :1], reduction="sum") / kept.sum()
+    out = model(rows)
+    kept = out[:, 0] > out[:, 0].min()
+    loss = F.mse_loss(out[kept], rows[kept, :1], reduction="sum") / kept.sum()
 def each_row(model, rows):
     out = model(rows)
     sum(F.mse_loss(out[row], rows[row, :1]) for row in range(len(rows))).backward()

@@ -14,6 +14,7 @@ import torch
 
 from ...errors import RequestError
 from .. import group
+from . import marks
 
 
 class Divisor:
@@ -28,7 +29,7 @@ class Divisor:
 
         Raises RequestError for a number that is of this rank's rows.
         """
-        if _is_asked_by_library():
+        if _is_asked_by_library() or (torch.is_tensor(divisor) and marks.is_marked(divisor)):
             return
         number = float(divisor)
         found = group.gathered(number) if torch.is_tensor(divisor) else [number]

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from .. import accelerator
-from .counts import OfBatch
+from . import counts
 from .share import Share, bounds
 
 Rows = tuple[int, int, int]
@@ -52,7 +52,8 @@ def _sized(own: Draw, place: int, at_hand: RowsAtHand, told: Told) -> Draw:
         rows = at_hand() if _is_shared(kwargs) else None
         size = _size(args, place, kwargs.get("size"))
         # One number alone is a decision of the script, which all ranks must make alike.
-        if rows is None or not size or size[0] != rows[2] or tuple(size) == (1,):
+        is_number = size and tuple(size) == (1,) and not isinstance(size[0], counts.Rows)
+        if rows is None or not size or size[0] != rows[2] or is_number:
             return own(*args, **kwargs)
         told(own.__name__, rows[2])
         words = {key: value for key, value in kwargs.items() if key not in ("size", "out")}
@@ -65,7 +66,7 @@ def _sized(own: Draw, place: int, at_hand: RowsAtHand, told: Told) -> Draw:
 def _size(args: Sequence[Any], place: int, named: Any) -> Sequence[int]:
     """The size that a draw asks for: `(2, 3)`, `((2, 3),)`, or the last word of `randint`."""
     given = named if named is not None else (args[place] if args else ())
-    if isinstance(given, int):
+    if isinstance(given, (int, counts.Rows)):
         given = () if place else args
     return given if isinstance(given, (tuple, list)) else ()
 
@@ -87,7 +88,7 @@ def _ones(length: int, like: torch.Tensor) -> torch.Tensor:
 def _like(own: Draw, at_hand: RowsAtHand, told: Told) -> Draw:
     @functools.wraps(own)
     def draw(like: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        rows = at_hand() if type(like) in (torch.Tensor, OfBatch) and _is_shared(kwargs, like.device) else None
+        rows = at_hand() if type(like) in (torch.Tensor, counts.OfBatch) and _is_shared(kwargs, like.device) else None
         if rows is None or like.dim() == 0 or len(like) != rows[2] or tuple(like.shape) == (1,):
             return own(like, *args, **kwargs)
         told(own.__name__, rows[2])
@@ -101,7 +102,7 @@ def _dropout(own: Draw, at_hand: RowsAtHand) -> Draw:
 
     @functools.wraps(own)
     def dropout(input: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
-        rows = at_hand() if training and 0 < p < 1 and type(input) in (torch.Tensor, OfBatch) else None
+        rows = at_hand() if training and 0 < p < 1 and type(input) in (torch.Tensor, counts.OfBatch) else None
         if rows is None or input.dim() == 0 or len(input) % rows[2]:
             return own(input, p, training, inplace)
         each = len(input) // rows[2]
