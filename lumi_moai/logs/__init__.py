@@ -33,6 +33,7 @@ from . import (
     nanotron,
     neox,
     olmo,
+    plain,
     runtime,
     swin,
     timm,
@@ -92,6 +93,7 @@ FORMATS: tuple[Format, ...] = (
     llm_foundry.FORMAT,
     jsonlines.FORMAT,
     keyvalue.FORMAT,
+    plain.FORMAT,
     tqdm.FORMAT,
     runtime.FORMAT,
 )
