@@ -44,7 +44,8 @@ def grad(engine: "Engine", own: Callable[..., Any], words: Words) -> Any:
     if not weights:
         return _of_rows(own, words, outputs, engine.share)
     if creates or pieces:
-        how, way_out = ("create_graph=True", "run it on one device") if creates else ("micro-batches", _ONE_PIECE)
+        how = "create_graph=True" if creates else "micro-batches"
+        way_out = _ONE_PIECE if pieces else "run it on one device"
         raise RequestError(
             f"torch.autograd.grad of weights with {how} would be of a part of the batch only; call loss.backward() and"
             f" read parameter.grad, or {way_out}"
