@@ -1,6 +1,7 @@
 """What a script counts while it trains: rows, right answers, tokens; the numbers are those of one device."""
 
 import json
+import shutil
 import textwrap
 
 import pytest
@@ -103,12 +104,14 @@ def test_counts_are_those_of_one_device(tmp_path, layout, count):
     assert len(labels) >= len(mine)
 
 
-def test_counts_go_on_after_a_restart_on_fewer_ranks(tmp_path):
+def test_counts_go_on_after_a_restart_on_as_many_ranks_and_on_fewer(tmp_path):
     lines, _ = plain(tmp_path, textwrap.dedent(COUNTS.replace("PAUSE", "0")))
     run = Run(tmp_path / "run", launch(2))
     first = killed_after(run, start(run, COUNTS, 2), 4)
-    again = whole(ended(start(run, COUNTS, 1, job="78")))
-    assert_one_run(first[0], again, lines)
+    fewer = Run(tmp_path / "fewer", launch(1))
+    shutil.copytree(run.folder, fewer.folder, dirs_exist_ok=True)
+    for place, count in ((run, 2), (fewer, 1)):
+        assert_one_run(first[0], whole(ended(start(place, COUNTS, count, job="78"))), lines)
 
 
 def test_rows_are_a_size_and_a_number():

@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ....errors import RequestError
-from ..counts import OfBatch
+from ..counts import OfBatch, plainly
 from ..layout import now
 
 _ON_THE_REAL = ("requires_grad_", "register_hook", "register_post_accumulate_grad_hook")
@@ -70,7 +70,9 @@ class Ghosts(FakeTensorMode):
             func, args = _known_places(func, args)
         self._note_written(func, args, kwargs)
         try:
-            return super().__torch_dispatch__(func, types, args, kwargs)
+            with plainly((args, kwargs)):  # torch's mode leaves classes that it does not know alone
+                known = tuple(each for each in types if each is not OfBatch)
+                return super().__torch_dispatch__(func, known, args, kwargs)
         except DynamicOutputShapeException:
             raise RequestError(_by_value(func)) from None
 
