@@ -11,7 +11,8 @@ from runtime_ranks import Ended, Run, ended, launch, submitit
 from test_runtime_resume import assert_one_run, killed_after, start, whole
 
 from lumi_moai.plan import Layout, Wishes
-from lumi_moai.runtime.parallel.counts import Rows, teach
+from lumi_moai.runtime.parallel.counts import OfBatch, Rows, mark, teach
+from lumi_moai.runtime.parallel.share import Share
 
 COUNTS = """
     import sys, time
@@ -136,3 +137,13 @@ def test_rows_are_a_size_and_a_number():
     assert rows == Rows.of(5, 10)
     assert sum([rows, rows]) == 20
     assert max(rows, 7) == 10
+
+
+def test_what_is_added_to_in_place_stays_what_it_was():
+    rows = torch.ones(4)
+    mark(rows, Share(rows=4, total=8, ranks=2))
+    kept = torch.zeros(4)
+    kept += rows
+    kept.add_(rows)
+    assert type(kept) is torch.Tensor
+    assert type(rows + 1) is OfBatch

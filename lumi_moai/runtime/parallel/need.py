@@ -21,6 +21,8 @@ def check_torch() -> None:
         missing = "there is no torch here"
     else:
         return  # looked at when the script imports it
+    if missing is None and find_spec("numpy") is None:  # a number of rows is one of numpy's
+        raise RequestError("there is no numpy here, which training on several devices needs beside PyTorch; install it")
     if missing:
         raise RequestError(
             f"{missing}; training on several devices needs PyTorch {_LEAST} or newer with torch.distributed,"

@@ -108,7 +108,7 @@ def _say_counted(seen: Seen) -> None:
         return
     if not _asker().startswith("torch."):  # a DataLoader draws its workers' seed
         engine.say_once(
-            "count", "a count read while a batch is shared out, such as (out == y).sum().item(), is of this rank's rows"
+            "count", "a count read of the model's output alone, such as (out > 0).sum().item(), is of this rank's rows"
         )
 
 

@@ -92,7 +92,7 @@ def _followed(func: Any, result: Any, args: tuple, kwargs: dict[str, Any]) -> An
     tensor = next(leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, OfBatch))
     if name in ("size", "shape", "numel"):
         return _sized(name, tensor, result, args, kwargs)
-    if type(result) is not torch.Tensor:  # a ghost too
+    if type(result) is not torch.Tensor or any(result is each for each in args):  # a ghost; what is added to in place
         return result
     if name in _REDUCE:
         return _reduced(name, tensor, result, args, kwargs)
@@ -122,7 +122,7 @@ def _dim(tensor: torch.Tensor) -> int:
 def _sized(name: str, tensor: OfBatch, result: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
     dims = _dim(tensor)
     if name == "numel":
-        return result if tensor.at is None else _rows(tensor, 1, 0, result) if tensor.at == 0 else result
+        return _rows(tensor, 1, 0, result) if tensor.at == 0 else result
     if isinstance(result, int):
         return _rows(tensor, dims, args[1] if len(args) > 1 else kwargs["dim"], result)
     return torch.Size([_rows(tensor, dims, dim, size) for dim, size in enumerate(result)])

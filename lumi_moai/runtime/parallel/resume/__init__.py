@@ -10,6 +10,8 @@ journal. At that step the state is loaded, and the run goes on. In reading order
     ghosts     tensors without values
     imagine    what a model would return
     survivors  what else the script holds at the step
+    batch_rows what of it was made of a batch, so that each rank has its own rows
+    forwards   calls of models that no backward has reached, for which a checkpoint waits
     files      what a repeating script must not write again
     state      models and optimizers as named tensors
     folder     checkpoints on disk: whole, torn, whose
