@@ -84,8 +84,7 @@ class Engine:
             first_call.stop()
             for root in roots.find(self.seen.modules()):
                 self._lay_out(root, where)
-            if self._birth is not None:
-                layout.give_memory_back(at_once=False)
+            layout.give_memory_back(at_once=False)
         if self.resume is not None:
             self.resume.settled()
         return where
