@@ -30,9 +30,9 @@ Taken = list[tuple[nn.Module, str, nn.Parameter]]
 def give_memory_back(*, at_once: bool) -> None:
     """Let what tensors leave behind on the host go back to the system *at_once*, or when C's library thinks fit.
 
-    Between the parts that stay, whole parameters come and go; C's library would keep the room of most of them. A training
-    on the CPU wants the other: by itself, glibc gives a step's activations back or keeps them as chance has laid them out,
-    and mapping them anew cost one run in two some five per cent of its time.
+    Between the parts that stay, whole parameters come and go; C's library would keep the room of most of them. A
+    training on the CPU wants the other: by itself, glibc gives a step's activations back or keeps them as chance has
+    laid them out, and mapping them anew cost one run in two some five per cent of its time.
     """
     with suppress(AttributeError, OSError):  # another C library than glibc
         library = ctypes.CDLL(None)
