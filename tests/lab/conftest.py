@@ -1,9 +1,9 @@
 """Fixtures that run the real product on real Slurm: a cluster of 16 nodes, and one LUMI-G node in a machine of its own.
 
 `cluster`    one for the whole session; `cluster.run("sbatch", "job.sh", cwd=...)` or `env=cluster.env`.
-`node`       what the module's NODE_SCRIPT (bash text) left behind. The scripts of all modules run in one guest boot;
+`node`       what the module's NODE_SCRIPT (bash text) left behind. The scripts of all modules run in one guest boot,
+             beside the tests that do not ask for it;
              NODE_VISIBLE, a list of folders, must be visible in it; NODE_SECONDS is how long the script may take.
-`node_lab`   `node_lab(script, visible=[...], seconds=300)` boots a guest of its own.
 
 Without root or the packages (see install.sh) the tests are skipped with a reason, and fail with it where
 LUMI_MOAI_REQUIRE_LAB=1. LUMI_MOAI_LAB=folder uses a cluster that is already up, and leaves it up.
@@ -17,8 +17,11 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 
@@ -132,38 +135,30 @@ def cluster() -> Iterator[Cluster]:
 # ---- the node -----------------------------------------------------------------------------------------------------
 
 
-def boot(script: str, out: Path, visible: Sequence[str] = (), seconds: int = 300) -> NodeRun:
+@contextmanager
+def booted(script: str, out: Path, visible: Sequence[str] = (), seconds: int = 300) -> Iterator[Callable[[], NodeRun]]:
+    """A guest that runs *script* meanwhile; the function waits for its end."""
     out.mkdir(parents=True, exist_ok=True)
-    text = out / "script.sh"
+    text, console = out / "script.sh", out / "guest-console"
     text.write_text(script)
     asked = clean_env(NODE_OUT=str(out), NODE_VISIBLE=":".join(str(v) for v in visible), NODE_S=str(seconds))
-    guest = subprocess.Popen(
-        ["bash", str(HERE / "node.sh"), str(text)],
-        env=asked,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    command = ["bash", str(HERE / "node.sh"), str(text)]
+    with console.open("w") as lines:
+        guest = subprocess.Popen(command, env=asked, stdout=lines, stderr=lines, start_new_session=True)
+    ends = time.monotonic() + seconds + 300  # the first boot fetches a kernel, which counts extra
+
+    def ended() -> NodeRun:
+        code = guest.wait(timeout=max(0.0, ends - time.monotonic()))
+        said = console.read_text(errors="replace")
+        if "NODE DONE" not in said:
+            raise RuntimeError(f"The guest did not come to the end of its script:\n{said}")
+        return NodeRun(said, out, code)
+
     try:
-        # The first boot fetches a kernel, which counts extra.
-        console, _ = guest.communicate(timeout=seconds + 300)
+        yield ended
     finally:
         if guest.poll() is None:
             os.killpg(guest.pid, signal.SIGKILL)
-    if "NODE DONE" not in console:
-        raise RuntimeError(f"The guest did not come to the end of its script:\n{console}")
-    return NodeRun(console, out, guest.returncode)
-
-
-@pytest.fixture(scope="session")
-def node_lab(tmp_path_factory: pytest.TempPathFactory):
-    require(NODE_TOOLS)
-
-    def run(script: str, visible: Sequence[str] = (), seconds: int = 300) -> NodeRun:
-        return boot(script, tmp_path_factory.mktemp("node"), visible, seconds)
-
-    return run
 
 
 NODE_SECONDS = 240
@@ -183,14 +178,34 @@ def one_after_the_other(scripts: Mapping[str, tuple[str, int]]) -> str:
     )
 
 
-@pytest.fixture(scope="session")
-def node_boot(node_lab, request: pytest.FixtureRequest) -> Path:
-    """The folder with one folder a module, after the only boot of the session."""
-    modules = {item.module.__name__: item.module for item in request.session.items if hasattr(item, "module")}
-    asking = {name: module for name, module in modules.items() if hasattr(module, "NODE_SCRIPT")}
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The guest, which needs one core for minutes, boots first and is asked last."""
+    items.sort(key=asks_the_node)
+
+
+def asks_the_node(item: pytest.Item) -> bool:
+    return "node" in getattr(item, "fixturenames", ())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def guest(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest):
+    """The only boot of the session, under way beside the tests that do not ask it; None where none does."""
+    asking = {item.module.__name__: item.module for item in request.session.items if asks_the_node(item)}
+    if not asking or missing(NODE_TOOLS):
+        yield None
+        return
     visible = sorted({str(v) for module in asking.values() for v in getattr(module, "NODE_VISIBLE", ())})
     script = one_after_the_other({name: (module.NODE_SCRIPT, seconds_of(module)) for name, module in asking.items()})
-    return node_lab(script, visible, seconds=60 + sum(map(seconds_of, asking.values()))).out
+    seconds = 60 + sum(map(seconds_of, asking.values()))
+    with booted(script, tmp_path_factory.mktemp("node"), visible, seconds) as ended:
+        yield cache(ended)
+
+
+@pytest.fixture(scope="session")
+def node_boot(guest) -> Path:
+    """The folder with one folder a module."""
+    require(NODE_TOOLS)
+    return guest().out
 
 
 @pytest.fixture(scope="module")

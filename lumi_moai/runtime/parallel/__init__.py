@@ -33,6 +33,7 @@ The functions of torch are replaced right after torch is imported, so that a scr
 `from torch.nn.functional import cross_entropy` gets ours; until `enable()` they do what they always did.
 """
 
+import gc
 from typing import TYPE_CHECKING, Any
 
 from ...plan import Layout
@@ -67,6 +68,8 @@ def install() -> None:
     already.install(is_on)
     one_device.install(is_on)
     libraries.install(lambda: _SEEN[0].engine)
+    # Every collection would look through what torch is made of, a quarter of a million objects that all stay.
+    gc.freeze()
     for layout in _WAITING:
         _start(layout)
 
