@@ -50,6 +50,27 @@ def test_what_the_ranks_cannot_keep_is_found(work, loss):
     assert "on 2 ranks, gradient norm" in said[0]
 
 
+ILL = """
+torch.manual_seed(3)
+far = x[:, :1] * 1e-2 + 100  # BatchNorm takes away nearly all of it: the first digits cancel
+model = nn.Sequential(nn.Linear(1, 8), nn.BatchNorm1d(8, eps=1e-12), nn.ReLU(), nn.Linear(8, 3)).cuda()
+optim = torch.optim.SGD(model.parameters(), lr=1e-9)
+loader = DataLoader(TensorDataset(far, y, mask), batch_size=8)
+"""
+
+
+def test_what_rounding_alone_moves_is_no_fault_of_the_ranks(work):
+    run = Run(work / "right", launch(2))
+    ranks = run.ranks(submitit(2), run.script(HEAD + ILL + LOOP.format(loss="F.mse_loss(model(a), b)")))
+    assert [rank.code for rank in ranks] == [0, 0], ranks[0].err
+    assert "the last digit of the weights alone moves them by" in ranks[0].err
+    run = Run(work / "wrong", launch(2))
+    ranks = run.ranks(
+        submitit(2), run.script(HEAD + ILL + LOOP.format(loss=f"F.mse_loss(model(a), b) + {WRONG['contrastive']}"))
+    )
+    assert [rank.code for rank in ranks] == [1, 1]
+
+
 # Loops of several forms, with habits ahead of backward, each in a script of its own place: a counter of an object, lists,
 # random numbers, dropout, BatchNorm, a running mean in a tensor.
 FORMS = {

@@ -6,6 +6,7 @@ is what one device would compute, and with its own share of them. Loss and gradi
 body      the loop's body as code, and what stands against running it
 rows      the few rows
 quiet     no dropout, nothing printed
+rounding  how far the last digit of the weights moves the step
 snapshot  everything put back
 """
 
@@ -24,7 +25,7 @@ from .. import layout
 from ..at_hand import AtHand
 from ..place import Place
 from ..share import Share
-from . import body, quiet, rows
+from . import body, quiet, rounding, rows
 from .body import Unfit
 from .snapshot import Snapshot
 
@@ -60,14 +61,14 @@ class Result:
     norm: float
     """Of all gradients."""
 
-    def agrees(self, other: "Result", tolerance: float) -> bool:
-        """Whether the two are one, up to a relative *tolerance*; steps with infinite numbers are not compared."""
-        pairs = ((self.loss, other.loss), (self.norm, other.norm))
-        return all(
-            math.isclose(mine, theirs, rel_tol=tolerance, abs_tol=1e-6)
-            or not (math.isfinite(mine) and math.isfinite(theirs))
-            for mine, theirs in pairs
-        )
+    def agrees(self, other: "Result", loss: float, norm: float) -> bool:
+        """Whether the two are one, up to these relative differences; infinite numbers are not compared."""
+        return _is_close(self.loss, other.loss, loss) and _is_close(self.norm, other.norm, norm)
+
+
+def _is_close(mine: float, theirs: float, tolerance: float) -> bool:
+    finite = math.isfinite(mine) and math.isfinite(theirs)
+    return not finite or math.isclose(mine, theirs, rel_tol=tolerance, abs_tol=1e-6)
 
 
 class SelfCheck:
@@ -151,16 +152,32 @@ class SelfCheck:
 
     def _compare(self, ready: Callable[[Any], Any], whole: Any, mine: Any, share: Share | None) -> None:
         pieces = self.engine.micro.memory.pieces
-        alone = self._run(*ready(rows.fresh(whole)), share=None, rows_here=rows.length(whole), pieces=1)
+        alone = self._run_alone(ready, whole)
         together = self._run(*ready(rows.fresh(mine)), share=share, rows_here=rows.length(mine), pieces=pieces)
-        agrees, alone, together = group.agree((alone.agrees(together, self._tolerance()), alone, together))
+        alone, together = group.agree((alone, together))
         ranks = self.engine.place.data_ranks if self.engine.place else 1
         here = f"on {ranks} ranks" if share else f"in {pieces} micro-batches"
         numbers = f"loss {alone.loss:.7g} on one device and {together.loss:.7g} {here}"
         numbers += f", gradient norm {alone.norm:.7g} and {together.norm:.7g}"
-        if not agrees:
-            raise RequestError(f"the self-check of the first step failed: {numbers}{_REASONS}")
+        tolerance = self._tolerance()
+        if not alone.agrees(together, tolerance, tolerance):
+            moved = self._moved(ready, whole, alone)
+            if not alone.agrees(together, *(max(tolerance, rounding.FACTOR * each) for each in moved)):
+                raise RequestError(f"the self-check of the first step failed: {numbers}{_REASONS}")
+            numbers += "; the last digit of the weights alone moves them by {:.2%} and {:.2%}".format(*moved)
         self._say(f"self-check of the first step: {numbers}")
+
+    def _run_alone(self, ready: Callable[[Any], Any], whole: Any) -> Result:
+        return self._run(*ready(rows.fresh(whole)), share=None, rows_here=rows.length(whole), pieces=1)
+
+    def _moved(self, ready: Callable[[Any], Any], whole: Any, alone: Result) -> tuple[float, float]:
+        """How far, relative, a last digit of the weights moves one device's loss and gradient norm."""
+        found = []
+        for seed in range(rounding.TRIES):
+            with rounding.nudged(self.engine.gradients.parameters, seed):
+                found.append(self._run_alone(ready, whole))
+        losses, norms = [alone.loss, *(each.loss for each in found)], [alone.norm, *(each.norm for each in found)]
+        return tuple(group.agree((rounding.spread(losses), rounding.spread(norms))))
 
     def _tolerance(self) -> float:
         plan = self.engine.place.plan if self.engine.place else None

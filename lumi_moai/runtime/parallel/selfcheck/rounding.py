@@ -1,0 +1,36 @@
+"""How far rounding alone moves a step: some models make much of the last digit, and that is no fault of the ranks."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+
+from .. import layout
+from ..gradients import local
+
+TRIES = 2
+FACTOR = 10.0
+"""How much further than a nudge of the weights the ranks may move a step: each of its sums is rounded anew there."""
+
+
+@contextmanager
+def nudged(parameters: Iterable[torch.Tensor], seed: int) -> Iterator[None]:
+    """Within this *parameters* are one last digit higher or lower; *seed* decides, on all ranks alike."""
+    mine = [local(layout.now(each)) for each in parameters]
+    before = [each.detach().clone() for each in mine]
+    chance = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for each in mine:
+            signs = torch.randint(0, 2, each.shape, generator=chance).to(each) * 2 - 1
+            each.data.mul_(1 + signs * torch.finfo(each.dtype).eps)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for each, values in zip(mine, before, strict=True):
+                each.data.copy_(values)
+
+
+def spread(numbers: Sequence[float]) -> float:
+    """How far apart *numbers* are, relative to the largest."""
+    return (max(numbers) - min(numbers)) / max(*map(abs, numbers), 1e-6)
