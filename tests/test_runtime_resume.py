@@ -190,7 +190,7 @@ def test_no_checkpoint_lies_between_the_steps_of_one_batch(tmp_path):
         run = Run(tmp_path / f"run{rest}", launch(2))
         ended(start(run, GAN.replace("score =", f"{more}\n            score ="), 2, checkpoint=0.01, keep=100))
         steps = [int(path.name[5:]) for path in folder.found(run.folder / "checkpoints")]
-        assert len(steps) > 3
+        assert len(steps) > 1
         assert all(step % 2 == rest for step in steps), steps
 
 
