@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import BinaryIO, TypeVar, cast
 
-from ..logs import Format, Log, Reading, summary
+from ..logs import Format, Log, Reading, Row, summary
 from ..logs.blocks import texts
 from ..logs.merge import merge
 from ..logs.reading import rows_of
@@ -36,13 +36,13 @@ def read_parts(file: BinaryIO, size: int, name: str, formats: Sequence[Format]) 
     count = min(cores(), MOST, (size - begin) // PART)
     found = [_line_end(file, begin + (size - begin) * part // count) for part in range(1, count)]
     cuts = [begin, *(cut for cut in found if cut)]
-    steps = [_last_step(file, cut, reading) for cut in cuts[1:]]
-    if not (begin and steps and reading.has_columns) or None in steps or sorted(set(cuts)) != cuts:
+    rows = [_last_row(file, cut, reading) for cut in cuts[1:]]
+    if not (begin and rows and reading.has_columns) or None in rows or sorted(set(cuts)) != cuts:
         file.seek(begin)
         reading.read(file)
         return summary(reading)
     ends = [*cuts[1:], None]
-    parts = list(zip(cuts, ends, [None, *steps], strict=True))
+    parts = list(zip(cuts, ends, [None, *rows], strict=True))
     waiting = [apart(partial(_read, file.name, reading, *part)) for part in parts[1:]]
     reading.read(cast(BinaryIO, _Part(file, *parts[0][:2])))
     for part, result in zip(parts[1:], waiting, strict=True):
@@ -56,8 +56,8 @@ def _of_one_unit(first: Reading, second: Reading) -> bool:
     return not (first.steps.unit and second.steps.unit) or first.steps.unit == second.steps.unit
 
 
-def _read(name: str, reading: Reading, begin: int, end: int | None, step: int | None) -> Reading:
-    part = reading.go_on(step)
+def _read(name: str, reading: Reading, begin: int, end: int | None, row: Row | None) -> Reading:
+    part = reading.go_on(row)
     with open(name, "rb", buffering=0) as file:
         part.read(cast(BinaryIO, _Part(file, begin, end)))
     return part
@@ -70,13 +70,14 @@ def _line_end(file: BinaryIO, place: int) -> int | None:
     return None if found < 0 else place + found + 1
 
 
-def _last_step(file: BinaryIO, place: int, reading: Reading) -> int | None:
-    """The number of the last step line ahead of *place*."""
+def _last_row(file: BinaryIO, place: int, reading: Reading) -> Row | None:
+    """The last step line ahead of *place*; None where it has no number."""
     file.seek(max(0, place - _NEAR))
     near = file.read(min(place, _NEAR))
     plain = b"".join(texts(io.BytesIO(near[near.find(b"\n") + 1 :])))
     rows = rows_of(plain, reading.format, ())[1] if reading.format else []
-    return int(rows[-1][0]) if rows and rows[-1][0] else None
+    last = Row(*rows[-1]) if rows else None
+    return last if last and (last.step or last.epoch) else None
 
 
 class _Part(io.RawIOBase):

@@ -14,6 +14,7 @@ from . import (
     deepspeed,
     deepspeed_chat,
     detectron2,
+    epochs,
     fairseq,
     hf_trainer,
     jsonlines,
@@ -94,6 +95,7 @@ FORMATS: tuple[Format, ...] = (
     jsonlines.FORMAT,
     keyvalue.FORMAT,
     plain.FORMAT,
+    epochs.FORMAT,
     tqdm.FORMAT,
     runtime.FORMAT,
 )
@@ -111,6 +113,9 @@ class Log:
     first_step: int | None = None
     last_step: int | None = None
     """In the order of the file; after a step that went back it is less than `max_step`."""
+    first_epoch: int | None = None
+    last_epoch: int | None = None
+    """Where the lines name epochs, all steps and their total are as printed: those within one."""
     max_step: int | None = None
     total_steps: int | None = None
     """The planned number of steps, where the lines say it."""
@@ -119,7 +124,9 @@ class Log:
     loss_min: float | None = None
     nan_steps: int = 0
     restarts: int = 0
-    """How often the step number went back."""
+    """How often the step number went back, and no new epoch was why."""
+    new_epochs: int = 0
+    """How often the step number went back because a new epoch began."""
     first_seconds: float | None = None
     first_rate: float | None = None
     step_seconds: float | None = None
@@ -170,12 +177,15 @@ def summary(reading: Reading) -> Log:
         first_step=steps.first_step,
         last_step=steps.last_step,
         max_step=steps.max_step,
+        first_epoch=steps.first_epoch,
+        last_epoch=steps.last_epoch,
         total_steps=steps.total_steps,
         loss_first=steps.loss_first,
         loss_last=steps.loss_last,
         loss_min=steps.loss_min,
         nan_steps=steps.nan_steps,
         restarts=steps.restarts,
+        new_epochs=steps.new_epochs,
         first_seconds=steps.first_seconds,
         first_rate=steps.first_rate,
         step_seconds=steps.step_seconds(),

@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 from .blocks import texts
 from .format import Format
+from .numbers import Numbers
 from .series import MOST_STARTS
 from .thin import Point
 
@@ -123,14 +124,13 @@ class _Times:
 
     def __init__(self) -> None:
         self._last: int | None = None
-        self._records = 0
+        self._numbers = Numbers()
         self._parts: list[list[Point]] = []
 
     def steps(self, known: Format, text: bytes) -> Iterator[tuple[int, int]]:
         """Start and step of each step line in *text*."""
-        for step, *_ in known.rows(text) if known.mark in text else ():
-            self._records += 1
-            number = int(step) if step else self._records
+        for row in known.rows(text) if known.mark in text else ():
+            number = self._numbers.of(row)
             if self._last is None or (number < self._last and len(self._parts) < MOST_STARTS):
                 self._parts.append([])
             self._last = number

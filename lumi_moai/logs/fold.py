@@ -11,9 +11,13 @@ def fold(steps: Steps, table: Table, *, warm: bool = False) -> None:
     numbers = table.steps
     if not len(numbers):
         return
-    begins = _begins(steps, numbers)
-    first = steps.first_step is None
-    _count(steps, table, numbers[numbers >= 0], len(begins))
+    epochs = table.column("epoch")
+    begins = _begins(steps, numbers, epochs)
+    first = steps.is_new
+    restarts = max(0, len(begins) - first)
+    steps.restarts += restarts
+    _epochs(steps, epochs[~np.isnan(epochs)], numbers, restarts)
+    _count(steps, table, numbers[numbers >= 0])
     _losses(steps, table.losses)
     rates = table.column("rate")
     steps.unit = steps.unit or table.unit
@@ -26,19 +30,34 @@ def fold(steps: Steps, table: Table, *, warm: bool = False) -> None:
         quantiles.add_array(column)
 
 
-def _begins(steps: Steps, numbers: Array) -> Array:
+def _begins(steps: Steps, numbers: Array, epochs: Array) -> Array:
     """Places in *numbers* at which a run begins; none where a line has no step, as it is not known there."""
-    if (numbers < 0).any():
+    counts = len(epochs) > 0 and not np.isnan(epochs).any()
+    if (numbers < 0).any() and not counts:
         return numbers[:0]
-    before = numbers[0] if steps.last_step is None else steps.last_step
-    back = np.flatnonzero(np.diff(numbers, prepend=before) < 0)
-    return np.concatenate([[0], back]) if steps.last_step is None else back
+    numbers = np.maximum(numbers, 0) if counts else numbers
+    before = numbers[0] if steps.last_step is None and not counts else steps.last_step or 0
+    back = np.diff(numbers, prepend=before) < 0
+    if counts:
+        last = epochs[0] if steps.is_new else -1 if steps.last_epoch is None else steps.last_epoch
+        on = np.diff(epochs, prepend=last)
+        back = (on < 0) | (back & (on == 0))
+        back[0] &= not steps.is_new
+    places = np.flatnonzero(back)
+    return np.concatenate([[0], places]) if (steps.is_new if counts else steps.last_step is None) else places
 
 
-def _count(steps: Steps, table: Table, numbers: Array, begins: int) -> None:
+def _epochs(steps: Steps, epochs: Array, numbers: Array, restarts: int) -> None:
+    if len(epochs):
+        before = numbers[0] if steps.last_step is None else steps.last_step
+        steps.new_epochs += max(0, int(np.count_nonzero(np.diff(numbers, prepend=before) < 0)) - restarts)
+        steps.first_epoch = int(epochs[0]) if steps.first_epoch is None else steps.first_epoch
+        steps.last_epoch = int(epochs[-1])
+
+
+def _count(steps: Steps, table: Table, numbers: Array) -> None:
     steps.records += len(table.steps)
     if len(numbers):
-        steps.restarts += max(0, begins - (steps.first_step is None))
         steps.first_step = int(numbers[0]) if steps.first_step is None else steps.first_step
         steps.last_step = int(numbers[-1])
         steps.max_step = max(int(numbers.max()), -1 if steps.max_step is None else steps.max_step)

@@ -26,6 +26,8 @@ class Row(NamedTuple):
     """Part of the device's peak, 1.0 for all of it."""
     memory_gib: bytes = b""
     """The most memory of one device so far, GiB."""
+    epoch: bytes = b""
+    """The epoch within which `step` and `total` count; a line without a step is one of the whole epoch."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,6 @@ from .lines import lines
 FORMAT = lines(
     "lightning",
     "Epoch ",
-    r"Epoch \d+: +\d+%\|[^\r\n|]*\| (?P<step>\d+)/(?P<total>\d+) \[[^\]\r\n]*?"
+    r"Epoch (?P<epoch>\d+): +\d+%\|[^\r\n|]*\| (?P<step>\d+)/(?P<total>\d+) \[[^\]\r\n]*?"
     r"(?:(?P<per_second>{d})it/s|(?P<seconds>{d})s/it)(?:[^\]\r\n]*?\b(?:train_loss|loss)(?:_step)?=(?P<loss>{n}))?",
 )

@@ -3,7 +3,7 @@
 Groups are named after what they hold: `step`, `total`, `loss`; the time of a step as `seconds`, `ms`, or as its inverse
 `per_second`; the rate as `tokens`, `samples` or `images` a second, `mtokens` in millions. Numbers may have
 separators of thousands and the suffixes K, M, G. Of one device: `tflops`; its part of the peak as `mfu` or
-`mfu_percent`; its memory as `gib` or `mib`.
+`mfu_percent`; its memory as `gib` or `mib`. Where the step is one within an epoch, the epoch's number is `epoch`.
 """
 
 import re
@@ -29,7 +29,7 @@ _RATES: Mapping[str, tuple[bytes, float]] = {
 }
 
 
-GROUPS = ("step", "total", "loss", *_SECONDS, *_RATES, "tflops", *_SHARES, *_MEMORY)
+GROUPS = ("step", "total", "epoch", "loss", *_SECONDS, *_RATES, "tflops", *_SHARES, *_MEMORY)
 """The names that groups may have."""
 
 
@@ -95,12 +95,13 @@ def _row(found: Mapping[str, bytes | None]) -> Row:
         tflops=_number(found.get("tflops")),
         mfu=_scaled(found, _SHARES),
         memory_gib=_scaled(found, _MEMORY),
+        epoch=_whole(found.get("epoch")),
     )
 
 
 def number(text: bytes) -> float:
     """The number that *text* writes, with separators and suffix."""
-    factor = _SUFFIX.get(text[-1:])
+    factor = _SUFFIX.get(text[-1:].upper())
     plain = (text[:-1] if factor else text).replace(b",", b"")
     return float(plain) * (factor or 1.0)
 

@@ -10,7 +10,7 @@ from .lines import lines
 FORMAT = lines(
     "metriclogger",
     "  eta: ",
-    r"Epoch: \[\d+\] +\[ *(?P<step>\d+)/(?P<total>\d+)\]  eta: {also}"
+    r"Epoch: \[(?P<epoch>\d+)\] +\[ *(?P<step>\d+)/(?P<total>\d+)\]  eta: {also}"
     r"[^\r\n]*?(?:\bimg/s: (?P<images>{d})(?:  [^\r\n]*?|$))?"
     r"(?:\bloss: (?P<loss>{n}) \([^\r\n]*?)?(?:\btime: (?P<seconds>{n})|$)",
     also=[r"\bmax mem: (?P<mib>\d+)\b"],

@@ -5,25 +5,39 @@
     Epoch [1/10], Step [100/600], Loss: 0.2345
     Train Epoch: 1 [640/60000 (1%)]	Loss: 2.300039
     [1,  2000] loss: 2.177
-    step 100 | train_loss 2.41 | 1234 samples/s
+    step 100 | train_loss 2.41 | 1234 samples/s | tokens/s: 5.5k
 
-The number may be one of batches or of samples, within an epoch: it is taken as it stands. This counts only in a log
-that has no other format.
+The number may be one of batches or of samples, within an epoch: it is taken as it stands, and the epoch in front of it
+tells a new epoch from a restart. This counts only in a log that has no other format.
 """
 
 from .lines import lines
 
+_WORD = r"(?:step|iter|iteration|batch|update)(?:[:=#]| ?\[)? ?"
+_TOKENS = r"tok(?:en)?s?(?:/| per |_per_)s(?:ec|econd)?"
+_SAMPLES = r"(?:samples?|examples?|images?|imgs?)(?:/| per |_per_)s(?:ec|econd)?"
+
+
+def _rate(unit: str, group: str) -> str:
+    """A rate with its *unit* behind or in front of the number."""
+    ahead = rf"(?<![\w.])(?={{n}} ?{unit}(?![\w=:/]))"
+    return rf"(?:{ahead}|(?<![\w/]){unit}(?: ?[:=] ?| ))(?P<{group}>{{n}})"
+
+
 FORMAT = lines(
     "plain",
     "oss",
-    r"(?i)(?:\b(?:global[_ ])?(?:step|iter|iteration|batch|update)(?:[:=#]| ?\[)? ?|\bepoch:? \d+ \[|^\[\d+, *)"
+    r"(?i)(?:(?:(^\[)|\bepochs?(?:[:=#]| ?\[)? *)(?P<epoch>\d{1,9})"
+    r"(?(1), *|(?:(?: ?/ ?\d{1,9})?\]? \[ *|(?![\w.])[^\r\n]{0,40}?(?<!global.)\b" + _WORD + "))"
+    r"|\b(?:global[_ ])?" + _WORD + r")"
     r"(?P<step>\d{1,18})(?: ?/ ?(?P<total>\d{1,18})\b)?(?![\w.])[^\r\n]{0,160}?"
     r"(?<![a-z_])(?<!val )(?<!test )(?<!eval )(?<!valid )(?<!validation )"
     r"(?:train(?:ing)?[_ ])?loss(?:[:=]| [:=]|) ?(?P<loss>{n}){also}",
     also=[
         r"(?<![\w.])(?P<ms>{d}) ?ms\b(?! ?[=:])",
-        r"(?<![\w.])(?P<tokens>{n}) ?tok(?:en)?s?/s(?:ec|econd)?(?![\w=:])",
-        r"(?<![\w.])(?P<samples>{n}) ?(?:samples|examples|images|imgs?)/s(?:ec|econd)?(?![\w=:])",
+        r"(?<![\w.])(?P<seconds>{d}) ?s(?:ec)?/(?:step|it|iter|batch)\b",
+        _rate(_TOKENS, "tokens"),
+        _rate(_SAMPLES, "samples"),
     ],
     weak=True,
 )

@@ -8,7 +8,7 @@ from . import notes as _notes
 from . import outcome as _outcome
 from . import remarks as _remarks
 from .blocks import BLOCK, LARGE, Block, Rest, texts
-from .format import Format
+from .format import Format, Row
 from .notes import Notes
 from .outcome import Signs
 from .ranks import Writers, apart, labelled
@@ -31,10 +31,17 @@ def rows_of(
     text: bytes, known: Format | None, formats: Sequence[Format]
 ) -> tuple[Format | None, list[tuple[bytes, ...]]]:
     """The step lines of *text*, and the format that they are in: the *known* one, or the first that finds any."""
-    for candidate in (known,) if known and not known.weak else formats:
+    for candidate in _candidates(known, formats):
         if candidate.mark in text and (rows := list(candidate.rows(text))):
             return candidate, rows
     return known, []
+
+
+def _candidates(known: Format | None, formats: Sequence[Format]) -> Sequence[Format]:
+    """The formats that text may be in: the *known* one; if it is weak, after all that are tried ahead of it."""
+    if known is None or (known.weak and known not in formats):
+        return formats
+    return formats[: formats.index(known) + 1] if known.weak else (known,)
 
 
 def _others_of(format_: Format, formats: Sequence[Format]) -> list[Format]:
@@ -63,12 +70,13 @@ class Reading:
         """The steps of lines without a label."""
         return self.writers.ranks[None]
 
-    def go_on(self, step: int | None) -> "Reading":
-        """A reading of a part further on, ahead of which *step* was logged; it knows the format and the shapes."""
+    def go_on(self, row: Row | None) -> "Reading":
+        """A reading of a part further on, ahead of which *row* was logged; it knows the format and the shapes."""
         part = Reading(self.name, self._formats)
         part.format, part._seen, part._shapes = self.format, self._seen, self._shapes
         part.steps.unit = self.steps.unit
-        part.steps.first_step = part.steps.last_step = step
+        part.steps.first_step = part.steps.last_step = int(row.step) if row and row.step else None
+        part.steps.first_epoch = part.steps.last_epoch = int(row.epoch) if row and row.epoch else None
         part.notes.found = dict(self.notes.found)
         return part
 

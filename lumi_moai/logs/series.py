@@ -8,6 +8,8 @@ from typing import BinaryIO
 from . import FORMATS
 from .blocks import blocks
 from .format import Format
+from .numbers import Numbers
+from .reading import rows_of
 from .thin import LIMIT, Point, Thin
 
 MOST_STARTS = 40
@@ -75,7 +77,7 @@ def read_series(file: BinaryIO) -> Series:
     format_: Format | None = None
     steps, memory, said = _Steps(), _Trace(), _Said()
     for block in blocks(file):
-        found, rows = _rows(block.text, format_)
+        found, rows = rows_of(block.text, format_, FORMATS)
         if format_ and found is not format_:  # the weak one has met a better one
             steps = _Steps()
         format_ = found
@@ -94,25 +96,18 @@ def read_series(file: BinaryIO) -> Series:
     )
 
 
-def _rows(text: bytes, known: Format | None) -> tuple[Format | None, list[tuple[bytes, ...]]]:
-    for candidate in (known,) if known and not known.weak else FORMATS:
-        if candidate.mark in text and (rows := list(candidate.rows(text))):
-            return candidate, rows
-    return known, []
-
-
 class _Steps:
     """Rows, start by start."""
 
     def __init__(self) -> None:
         self.unit = b""
         self._parts: list[_Part] = []
-        self._records = 0
+        self._numbers = Numbers()
 
     def add(self, rows: Iterable[tuple[bytes, ...]]) -> None:
-        for step, _, loss, _, rate, unit, *_ in rows:
-            self._records += 1
-            number = int(step) if step else self._records
+        for row in rows:
+            loss, rate, unit = row[2], row[4], row[5]
+            number = self._numbers.of(row)
             part = self._part(number)
             part.last, part.records = number, part.records + 1
             if loss:

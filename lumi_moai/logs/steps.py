@@ -13,14 +13,17 @@ class Steps:
     """The steps of a log, block after block.
 
     A run's first record stands apart (`first_seconds`, `first_rate`): it holds compilation and warm-up. A step number
-    that goes back starts another run: a requeue, or several runs in one file.
+    that goes back starts another run: a requeue, or several runs in one file. One that goes back because the next
+    epoch has begun does not; an epoch that goes back does.
     """
 
     def __init__(self) -> None:
-        self.records = self.restarts = self.nan_steps = 0
+        self.records = self.restarts = self.new_epochs = self.nan_steps = 0
         self.first_step: int | None = None
         self.last_step: int | None = None
         self.max_step: int | None = None
+        self.first_epoch: int | None = None
+        self.last_epoch: int | None = None
         self.total_steps: int | None = None
         self.loss_first: float | None = None
         self.loss_last: float | None = None
@@ -35,9 +38,15 @@ class Steps:
         """Fold *rows* in; *warm* says that the log told the warm-up apart, so no record holds it."""
         steps, totals, losses, seconds, rates, units, *figures = zip(*rows, strict=True)
         numbers = list(map(int, filter(None, steps)))
-        first = self.first_step is None
-        begins = self._begins(numbers) if len(numbers) == len(steps) else []
-        self._steps(numbers, len(begins), totals)
+        epochs = list(map(int, filter(None, figures[3]))) if len(figures) > 3 else []
+        first = self.is_new
+        if len(epochs) == len(steps):
+            begins = self._begins(_in_order(epochs, steps), self._last_in_epochs)
+        else:
+            begins = self._begins(numbers, self.last_step) if len(numbers) == len(steps) else []
+        self.restarts += max(0, len(begins) - first)
+        self._epochs(epochs, numbers, len(begins) - first)
+        self._steps(numbers, totals)
         self._losses(list(map(float, filter(None, losses))))
         rates = self._of_one_unit(rates, units)
         self.memory = max([self.memory, *map(float, filter(None, figures[2] if figures else ()))])
@@ -50,11 +59,23 @@ class Steps:
         self._rates.add(map(float, filter(None, rates)))
         self._figures(figures)
 
-    def _begins(self, steps: list[int]) -> list[int]:
-        """Places in *steps* at which a run begins."""
-        if self.last_step is None:
+    @property
+    def is_new(self) -> bool:
+        """Whether no line so far had the number of a step or of an epoch."""
+        return self.first_step is None and self.first_epoch is None
+
+    @property
+    def _last_in_epochs(self) -> int | None:
+        """Where the last step stands among those of all epochs."""
+        if self.is_new:
+            return None
+        return _in_order([-1 if self.last_epoch is None else self.last_epoch], [str(self.last_step or 0).encode()])[0]
+
+    def _begins(self, steps: list[int], last: int | None) -> list[int]:
+        """Places in *steps* at which a run begins; *last* is the step ahead of them."""
+        if last is None:
             return [0, *self._back(steps[:1], steps[1:], 1)]
-        return self._back([self.last_step, *steps[:-1]], steps, 0)
+        return self._back([last, *steps[:-1]], steps, 0)
 
     @staticmethod
     def _back(before: list[int], steps: list[int], place: int) -> list[int]:
@@ -63,10 +84,15 @@ class Steps:
             return []
         return [place + at for at, (step, previous) in enumerate(zip(steps, before, strict=True)) if step < previous]
 
-    def _steps(self, steps: list[int], begins: int, totals: Sequence[bytes]) -> None:
+    def _epochs(self, epochs: list[int], steps: list[int], restarts: int) -> None:
+        if epochs:
+            self.new_epochs += max(0, len(self._begins(steps, self.last_step)) - (self.last_step is None) - restarts)
+            self.first_epoch = epochs[0] if self.first_epoch is None else self.first_epoch
+            self.last_epoch = epochs[-1]
+
+    def _steps(self, steps: list[int], totals: Sequence[bytes]) -> None:
         self.records += len(totals)
         if steps:
-            self.restarts += max(0, begins - (self.first_step is None))
             self.first_step = steps[0] if self.first_step is None else self.first_step
             self.last_step = steps[-1]
             self.max_step = max(steps if self.max_step is None else [self.max_step, *steps])
@@ -110,7 +136,7 @@ class Steps:
         Some programs then log the time of one step and some that of all steps since the last line, and none says which.
         """
         covered = (self.last_step or 0) - (self.first_step or 0)
-        apart = self.records > 1 and self.restarts == 0 and covered >= self.records
+        apart = self.records > 1 and not (self.restarts or self.new_epochs) and covered >= self.records
         return None if apart else self._seconds.median()
 
     def throughput(self, scope: str) -> Throughput | None:
@@ -137,3 +163,8 @@ class Steps:
     def steady_records(self) -> int:
         """How many rates the median is of."""
         return len(self._rates)
+
+
+def _in_order(epochs: Sequence[int], steps: Sequence[bytes]) -> list[int]:
+    """Numbers that grow with the epoch and, within one, with the step, which has 18 digits at most."""
+    return [epoch * 10**18 + int(step or b"0") for epoch, step in zip(epochs, steps, strict=True)]

@@ -10,7 +10,7 @@ from .lines import lines
 FORMAT = lines(
     "swin",
     "Train: [",
-    r"Train: \[\d+/\d+\]\[(?P<step>\d+)/(?P<total>\d+)\]\s+eta [^\r\n]*?\b[Tt]ime {n} \([^)\r\n]*\)\s+"
+    r"Train: \[(?P<epoch>\d+)/\d+\]\[(?P<step>\d+)/(?P<total>\d+)\]\s+eta [^\r\n]*?\b[Tt]ime {n} \([^)\r\n]*\)\s+"
     r"\w*[Ll]oss (?P<loss>{n}) \({also}",
     also=[r"\b[Mm]em (?P<mib>\d+)MB"],
 )

@@ -17,8 +17,8 @@ _SURE = 15
 """So many digits are exact in a float, and so is a division by the power of ten behind them."""
 # What a group is to the column of a row, as `lines` has it.
 _COLUMNS: Mapping[str, tuple[str, bytes]] = {
-    "step": ("step", b""), "total": ("total", b""), "loss": ("loss", b""), "seconds": ("seconds", b""),
-    "ms": ("seconds", b""), "tokens": ("rate", b"tokens"), "samples": ("rate", b"samples"),
+    "step": ("step", b""), "epoch": ("epoch", b""), "total": ("total", b""), "loss": ("loss", b""),
+    "seconds": ("seconds", b""), "ms": ("seconds", b""), "tokens": ("rate", b"tokens"), "samples": ("rate", b"samples"),
     "images": ("rate", b"samples"),
     "tflops": ("tflops", b""), "mfu": ("mfu", b""), "mfu_percent": ("mfu", b""), "gib": ("memory_gib", b""),
     "mib": ("memory_gib", b""),

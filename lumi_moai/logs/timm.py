@@ -10,6 +10,6 @@ from .lines import lines
 FORMAT = lines(
     "timm",
     "Train: ",
-    r"\bTrain: +(?:\d+ |\d+/\d+ \( *\d+%\) )\[ *(?P<step>\d+)/(?P<total>\d+) \( *\d+%\)\] +Loss: +(?P<loss>{n})"
+    r"\bTrain: +(?P<epoch>\d+)(?: |/\d+ \( *\d+%\) )\[ *(?P<step>\d+)/(?P<total>\d+) \( *\d+%\)\] +Loss: +(?P<loss>{n})"
     r"(?: \([^)\r\n]*\) +Time: (?P<seconds>{d})s, +(?P<samples>{d})/s)?",
 )

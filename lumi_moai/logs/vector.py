@@ -14,7 +14,7 @@ from .format import Format, Row
 from .template import DIGITS, Template
 
 Array = Any
-_FLOATS = ("loss", "seconds", "rate", "tflops", "mfu", "memory_gib")
+_FLOATS = ("loss", "seconds", "rate", "tflops", "mfu", "memory_gib", "epoch")
 _LONG = 2048
 """Lines longer than this are left to the patterns."""
 _AT_ONCE = 1 << 19

@@ -69,10 +69,21 @@ def per_million_tokens(report: Report) -> tuple[float | None, float | None]:
     if not (log and bill and rate and bill.billing_units):
         return None, None
     steady = bill.per_hour / (rate * 3600) * 1e6
-    if log.step_seconds is None or log.max_step is None or log.first_step is None:
+    steps = _steps(log)
+    if log.step_seconds is None or steps is None:
         return steady, None
-    tokens = (log.max_step - min(log.first_step, log.max_step) + 1) * log.step_seconds * rate
-    return steady, bill.billing_units / tokens * 1e6
+    return steady, bill.billing_units / (steps * log.step_seconds * rate) * 1e6
+
+
+def _steps(log: Log) -> int | None:
+    """How many steps the log spans; None where it does not tell, as with epochs of unknown length."""
+    if log.max_step is None or log.first_step is None or log.last_step is None:
+        return None
+    if not log.new_epochs or log.first_epoch is None or log.last_epoch is None:
+        return log.max_step - min(log.first_step, log.max_step) + 1
+    if log.total_steps is None or log.last_epoch < log.first_epoch:
+        return None
+    return max(1, (log.last_epoch - log.first_epoch) * log.total_steps + log.last_step - log.first_step + 1)
 
 
 def _tokens_per_second(report: Report, log: Log) -> float | None:

@@ -120,6 +120,8 @@ def _more_of_log(log: Log) -> dict[str, Any]:
         "format": log.format,
         "total_steps": log.total_steps,
         "max_step": log.max_step,
+        "first_epoch": log.first_epoch,
+        "last_epoch": log.last_epoch,
         "loss_first": log.loss_first,
         "loss_min": log.loss_min,
         "nan_steps": log.nan_steps,
@@ -127,6 +129,7 @@ def _more_of_log(log: Log) -> dict[str, Any]:
         "first_rate": log.first_rate,
         "step_seconds": log.step_seconds,
         "restarts": log.restarts,
+        "new_epochs": log.new_epochs,
         "notes": dict(log.notes),
     }
 

@@ -99,6 +99,8 @@ def _log(report: Report, log: Log) -> Iterator[tuple[str, str]]:
     of = f" of {log.total_steps}" if log.total_steps else ""
     back = f"; the step number went back {_times(log.restarts)}" if log.restarts else ""
     span = f"{log.first_step} to {log.last_step}{of}, " if log.first_step is not None else ""
+    if log.first_epoch is not None:
+        span = f"{span}epoch{f's {log.first_epoch} to' if log.last_epoch != log.first_epoch else ''} {log.last_epoch}, "
     yield "Steps", f"{span}{log.records} logged{back or ('' if span else ', without a number')}"
     if log.loss_last is not None:
         nan = f"; not a number in {log.nan_steps} of them" if log.nan_steps else ""
