@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from .torn import whole
+
 BLOCK = 1 << 18
 """Bytes read at once. Small, because the rows of a block are ten times as large as the block."""
 LARGE = 2 << 20
@@ -98,15 +100,18 @@ def blocks(file: BinaryIO) -> Iterator[Block]:
 def texts(file: BinaryIO, wanted: Callable[[], int] = lambda: BLOCK) -> Iterator[bytes]:
     """The text of *file* as whole lines without colour codes, of about as many bytes as are *wanted* at the time.
 
-    Carriage returns end lines too, so that a progress bar is many lines and not one.
+    Carriage returns end lines too, so that a progress bar is many lines and not one. A loss at the very end that may
+    be torn is left out.
     """
-    kept, too_long = b"", False
+    kept, too_long, before = b"", False, b""
     while data := file.read(wanted()):
         cut = max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
         if cut:
             text = b"".join((kept, memoryview(data)[:cut]))
             kept, too_long, data = data[cut:], False, b""
-            yield _plain(text)
+            text = _plain(text)
+            before = text[-_TAIL:]
+            yield text
         elif too_long:
             kept = data[-_TAIL:]
         else:
@@ -115,7 +120,7 @@ def texts(file: BinaryIO, wanted: Callable[[], int] = lambda: BLOCK) -> Iterator
                 yield _plain(kept)
                 kept, too_long = b"", True
     if kept:
-        yield _plain(kept)
+        yield whole(_plain(kept), before)
 
 
 def _plain(text: bytes) -> bytes:
