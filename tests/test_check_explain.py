@@ -117,7 +117,7 @@ def test_a_hostile_script_stays_text_in_the_project_file(here):
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
-        ("python -u train.py", "./prog", "starts no Python program that can be seen"),
+        ("python -u train.py", "./prog", "starts ./prog, and no Python program that can be seen"),
         ("#SBATCH --gpus-per-node=8\n", "", "asks for no devices"),
         ("standard-g", "gpu_p5", "say with --site which cluster"),
         ("--nodes=2", "--nodes=900", "no flavor has the 7200 devices"),

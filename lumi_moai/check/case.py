@@ -1,5 +1,6 @@
 """A script seen with a site's eyes: its partition and node, the shape of the job and of each of its steps."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +13,7 @@ from .value import whole_number
 
 LAUNCHERS = frozenset(("torchrun", "accelerate", "deepspeed", "torch-distributed-run"))
 _MOST_STEPS = 200
-_TRAINING = LAUNCHERS | {"python", "python3"}
+_TRAINING = re.compile(rf"{'|'.join(LAUNCHERS)}|accelerate-launch|python[\d.]*")
 _ELSEWHERE = frozenset(("mpirun", "mpiexec", "pdsh", "ssh", "clush", "deepspeed", "ray", "parallel", "sbatch", "flux"))
 
 
@@ -159,7 +160,7 @@ class Case:
 
     @cached_property
     def _training(self) -> tuple[Command, ...]:
-        found = [c for c in self.script.commands if c.name in _TRAINING and not _is_small(c)]
+        found = [c for c in self.script.commands if _TRAINING.fullmatch(c.name) and not _is_small(c)]
         return tuple(found[:_MOST_STEPS])
 
     def trained(self, step: Step) -> tuple[Command, ...]:

@@ -1,7 +1,7 @@
 """A batch script as a job of lumi-moai: the flavor, the settings of a project file, the submit line, what differs."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from .. import flavor as flavors
@@ -11,17 +11,25 @@ from ..job import GUARDED
 from ..site import Site
 from ..units import format_gib, format_minutes
 from .case import Case, is_torchrun
+from .launched import Launched, programs
+from .programs import SHELLS
 from .script import Command, Script
-from .value import holes, known, shown
+from .value import known
 
 # What lumi-moai sets by itself, for every job.
 _OWN = re.compile(
     r"MASTER_(ADDR|PORT)|(LOCAL_|NODE_|GROUP_)?RANK|(LOCAL_)?WORLD_SIZE|SLURM_\w+|SRUN_\w+|SINGULARITY\w*|APPTAINER\w*"
-    r"|PATH|PWD|HOME|LD_LIBRARY_PATH|PYTHONPATH|PYTHONUNBUFFERED|CONTAINER|SIF|IMAGE|C(C|XX)"
+    r"|CMD|LAUNCHER|PATH|PWD|HOME|LD_LIBRARY_PATH|PYTHONPATH|PYTHONUNBUFFERED|CONTAINER|SIF|IMAGE|C(C|XX)"
 )
 _SECRET = re.compile(r"TOKEN(?!IZER)|SECRET|PASSW|CREDENTIAL|API_?KEY|PRIVATE_?KEY|ACCESS_?KEY", re.IGNORECASE)
-# torchrun's options that have no value.
-_TORCHRUN_FLAGS = frozenset(("--standalone", "--no-python", "--no_python", "--run-path", "--run_path", "-h", "--help"))
+# What `accelerate launch` tells the script by variables.
+_BY_ACCELERATE = {
+    "--mixed-precision": "ACCELERATE_MIXED_PRECISION",
+    "--gradient-accumulation-steps": "ACCELERATE_GRADIENT_ACCUMULATION_STEPS",
+}
+# Commands around a program that are not missed, and those whose lack is.
+_SILENT = frozenset(("echo", "export", "set", "date", "hostname", "printf", "true", "[", "test", "exec"))
+_WITHIN = frozenset(("conda", "mamba", "micromamba", "uv", "poetry", "pixi", "numactl", "taskset"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,18 +49,29 @@ class Converted:
     differences: tuple[str, ...]
 
     @property
+    def folder(self) -> str:
+        """Where the Python script lies, as seen from where the batch script runs."""
+        folder = self.command[0].rpartition("/")[0]
+        return "" if "$" in folder else folder
+
+    @property
     def submit(self) -> tuple[str, ...]:
         """The words of the submit line."""
         return ("lumi-moai", "submit", "--flavor", self.placement.flavor.name, *self.options, *self.command)
 
 
-def convert(script: Script, site: Site, menu: Sequence[Flavor]) -> Converted:
+def convert(
+    script: Script, site: Site, menu: Sequence[Flavor], exists: Callable[[str], bool] = lambda _: False
+) -> Converted:
     """*script* as a job of *site*, with the smallest flavor of *menu* that has its devices.
 
+    *exists* tells whether a file is known to be there.
     Raises RequestError when the script has no devices or starts no Python program that can be seen.
     """
     case = Case(site, script)
-    command, words = _program(case)
+    program = _program(case)
+    command = program.command
+    words, module = _words(program, exists)
     placement = _placement(case, menu)
     env, left = _environment(case, command)
     sbatch = {d.name: d.value for d in script.header.directives if _further(case, d.name)}
@@ -62,41 +81,51 @@ def convert(script: Script, site: Site, menu: Sequence[Flavor]) -> Converted:
     settings |= {"time": format_minutes(script.asked.minutes)} if script.asked.minutes else {}
     settings |= {"launcher": "torchrun"} if is_torchrun(command) else {}
     settings |= {} if _in_container(command) else {"container": "none"}
+    told, by_launcher = _by_launcher(program)
+    env |= told
+    settings |= {"parallel": "script"} if by_launcher else {}
     return Converted(
         placement=placement, settings=settings, env=env, sbatch=sbatch, options=tuple(options), command=words,
-        differences=(*_shape(case, placement), *_start(case, site, command), *left, *_open(words)),
+        differences=(
+            *_shape(case, placement), *_start(case, site, command), *by_launcher, *module, *left,
+            *_around(case, command), *_open(words),
+        ),
     )  # fmt: skip
 
 
-def _program(case: Case) -> tuple[Command, tuple[str, ...]]:
-    """The command that trains, and its script with arguments."""
-    found = [(command, words) for command in case.training() if (words := _script(command))]
+def _program(case: Case) -> Launched:
+    """The program that trains."""
+    found = programs(case)
+    inside = [one for one in found if one.command.step is not None]
+    started = [step.starts[-1] for step in case.steps if step.starts]
+    others = [one for one in started if not one.name.startswith("python")]
     if not found:
-        raise RequestError(
-            f"{case.script.path} starts no Python program that can be seen; name it yourself: lumi-moai submit SCRIPT"
+        seen = (
+            f"starts {others[-1].words[0].shown}, and no Python program that"
+            if others
+            else "starts no Python program that"
         )
-    inside = [pair for pair in found if pair[0].step is not None]
-    started = [step for step in case.steps if step.starts and not step.starts[-1].name.startswith("python")]
-    if started and not inside:
+        raise RequestError(f"{case.script.path} {seen} can be seen; name it yourself: lumi-moai submit SCRIPT")
+    if others and not inside:
         raise RequestError(
-            f"srun starts {started[-1].starts[-1].words[0].shown} in {case.script.path}, and no Python program is seen"
+            f"srun starts {others[-1].words[0].shown} in {case.script.path}, and no Python program is seen"
             " in it; name the program yourself: lumi-moai submit SCRIPT"
         )
     return (inside or found)[-1]
 
 
-def _script(command: Command) -> tuple[str, ...]:
-    """The Python script and its arguments in the words of python or torchrun; nothing for a module."""
-    texts = [word.raw.strip('"') if "unread" in holes(word.text) else shown(word.text) for word in command.words]
-    at = 1
-    if is_torchrun(command) and "-m" in texts[:2]:
-        at = 3
-    while at < len(texts) and texts[at].startswith("-"):
-        if texts[at] in ("-m", "--module", "-c"):
-            return ()
-        apart = is_torchrun(command) and "=" not in texts[at] and texts[at] not in _TORCHRUN_FLAGS
-        at += 2 if apart or texts[at] in ("-W", "-X") else 1
-    return tuple(texts[at:]) if at < len(texts) and texts[at].endswith(".py") else ()
+def _words(program: Launched, exists: Callable[[str], bool]) -> tuple[tuple[str, ...], list[str]]:
+    """The file and the arguments of the submit line, and what to do where the program is a module."""
+    if not program.module:
+        return (program.program, *program.arguments), []
+    path = program.program.replace(".", "/")
+    lines = f"`import runpy` and `runpy.run_module({program.program!r}, run_name='__main__', alter_sys=True)`"
+    for file in (f"{path}.py", f"{path}/__main__.py"):
+        if exists(file):
+            said = f"the module {program.program} runs as the file {file}; if it imports from its own package,"
+            return (file, *program.arguments), [f"{said} submit a file of two lines: {lines}"]
+    file = f"run_{re.sub(r'[^A-Za-z0-9_]', '_', program.program)}.py"
+    return (file, *program.arguments), [f"the module {program.program} needs a file, {file}, of two lines: {lines}"]
 
 
 def _placement(case: Case, menu: Sequence[Flavor]) -> Placement:
@@ -135,7 +164,7 @@ def _environment(case: Case, command: Command) -> tuple[dict[str, str], list[str
     ours = {v.name: v.value for v in case.site.environment}
     ours |= {cache.variable: "" for cache in case.site.caches}
     kept, left = {}, []
-    for found in (a.variable for a in case.script.assignments if not a.in_task):
+    for found in (a.variable for a in case.script.assignments):
         last = command.variables.get(found.name)
         if last is None or not last.exported or last.place != found.place or _OWN.fullmatch(found.name):
             continue
@@ -188,6 +217,35 @@ def _start(case: Case, site: Site, command: Command) -> Iterator[str]:
         yield f"{one.path} is not here, so what it does is not taken over"
     if not is_torchrun(command) and case.tasks and (case.devices_per_node or 0) * (case.nodes or 1) != case.tasks:
         yield f"one rank for each device, in place of {case.tasks} tasks"
+
+
+def _by_launcher(program: Launched) -> tuple[dict[str, str], list[str]]:
+    """Variables in the place of a launcher's options, and what is said of the others."""
+    if program.launcher not in ("accelerate", "deepspeed"):
+        return {}, []
+    given = {v: text for option, v in _BY_ACCELERATE.items() if (text := program.option(option)) and known(text)}
+    told = given if program.launcher == "accelerate" else {}
+    left = [
+        one for one in program.options if _BY_ACCELERATE.get(re.split("[ =]", one)[0].replace("_", "-")) not in told
+    ]
+    said = [
+        f"{program.launcher} starts no ranks: lumi-moai starts one for each device, with the variables that the script"
+        " reads"
+    ]
+    if left:
+        said.append(f"not taken over from {program.launcher}: {', '.join(left)}; let the script say it")
+    return told, said
+
+
+def _around(case: Case, command: Command) -> Iterator[str]:
+    """What runs ahead of the program in a shell of its own, or around it."""
+    shells = [one for one in command.within if one.name in SHELLS]
+    beside = [one for one in case.script.commands if shells and one.within and one.within[-1] is shells[-1]]
+    left = [one for one in beside if one is not command and one not in command.within and one.name not in _SILENT]
+    left += [one for one in command.within if one.name in _WITHIN]
+    texts = [" ".join(word.shown for word in one.words[:4]) for one in left]
+    if texts:
+        yield f"not taken over from around the program: {', '.join(dict.fromkeys(texts[:4]))}"
 
 
 def _open(words: Sequence[str]) -> Iterator[str]:

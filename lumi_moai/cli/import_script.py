@@ -10,7 +10,7 @@ from .show import json_option, show_json
 @click.command()
 @click.argument("script", metavar="SCRIPT")
 @click.option("--site", metavar="SITE", help="Cluster; by default this machine's, else the one that has the partition.")
-@click.option("--write", is_flag=True, help="Also write lumi-moai.yaml beside the script; one that is there stays.")
+@click.option("--write", is_flag=True, help="Also write lumi-moai.yaml beside the Python script; one there stays.")
 @json_option
 def import_script(script: str, site: str | None, write: bool, as_json: bool) -> None:
     """Turn a batch script into a flavor, a project file and a submit line, and say what would differ.
@@ -22,7 +22,8 @@ def import_script(script: str, site: str | None, write: bool, as_json: bool) -> 
 
     found = converted(script, site)
     if write:
-        write_new(Path(script).parent / "lumi-moai.yaml", project_file(found, script))
+        beside = Path(script).parent / found.folder
+        write_new((beside if beside.is_dir() else Path(script).parent) / "lumi-moai.yaml", project_file(found, script))
     if as_json:
         show_json(as_dict(found, script))
     else:

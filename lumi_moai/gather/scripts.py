@@ -200,7 +200,7 @@ def converted(path: str, site: str | None) -> Converted:
     Raises RequestError for what cannot be read or has no flavor.
     """
     script = read_script(path)
-    return convert(script, site_for(site, script), catalog.flavors())
+    return convert(script, site_for(site, script), catalog.flavors(), lambda name: Path(name).is_file())
 
 
 def write_new(path: Path, text: str) -> None:

@@ -36,7 +36,7 @@ def _lines(found: Converted, path: str) -> Iterator[tuple[str, str]]:
             f" partition {placed.partition.name}"
         ),
     )
-    yield "Settings", "lumi-moai.yaml beside the script:"
+    yield "Settings", f"lumi-moai.yaml beside {found.command[0]}:"
     yield from (("", line) for line in project_file(found, path).splitlines())
     yield "Submit", shlex.join(found.submit)
     for number, sentence in enumerate(found.differences):
