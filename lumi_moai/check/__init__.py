@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from ..site import Site
 from . import control, cores, devices, directives, environment, launch, limits, prices
 from .case import Case
+from .parts import components, named
 from .reader import Files, read
 from .rule import Edit, Finding, Hit, Rule
 from .script import Script
@@ -13,6 +14,7 @@ RULES: tuple[Rule, ...] = (
     *directives.RULES, *limits.RULES, *prices.RULES, *devices.RULES, *cores.RULES, *launch.RULES,
     *environment.RULES, *control.RULES,
 )  # fmt: skip
+_OF_DIRECTIVES = tuple(rule for rule in directives.RULES if rule.id in ("LM103", "LM104", "LM105", "LM106", "LM111"))
 _RANK = {"error": 0, "warning": 1, "note": 2}
 
 
@@ -23,10 +25,28 @@ def check(script: Script, site: Site, exists: Callable[[str], bool] = lambda _: 
     """
     found: dict[tuple, Finding] = {}
     for one in (script, *script.inner):
-        for finding in _of_one(Case(site, one, exists)):
-            hit = finding.hit
-            found.setdefault((finding.rule.id, hit.place.path, hit.place.line, hit.place.column, hit.message), finding)
+        first, *later = components(one)
+        for finding in _of_one(Case(site, first, exists)):
+            found.setdefault(_key(finding.rule, finding.hit), finding)
+        for number, part in enumerate(later, 1):
+            for finding in _of_part(Case(site, part, exists)):
+                if _key(finding.rule, finding.hit) not in found:  # an option of the first part holds for this one too
+                    hit = named(finding.hit, number, part)
+                    found.setdefault(_key(finding.rule, hit), Finding(rule=finding.rule, hit=hit))
     return tuple(sorted(found.values(), key=_order))
+
+
+def _key(rule: Rule, hit: Hit) -> tuple:
+    return (rule.id, hit.place.path, hit.place.line, hit.place.column, hit.message)
+
+
+def _of_part(case: Case) -> Iterator[Finding]:
+    """What is said about a later part of a heterogeneous job: rules on directives, and on steps where it has any."""
+    about = (*_OF_DIRECTIVES, *limits.RULES, *prices.RULES, *devices.RULES, *(cores.RULES if case.steps else ()))
+    foreign = case.script.asked.partition is not None and case.partition is None
+    for rule in (*_OF_DIRECTIVES, limits.RULES[0]) if foreign else about:
+        for hit in rule.look(case):
+            yield Finding(rule=rule, hit=hit)
 
 
 def _of_one(case: Case) -> Iterator[Finding]:

@@ -118,7 +118,11 @@ def _nearly(case: Case) -> Iterator[Hit]:
 def _second_part(case: Case) -> Iterator[Hit]:
     line = case.script.header.hetjob
     if line is not None:
-        yield Hit(place=case.script.line_place(line), message="only the first part of the heterogeneous job is judged")
+        yield Hit(
+            place=case.script.line_place(line),
+            message="a further component of the job begins: its options are"
+            " judged, its steps where srun says --het-group",
+        )
 
 
 def _stray(case: Case) -> Iterator[Hit]:
@@ -158,7 +162,8 @@ RULES = (
     Rule(id="LM109", name="nearly-a-directive", severity="note", title="A line that looks like a directive and is none",
          reason="Slurm reads `#SBATCH`, in capitals and without a blank.", source=_SLURM, look=_nearly),
     Rule(id="LM110", name="second-part", severity="note", title="A heterogeneous job",
-         reason="Its parts have requests of their own; lumi-moai judges the first.", source=_SLURM, look=_second_part),
+         reason="Its components have requests of their own; a step names the one that it runs in.", source=_SLURM,
+         look=_second_part),
     Rule(id="LM111", name="stray-word", severity="warning", title="A word that belongs to no option",
          reason="Slurm takes it for the end of the options or refuses it.", source=_SLURM, look=_stray),
     Rule(id="LM112", name="unread", severity="note", title="Text that could not be read",

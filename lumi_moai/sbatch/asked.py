@@ -5,8 +5,9 @@ variables in `#SBATCH` lines as plain text. What cannot be known is said in a no
 """
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from ..errors import RequestError
 from ..units import parse_gib, parse_minutes
@@ -82,6 +83,8 @@ class Header:
     """The line that begins the second part of a heterogeneous job; what follows it is in no directive here."""
     strays: tuple[tuple[int, str], ...] = ()
     """Words that belong to no option, with their line."""
+    later: tuple["Header", ...] = ()
+    """The further parts of a heterogeneous job, each with its own lines only."""
 
 
 _LINE = re.compile(r"#SBATCH\s+(?=\S)")
@@ -93,16 +96,21 @@ def header(script: str) -> Header:
     end = next((n for n, line in enumerate(lines) if line.strip() and not line.lstrip().startswith("#")), len(lines))
     marked = [n for n, line in enumerate(lines) if _LINE.match(line)]
     counted = [n for n in marked if n < end]
-    hetjob = next((n for n in counted if lines[n].split()[1:2] == ["hetjob"]), None)
-    first_part = [n for n in counted if hetjob is None or n < hetjob]
-    read_lines = [_directives(n, lines[n].rstrip("\r")) for n in first_part]
+    begins = [n for n in counted if lines[n].split()[1:2] in (["hetjob"], ["packjob"])]
+    bounds = pairwise([-1, *begins, len(lines)])
+    first, *later = [_part(lines, [n for n in counted if begin < n < stop]) for begin, stop in bounds]
+    late = tuple(n for n in marked if n > end)
+    return replace(first, lines=tuple(counted), late=late, hetjob=min(begins, default=None), later=tuple(later))
+
+
+def _part(lines: Sequence[str], counted: Sequence[int]) -> Header:
+    """The lines *counted* of *lines*, with nothing of the others."""
+    read_lines = [_directives(n, lines[n].rstrip("\r")) for n in counted]
     return Header(
         directives=tuple(directive for found, _, _ in read_lines for directive in found),
         lines=tuple(counted),
-        late=tuple(n for n in marked if n > end),
-        open_quotes=tuple(n for n, (_, broken, _) in zip(first_part, read_lines, strict=True) if broken),
-        hetjob=hetjob,
-        strays=tuple((n, word) for n, (_, _, words) in zip(first_part, read_lines, strict=True) for word in words),
+        open_quotes=tuple(n for n, (_, broken, _) in zip(counted, read_lines, strict=True) if broken),
+        strays=tuple((n, word) for n, (_, _, words) in zip(counted, read_lines, strict=True) for word in words),
     )
 
 
