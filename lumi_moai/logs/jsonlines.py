@@ -14,7 +14,18 @@ from typing import Any
 
 from .format import Format, Row
 
-_STEPS = ("step", "global_step", "iteration", "iter", "train/step", "train/global_step", "trainer/global_step", "_step")
+_STEPS = (
+    "step",
+    "global_step",
+    "iteration",
+    "iter",
+    "train/step",
+    "train/global_step",
+    "trainer/global_step",
+    "_step",
+    "current_steps",
+)
+_TOTALS = ("total_steps", "max_steps")
 _LOSSES = ("loss", "train_loss", "train/loss", "lm_loss", "lm loss", "training_loss", "train/CrossEntropyLoss")
 _TIMES = {
     "step_time": 1.0, "step_seconds": 1.0, "seconds_per_step": 1.0, "step_time_s": 1.0, "time_per_step": 1.0,
@@ -26,6 +37,8 @@ _RATES = {
     "samples_per_second": b"samples", "samples_per_sec": b"samples", "samples/sec": b"samples", "samples/s": b"samples",
     "train_samples_per_second": b"samples", "images_per_second": b"samples", "images/sec": b"samples",
 }  # fmt: skip
+_FACTORY = {"throughput": b"tokens"}
+"""What LLaMA-Factory calls its rate, beside `current_steps`."""
 _TFLOPS = ("tflops", "tflops_per_gpu", "tflops_per_device", "model_tflops_per_gpu")
 _LONGEST = 1 << 16
 
@@ -45,16 +58,18 @@ def _row(line: bytes) -> Row | None:
     step, loss = _first(found, _STEPS), _first(found, _LOSSES)
     if step is None or not step.is_integer() or not 0 <= step < 1e18:
         return None
-    rate = next((name for name in _RATES if _number(found, name) is not None), None)
+    rates = {**_RATES, **_FACTORY} if "current_steps" in found else _RATES
+    rate = next((name for name in rates if _number(found, name) is not None), None)
     time = next((name for name in _TIMES if _number(found, name) is not None), None)
     if loss is None and rate is None and time is None:
         return None
     return Row(
         step=b"%d" % int(step),
+        total=_whole(_first(found, _TOTALS)),
         loss=_bytes(loss),
         seconds=_bytes(_number(found, time), _TIMES[time]) if time else b"",
         rate=_bytes(_number(found, rate)) if rate else b"",
-        unit=_RATES[rate] if rate else b"",
+        unit=rates[rate] if rate else b"",
         tflops=_bytes(_first(found, _TFLOPS)),
     )
 
@@ -71,6 +86,10 @@ def _number(found: Mapping[str, Any], name: str) -> float | None:
         return float(value)
     except OverflowError:
         return None
+
+
+def _whole(value: float | None) -> bytes:
+    return b"%d" % int(value) if value is not None and value.is_integer() and 0 < value < 1e15 else b""
 
 
 def _bytes(value: float | None, factor: float = 1.0) -> bytes:

@@ -9,16 +9,14 @@
 
 from .lines import lines
 
-_VALUE = r"(?:[^\S\r\n]++(?!%s)[^\r\n=]+=[^\r\n]*\r?\n)*"
+_BELOW = r"(?=(?:[^\S\r\n]++[^\r\n=]+=[^\r\n]*\r?\n)*?[^\S\r\n]+%s=%s)?"
 
 FORMAT = lines(
     "olmo",
     "[step=",
     r"\[step=(?P<step>\d+)/(?P<total>\d+)[^\]\r\n]*\][^\r\n]*\r?\n"
-    + _VALUE % "train/(?:CrossEntropy|CE )[Ll]oss"
-    + r"(?:[^\S\r\n]+train/(?:CrossEntropy|CE )[Ll]oss=(?P<loss>{n})\r?\n)?"
-    + _VALUE % "throughput/device/(?:tokens_per_second|TPS)="
-    + r"(?:[^\S\r\n]+throughput/device/(?:tokens_per_second|TPS)=(?P<tokens>{n}))?",
+    + _BELOW % ("train/(?:CrossEntropy|CE )[Ll]oss", r"(?P<loss>{n})")
+    + _BELOW % ("throughput/device/(?:tokens_per_second|TPS)", r"(?P<tokens>{n})"),
     scope="per_device",
     one_line=False,
 )

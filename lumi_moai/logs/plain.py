@@ -13,7 +13,7 @@ tells a new epoch from a restart. This counts only in a log that has no other fo
 
 from .lines import lines
 
-_WORD = r"(?:step|iter|iteration|batch|update)(?:[:=#]| ?\[)? ?"
+_WORD = r"(?:steps?|iter|iteration|batch|update)(?:[:=#]| ?\[)? {0,9}"
 _TOKENS = r"tok(?:en)?s?(?:/| per |_per_)s(?:ec|econd)?"
 _SAMPLES = r"(?:samples?|examples?|images?|imgs?)(?:/| per |_per_)s(?:ec|econd)?"
 
@@ -35,7 +35,8 @@ FORMAT = lines(
     r"(?:train(?:ing)?[_ ])?loss(?:[:=]| [:=]|) ?(?P<loss>{n}){also}",
     also=[
         r"(?<![\w.])(?P<ms>{d}) ?ms\b(?! ?[=:])",
-        r"(?<![\w.])(?P<seconds>{d}) ?s(?:ec)?/(?:step|it|iter|batch)\b",
+        r"(?:(?<![\w.])(?={d} ?s(?:ec)?/(?:step|it|iter|batch)\b)|\btime \(s\): )(?P<seconds>{d})",
+        r"(?:(?<![\w.])(?={d} ?%(?: \w+)? mfu\b)|\bmfu:? )(?P<mfu_percent>{d})(?![\w.])",
         _rate(_TOKENS, "tokens"),
         _rate(_SAMPLES, "samples"),
     ],

@@ -1,0 +1,16 @@
+"""Keras 3's progress bar as an epoch leaves it; the step is that within the epoch.
+
+::
+
+    206/206 ━━━━━━━━━━━━━━━━━━━━ 2s 12ms/step - accuracy: 0.9990 - loss: 0.0031 - val_loss: 0.0886
+"""
+
+from .lines import lines
+
+FORMAT = lines(
+    "keras-3",
+    "━ ",
+    r"\b(?P<step>\d+)/(?P<total>(?P=step)) +(?:━)+ +[\dhms:]+ (?:(?P<ms>\d+)ms|(?P<seconds>\d+)s|\d+us)/(?:step|epoch) - "
+    r"(?:[^\r\n]*? - )?loss: (?P<loss>{n})",
+    one_line=False,
+)

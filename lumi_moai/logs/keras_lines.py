@@ -1,0 +1,17 @@
+"""Keras with one line an epoch (`verbose=2`); the step is that within the epoch.
+
+::
+
+    206/206 - 2s - loss: 0.0031 - accuracy: 0.9990 - val_loss: 0.0886 - 2s/epoch - 12ms/step
+    206/206 - 2s - 12ms/step - accuracy: 0.9990 - loss: 0.0031
+"""
+
+from .lines import lines
+
+FORMAT = lines(
+    "keras-lines",
+    "s - ",
+    r"^(?P<step>\d+)/(?P<total>(?P=step)) - [\dhms:]+ - {also}(?:[^\r\n]*? - )?loss: (?P<loss>{n})",
+    also=[r"(?<!\d)(?:(?P<ms>\d+)ms|(?P<seconds>\d+)s)/step\b"],
+    one_line=False,
+)
