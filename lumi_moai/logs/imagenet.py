@@ -2,7 +2,7 @@
 
 ::
 
-    Epoch: [0][  10/5005]	Time  0.51 (  1.20)	Data  0.01 (  0.30)	Loss 6.9100e+00 (6.9300e+00)	Acc@1   0.00 (  0.10)
+    Epoch: [0][  10/5005]	Time  0.51 (  1.20)	Data  0.01 (  0.30)	Loss 6.9100e+00 (6.9300e+00)	Acc@1   0.00
 """
 
 from .lines import lines

@@ -10,7 +10,7 @@ from .lines import lines
 FORMAT = lines(
     "keras-3",
     "━ ",
-    r"\b(?P<step>\d+)/(?P<total>(?P=step)) +(?:━)+ +[\dhms:]+ (?:(?P<ms>\d+)ms|(?P<seconds>\d+)s|\d+us)/(?:step|epoch) - "
-    r"(?:[^\r\n]*? - )?loss: (?P<loss>{n})",
+    r"\b(?P<step>\d+)/(?P<total>(?P=step)) +(?:━)+ +[\dhms:]+ "
+    r"(?:(?P<ms>\d+)ms|(?P<seconds>\d+)s|\d+us)/(?:step|epoch) - (?:[^\r\n]*? - )?loss: (?P<loss>{n})",
     one_line=False,
 )

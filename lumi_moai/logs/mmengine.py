@@ -10,7 +10,7 @@ from .lines import lines
 FORMAT = lines(
     "mmengine",
     "Epoch",
-    r"\bEpoch(?:\(train\))?\s+\[(?P<epoch>\d+)\]\[ *(?P<step>\d+)/(?P<total>\d+)\]\s+(?:base_)?lr: [^\r\n]*?(?<!_)\btime: "
-    r"(?P<seconds>{n}){also}(?:[^\r\n]*?[\s,]loss: (?P<loss>{n}))?",
+    r"\bEpoch(?:\(train\))?\s+\[(?P<epoch>\d+)\]\[ *(?P<step>\d+)/(?P<total>\d+)\]\s+(?:base_)?lr: [^\r\n]*?(?<!_)"
+    r"\btime: (?P<seconds>{n}){also}(?:[^\r\n]*?[\s,]loss: (?P<loss>{n}))?",
     also=[r"\bmemory: (?P<mib>\d+)\b"],
 )

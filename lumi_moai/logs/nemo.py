@@ -2,7 +2,7 @@
 
 ::
 
-    Training epoch 0, iteration 1/99 | lr: 1e-05 | global_step: 1 | reduced_train_loss: 10.9 | train_step_timing in s: 3.11
+    Training epoch 0, iteration 1/99 | lr: 1e-05 | reduced_train_loss: 10.9 | train_step_timing in s: 3.11
 """
 
 from .lines import lines

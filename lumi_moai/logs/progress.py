@@ -15,7 +15,8 @@ FORMAT = lines(
     "%|",
     r"(?:(?<![^\r\n])|(?<=[\]A]))(?![^\r\n|]*(?i:val|eval|test|predict))"
     r"(?:[^\r\n|]*?\b(?i:epochs?):?[ =\[]*(?P<epoch>\d{1,9})\b)?[^\r\n|]*?"
-    r"\d+%\|[^\r\n|]*\| (?P<step>\d+)/(?P<total>\d+) \[[\d:]+<[^\],]*(?:, +(?:(?P<per_second>{d})it/s|(?P<seconds>{d})s/it))?"
+    r"\d+%\|[^\r\n|]*\| (?P<step>\d+)/(?P<total>\d+) \[[\d:]+<[^\],]*"
+    r"(?:, +(?:(?P<per_second>{d})it/s|(?P<seconds>{d})s/it))?"
     r"[^\]\r\n]*?[ ,\[](?:(?:train|step|reduced_train|avg|batch|running|training|total|mean)[_/ ])?(?i:loss)(?:_step)?"
     r"(?:=|: ?)(?P<loss>{n})",
     weak=True,
