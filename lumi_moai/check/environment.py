@@ -3,12 +3,12 @@
 import re
 from collections.abc import Iterator
 
-from ..site import Advice
+from ..site import Advice, Variable
 from .case import Case, replace_text
 from .programs import CONTAINERS, image, verb
 from .rule import Edit, Hit, Rule
 from .script import Assignment
-from .value import holes, shown
+from .value import holes, known, shown
 
 _SITE = "the site file (`check`)"
 _DOWNLOADS = frozenset(("HF_HOME", "TORCH_HOME", "HF_DATASETS_CACHE", "TRANSFORMERS_CACHE", "PIP_CACHE_DIR"))
@@ -18,7 +18,10 @@ _INTERFACE = "NCCL_SOCKET_IFNAME"
 
 def _network(case: Case) -> Iterator[Hit]:
     wanted = next((v for v in case.site.environment if v.name == _INTERFACE), None)
-    if wanted is None or any(a.variable.name == _INTERFACE for a in case.script.assignments):
+    if wanted is None:
+        return
+    if any(a.variable.name == _INTERFACE for a in case.script.assignments):
+        yield from _other_network(case, wanted)
         return
     for step in case.steps:
         if not step.nodes or step.nodes < wanted.min_nodes or step.command.value(_INTERFACE) is not None:
@@ -32,6 +35,25 @@ def _network(case: Case) -> Iterator[Hit]:
                   source=wanted.source, message=f"{_INTERFACE} is not set for {step.nodes} nodes"
                   f"{', unless a module or a script does it' if hidden else ''}: {wanted.reason}")  # fmt: skip
         return
+
+
+def _other_network(case: Case, wanted: Variable) -> Iterator[Hit]:
+    """An interface that is none of the fast network's, given to a step on several nodes."""
+    for step in case.steps:
+        for command in case.trained(step) if step.nodes and step.nodes >= wanted.min_nodes else ():
+            found = command.variables.get(_INTERFACE)
+            if found and found.exported and found.place and _is_other(found.text, wanted.value):
+                yield Hit(place=found.place, source=wanted.source,
+                          message=f"{_INTERFACE}={found.text} names none of the interfaces {wanted.value} of this site:"
+                          f" {wanted.reason}")  # fmt: skip
+                return
+
+
+def _is_other(text: str, wanted: str) -> bool:
+    names = re.findall(r"\w+", wanted)
+    given = text.removeprefix("=").split(",")
+    plain = known(text) and re.fullmatch(r"=?\w+(,\w+)*", text)
+    return bool(plain) and not any(name.startswith(one) or one.startswith(name) for name in names for one in given)
 
 
 def _before(case: Case, start: int | None, text: str) -> tuple[Edit, ...]:
@@ -183,7 +205,7 @@ OPTION = Rule(id="LM703", name="option", severity="note", title="An option that 
               reason="The site file keeps what is known of it.", source=_SITE, look=_options)  # fmt: skip
 
 RULES = (
-    Rule(id="LM701", name="network-interface", severity="warning", title="No network interface for several nodes",
+    Rule(id="LM701", name="network-interface", severity="warning", title="No network interface for several nodes, or another one",
          reason="Ranks that look for each other over the wrong network fail to start, or talk over TCP.",
          source=_SITE, look=_network),
     Rule(id="LM702", name="variable", severity="warning", title="A variable that does harm, or nothing",

@@ -42,7 +42,11 @@ def _world(case: Case) -> Iterator[Hit]:
 def _torchrun(case: Case, step: Step, command: Command) -> Iterator[Hit]:
     nodes, procs = (_number(torchrun_value(command, name)) for name in ("nnodes", "nproc-per-node"))
     devices = case.devices_per_node
-    if nodes and step.nodes and nodes[0] != step.nodes:
+    alone = next((word for word in command.words if word.text == "--standalone"), None)
+    if alone and step.nodes and step.nodes > 1:
+        yield Hit(place=alone.place, severity="warning",
+                  message=f"--standalone makes a training of its own on each of the {step.nodes} nodes")  # fmt: skip
+    elif nodes and step.nodes and nodes[0] != step.nodes:
         yield Hit(place=nodes[1].place, message=f"--nnodes={nodes[0]}, but srun starts it on {step.nodes}"
                   f" node{'s' if step.nodes > 1 else ''}: it waits for ever")  # fmt: skip
     if not procs or not devices or not step.tasks_per_node:
@@ -56,6 +60,15 @@ def _torchrun(case: Case, step: Step, command: Command) -> Iterator[Hit]:
     elif ranks < devices and len(case.steps) == 1 and not _OWN_DEVICES & set(step.options):
         yield Hit(place=procs[1].place, severity="warning",
                   message=f"{ranks} ranks a node on {devices} devices: {devices - ranks} stay idle")  # fmt: skip
+
+
+def _over_job(case: Case) -> Iterator[Hit]:
+    for step in case.steps:
+        option = step.options.get("nodes")
+        nodes = whole_number(option.value) if option else None
+        if option and nodes and case.nodes and case.script.header.hetjob is None and nodes > case.nodes:
+            yield Hit(place=step.word(option).place,
+                      message=f"srun asks for {nodes} nodes of a job that has {case.nodes}: it is refused")  # fmt: skip
 
 
 def _number(word: Word | None) -> tuple[int, Word] | None:
@@ -210,4 +223,6 @@ RULES = (
          reason="Single quotes keep everything, the backslash as well.", source="Bash manual, 3.1.2", look=_literal),
     Rule(id="LM608", name="exec-star", severity="note", title="`exec $*`",
          reason="Words with blanks in them are split again.", source="Bash manual, 3.4.2", look=_star),
+    Rule(id="LM609", name="step-over-job", severity="error", title="A step on more nodes than the job has",
+         reason="A step runs within what the job was given.", source="Slurm's srun(1)", look=_over_job),
 )  # fmt: skip

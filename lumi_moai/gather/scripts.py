@@ -1,8 +1,9 @@
 """Batch scripts from files: their text or why not, the helper scripts beside them, the site they are for."""
 
 import os
+import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from ..check.explain import Told, explain
 from ..errors import ConfigError, RequestError, RunError
 from ..report.text import count
 from ..sbatch import usage
+from ..sbatch.options import FLAGS, VALUES
 from ..site import Site
 from ..units import format_gib
 
@@ -85,6 +87,14 @@ def read_script(path: str) -> Script:
     return read(text_of(Path(path)), path, helpers(Path(path)))
 
 
+def _likely(script: Script) -> Iterator[str]:
+    """What may be the partition of a script that names none: by a line that comes too late, by a misspelled option."""
+    lines = script.text.split("\n")
+    for late in script.header.late:
+        yield from re.findall(r"\s(?:-p\s*|--partition[=\s]\s*)([\w-]+)", lines[late])
+    yield from (one.value for one in script.header.directives if one.name not in FLAGS | VALUES)
+
+
 def site_for(name: str | None, script: Script) -> Site:
     """The site called *name*; without a name that of the settings or of this host, else one that has the partition.
 
@@ -94,12 +104,13 @@ def site_for(name: str | None, script: Script) -> Site:
     if chosen:
         return catalog.site(chosen)
     wanted = next((one.asked.partition for one in (script, *script.inner) if one.asked.partition), None)
+    likely = {wanted} if wanted else set(_likely(script))
     for known in catalog.site_names():
         try:
             site = catalog.site(known)
         except ConfigError:
             continue
-        if wanted in site.partitions:
+        if likely & set(site.partitions):
             return site
     known_sites = ", ".join(catalog.site_names())
     what = f"partition {wanted!r} is of none of them" if wanted else "the script names no partition"

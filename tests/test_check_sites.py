@@ -1,0 +1,59 @@
+"""Scripts in the manner of several centres: for which cluster they are, and what is said of them; all written by us."""
+
+import pytest
+from test_check_rules import ADDRESS, BOUND, LUMI, PORT, two
+
+from lumi_moai.check import check, read
+from lumi_moai.errors import RequestError
+from lumi_moai.gather.scripts import site_for
+
+HEAD = "#!/bin/bash\n#SBATCH --account=project_465000001\n"
+ELSEWHERE = {
+    "NERSC": "#SBATCH -A m1234_g\n#SBATCH -C gpu\n#SBATCH -q debug\n#SBATCH -t 6:00:00\n#SBATCH -n 8 --ntasks-per-node=4\n"
+    "#SBATCH -c 32\n#SBATCH --gpus-per-task=1\n#SBATCH --gpu-bind=none\nsrun python train.py\n",
+    "Juelich": "#SBATCH --account=cstdl --nodes=4 --ntasks-per-node=1 --cpus-per-task=48 --time=06:00:00\n"
+    "#SBATCH --partition=booster\n#SBATCH --gres=gpu:4\nexport SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK\n"
+    "srun --cpu_bind=none python -u -m torchrun_jsc --nproc_per_node=gpu train.py\n",
+    "CSC": "#SBATCH --account=project_2001234 --partition=gpu --gres=gpu:v100:4 --cpus-per-task=40 --mem=320G --time=2:00:00\n"
+    "module load pytorch\nsrun torchrun --standalone --nproc_per_node=4 train.py\n",
+}
+
+
+@pytest.fixture(autouse=True)
+def _nowhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_a_script_for_no_site_of_ours_is_one_sentence(name):
+    with pytest.raises(RequestError, match="say with --site which cluster it is for"):
+        site_for(None, read("#!/bin/bash\n" + ELSEWHERE[name], "job.sh"))
+
+
+@pytest.mark.parametrize("name", ["Juelich", "CSC"])
+def test_a_foreign_partition_is_all_that_is_said(name):
+    found = check(read("#!/bin/bash\n" + ELSEWHERE[name], "job.sh"), LUMI)
+    assert [(f.rule.id, f.severity) for f in found] == [("LM201", "error")]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "set -e\n#SBATCH -p standard-g\n#SBATCH -N 2\n",
+        "cd $HOME\n#SBATCH --partition=small-g --gpus-per-node=1\n",
+        "#SBATCH --partiton=dev-g\n",
+    ],
+)
+def test_a_partition_that_slurm_does_not_see_still_tells_the_cluster(lines):
+    assert site_for(None, read(HEAD + lines + "srun python train.py\n", "job.sh")).name == "lumi"
+
+
+@pytest.mark.parametrize(
+    ("value", "wrong"),
+    [("ib0", True), ("eth0,eno1", True), ("nmn0", True), ("hsn", False), ("hsn0", False), ("=hsn0,hsn1", False),
+     ("^lo,docker", False), ("$IFACE", False)],
+)  # fmt: skip
+def test_an_interface_that_the_site_does_not_have(value, wrong):
+    text = two(ADDRESS, PORT, f"export NCCL_SOCKET_IFNAME={value}", BOUND)
+    assert ("LM701" in [f.rule.id for f in check(read(text, "job.sh"), LUMI)]) is wrong
