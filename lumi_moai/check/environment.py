@@ -205,7 +205,8 @@ OPTION = Rule(id="LM703", name="option", severity="note", title="An option that 
               reason="The site file keeps what is known of it.", source=_SITE, look=_options)  # fmt: skip
 
 RULES = (
-    Rule(id="LM701", name="network-interface", severity="warning", title="No network interface for several nodes, or another one",
+    Rule(id="LM701", name="network-interface", severity="warning",
+         title="No network interface for several nodes, or another one",
          reason="Ranks that look for each other over the wrong network fail to start, or talk over TCP.",
          source=_SITE, look=_network),
     Rule(id="LM702", name="variable", severity="warning", title="A variable that does harm, or nothing",

@@ -5,6 +5,7 @@
     Epoch [1/10], Step [100/600], Loss: 0.2345
     Train Epoch: 1 [640/60000 (1%)]	Loss: 2.300039
     [1,  2000] loss: 2.177
+    [100/600] loss: 2.177
     step 100 | train_loss 2.41 | 1234 samples/s | tokens/s: 5.5k
 
 The number may be one of batches or of samples, within an epoch: it is taken as it stands, and the epoch in front of it
@@ -13,7 +14,11 @@ tells a new epoch from a restart. This counts only in a log that has no other fo
 
 from .lines import lines
 
-_WORD = r"(?:steps?|iter|iteration|batch|update)(?:[:=#]| ?\[)? {0,9}"
+_WORD = r"(?:steps?|iter|iteration|batch|update)(?: ?[:=#]| ?\[)? {0,9}"
+_FRACTION = (
+    r"(?<!epoch)(?<!epoch[ :])(?<!epoch: )(?<!test: )(?<!val: )(?<!eval: )(?<!test )(?<!val )(?<!eval )"
+    r"\[ *(?=\d+ ?/ ?\d+\][ :,|-]{0,4}(?:train(?:ing)?[_ ])?loss)"
+)
 _TOKENS = r"tok(?:en)?s?(?:/| per |_per_)s(?:ec|econd)?"
 _SAMPLES = r"(?:samples?|examples?|images?|imgs?)(?:/| per |_per_)s(?:ec|econd)?"
 
@@ -24,21 +29,21 @@ def _rate(unit: str, group: str) -> str:
     return rf"(?:{ahead}|(?<![\w/]){unit}(?: ?[:=] ?| ))(?P<{group}>{{n}})"
 
 
+RATES = (_rate(_TOKENS, "tokens"), _rate(_SAMPLES, "samples"))
 FORMAT = lines(
     "plain",
     "oss",
     r"(?i)(?:(?:(^\[)|\bepochs?(?:[:=#]| ?\[)? *)(?P<epoch>\d{1,9})"
     r"(?(1), *|(?:(?: ?/ ?\d{1,9})?\]? \[ *|(?![\w.])[^\r\n]{0,40}?(?<!global.)\b" + _WORD + "))"
-    r"|\b(?:global[_ ])?" + _WORD + r")"
-    r"(?P<step>\d{1,18})(?: ?/ ?(?P<total>\d{1,18})\b)?(?![\w.])[^\r\n]{0,160}?"
+    r"|\b(?:global[_ ])?" + _WORD + r"|" + _FRACTION + r")"
+    r"(?P<step>\d{1,18})(?: ?/ ?(?P<total>\d{1,18})\b)?(?![\w.]|: train loss [^,\r\n]*, val loss )[^\r\n]{0,160}?"
     r"(?<![a-z_])(?<!val )(?<!test )(?<!eval )(?<!valid )(?<!validation )"
     r"(?:train(?:ing)?[_ ])?loss(?:[:=]| [:=]|) ?(?P<loss>{n}){also}",
     also=[
         r"(?<![\w.])(?P<ms>{d}) ?ms\b(?! ?[=:])",
         r"(?:(?<![\w.])(?={d} ?s(?:ec)?/(?:step|it|iter|batch)\b)|\btime \(s\): )(?P<seconds>{d})",
         r"(?:(?<![\w.])(?={d} ?%(?: \w+)? mfu\b)|\bmfu:? )(?P<mfu_percent>{d})(?![\w.])",
-        _rate(_TOKENS, "tokens"),
-        _rate(_SAMPLES, "samples"),
+        *RATES,
     ],
     weak=True,
 )
