@@ -15,6 +15,8 @@ WITHIN = {
     "timm": "Train: {epoch} [{step:4d}/40 ( 10%)]  Loss: {loss:.4f} (9.9)  Time: 0.5s,  100.0/s  (0.6s,  90.0/s)",
     "swin": "Train: [{epoch}/3][{step}/40]\teta 0:02:08 lr 0.1\tTime 0.5 (0.6)\tloss {loss:.4f} (9.9)\tmem 2048MB",
     "mmengine": "Epoch(train)  [{epoch}][{step:4d}/40]  lr: 2.0e-02  eta: 0:39:15  time: 0.5  data_time: 0.1  loss: {loss:.4f}",
+    "key=value": "epoch={epoch} step={step} loss={loss:.4f}",
+    "JSON": '{{"epoch": {epoch}, "step": {step}, "loss": {loss:.4f}}}',
     "lightning": "Epoch {epoch}:  10%|#   | {step}/40 [00:10<00:20,  1.73it/s, loss={loss:.4f}, v_num=0]",
 }
 

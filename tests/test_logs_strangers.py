@@ -69,6 +69,44 @@ LOGS = {
     "Lightning with rich": (
         "Epoch 0/9  ━━━━╸━━━━━━━ {n}/100 0:00:01 • 0:00:12 2.00it/s v_num: 3.000 train_loss: {loss:.3f} val_loss: 9.9",
         ("lightning-rich", 8, 100, 1.5, 0.5, None, None, None)),
+    "Megatron-DeepSpeed in seconds": (
+        " iteration {n:8d}/     500 | consumed samples: 256 | consumed tokens: 524288 | elapsed time per iteration (s): 45.51 |"
+        " learning rate: 1.500E-06 | global batch size:   256 | lm loss: {loss:.6E} | grad norm: 10.123 | actual seqlen:  2048 |"
+        " number of skipped iterations:   0 | number of nan iterations:   0 | samples per second: 5.625 |"
+        " tokens per gpu per second (tgs): 1453.1 | TFLOPs: 100.5 |",
+        ("megatron-deepspeed", 8, 500, 1.5, 45.51, (5.625, SAMPLES), None, None)),
+    "a Megatron that tells its tokens": (
+        " [2025-05-10 10:10:10] iteration {n:8d}/     500 | consumed samples: 256 | elapsed time per iteration (ms): 4508.5 |"
+        " throughput per GPU (TFLOP/s/GPU): 411.2 | tokens/s/gpu: 1235.5 | lm loss: {loss:.6E} |",
+        ("megatron", 8, 500, 1.5, 4.5085, (1235.5, TOKENS), None, None)),
+    "torchtitan of 2024": (
+        "2024-08-01 10:00:00,123 - root - INFO - step: {n:2d}  loss: {loss:7.4f}  memory: 40.50GiB(51.20%)  wps: 8,512  mfu: 42.00%",
+        ("torchtitan-wps", 8, None, 1.5, None, (8512.0, TOKENS), 0.42, 40.5)),
+    "nanotron of 2025": (
+        "07/28/2025 10:00:00 [INFO|DP=0|nid1]: iteration: {n} / 1000 | consumed_tokens: 1.05M | time_per_iteration_ms: 1.25K |"
+        " tokens_per_sec: 850K | tokens_per_sec_per_gpu: 13.3K | lm_loss: {loss:.2f} | model_tflops_per_gpu: 120 | eta: 1:02:03",
+        ("nanotron", 8, 1000, 1.5, 1.25, (850000.0, TOKENS), None, None)),
+    "DINO": (
+        "Epoch: [0/100]  [{n:5d}/2502]  eta: 1:30:12  loss: {loss:.4f} (10.9)  lr: 0.000001 (0.000001)  time: 0.71  data: 0.01  max mem: 9216",
+        ("metriclogger", 8, 2502, 1.5, 0.71, None, None, 9.0)),
+    "DINOv2": (
+        "I20240101 10:00:00 1 dinov2 helpers.py:102] Training  [{n:6d}/125000]  eta: 1 day, 1:30:12  lr: 0.0000 (0.0000)"
+        "  total_loss: {loss:.4f} (10.9)  time: 0.71  data: 0.01  max mem: 9216",
+        ("metriclogger", 8, 125000, 1.5, 0.71, None, None, 9.0)),
+    "YOLOX": (
+        "2021-01-01 10:00:00 | INFO     | yolox.core.trainer:260 - epoch: 1/300, iter: {n}/925, mem: 7200Mb, iter_time: 0.321s,"
+        " total_loss: {loss:.1f}, iou_loss: 4.1, lr: 1.1e-8, size: 640, ETA: 1 day",
+        ("plain", 8, 925, 1.5, None, None, None, None)),
+    "PaddleDetection": (
+        "[01/01 10:00:00] ppdet.engine INFO: Epoch: [0] [{n}/ 700] learning_rate: 0.0001 loss: {loss:.2f} loss_cls: 1.1 eta: 1:02:03"
+        " batch_cost: 0.31 data_cost: 0.01 ips: 23.5 images/s",
+        ("plain", 8, 700, 1.5, None, (23.5, SAMPLES), None, None)),
+    "JSON behind a date": (
+        '2025-01-01 10:00:00 INFO {{"step": {n}, "loss": {loss:.2f}, "tokens_per_sec": 1234}}',
+        ("json-lines", 8, None, 1.5, None, (1234.0, TOKENS), None, None)),
+    "mmengine's lines of JSON": (
+        '{{"lr": 0.01, "data_time": 0.01, "loss": {loss:.2f}, "time": 0.5, "iter": {n}, "memory": 5000, "epoch": 1, "step": {n}}}',
+        ("json-lines", 8, None, 1.5, 0.5, None, None, None)),
     "Composer with rates": (
         "[epoch=1][batch={n}/625]:\n\t Train time/batch: 9\n\t Train loss/train/total: {loss:.4f}\n"
         "\t Train throughput/samples_per_sec: 12.5\n\t Train throughput/device/samples_per_sec: 1.5\n"

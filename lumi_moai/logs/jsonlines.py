@@ -26,7 +26,16 @@ _STEPS = (
     "current_steps",
 )
 _TOTALS = ("total_steps", "max_steps")
-_LOSSES = ("loss", "train_loss", "train/loss", "lm_loss", "lm loss", "training_loss", "train/CrossEntropyLoss")
+_LOSSES = (
+    "loss",
+    "train_loss",
+    "train/loss",
+    "lm_loss",
+    "lm loss",
+    "training_loss",
+    "train/CrossEntropyLoss",
+    "total_loss",
+)
 _TIMES = {
     "step_time": 1.0, "step_seconds": 1.0, "seconds_per_step": 1.0, "step_time_s": 1.0, "time_per_step": 1.0,
     "step_time_ms": 1e-3, "step_ms": 1e-3, "elapsed_time_per_iteration_ms": 1e-3,
@@ -44,8 +53,10 @@ _LONGEST = 1 << 16
 
 
 def _rows(block: bytes) -> list[tuple[bytes, ...]]:
-    lines = (line for line in block.splitlines() if b'"' in line and line.lstrip()[:1] == b"{" and len(line) < _LONGEST)
-    return [row for line in lines if (row := _row(line)) is not None]
+    lines = (
+        line for line in block.splitlines() if b'{"' in line and line.rstrip()[-1:] == b"}" and len(line) < _LONGEST
+    )
+    return [row for line in lines if (row := _row(line[line.find(b'{"') :])) is not None]
 
 
 def _row(line: bytes) -> Row | None:
@@ -60,17 +71,19 @@ def _row(line: bytes) -> Row | None:
         return None
     rates = {**_RATES, **_FACTORY} if "current_steps" in found else _RATES
     rate = next((name for name in rates if _number(found, name) is not None), None)
-    time = next((name for name in _TIMES if _number(found, name) is not None), None)
+    times = {**_TIMES, "time": 1.0} if "data_time" in found else _TIMES
+    time = next((name for name in times if _number(found, name) is not None), None)
     if loss is None and rate is None and time is None:
         return None
     return Row(
         step=b"%d" % int(step),
         total=_whole(_first(found, _TOTALS)),
         loss=_bytes(loss),
-        seconds=_bytes(_number(found, time), _TIMES[time]) if time else b"",
+        seconds=_bytes(_number(found, time), times[time]) if time else b"",
         rate=_bytes(_number(found, rate)) if rate else b"",
         unit=rates[rate] if rate else b"",
         tflops=_bytes(_first(found, _TFLOPS)),
+        epoch=_whole(_number(found, "epoch")) if type(found.get("epoch")) is int else b"",
     )
 
 
@@ -89,7 +102,7 @@ def _number(found: Mapping[str, Any], name: str) -> float | None:
 
 
 def _whole(value: float | None) -> bytes:
-    return b"%d" % int(value) if value is not None and value.is_integer() and 0 < value < 1e15 else b""
+    return b"%d" % int(value) if value is not None and value.is_integer() and 0 <= value < 1e15 else b""
 
 
 def _bytes(value: float | None, factor: float = 1.0) -> bytes:

@@ -15,7 +15,7 @@ FORMAT = lines(
     "loss-first",
     "oss",
     r"(?i)(?<![a-z_])(?<!val )(?<!test )(?<!eval )(?<!valid )(?<!validation )(?:train(?:ing)?[_ ])?loss ?[:=] ?"
-    r"(?P<loss>{n}),?[ \t][^\r\n]{0,160}?\b(?:global[_ ])?(?:step|iter|iteration)s?(?: ?[:=]| ?\[)? {0,9}"
+    r"(?P<loss>{n}),?[ \t][^\r\n]{0,160}?\b(?:global[_ ])?(?:step|iter|iteration)(?: ?[:=]| ?\[)? {0,9}"
     r"(?P<step>\d{1,18})(?: ?/ ?(?P<total>\d{1,18})\b)?(?![\w.]){also}",
     also=[r"\binterval_samples_per_second: (?P<samples>{n})", RATES[0]],
     weak=True,

@@ -12,5 +12,6 @@ FORMAT = lines(
     "elapsed time per iteration (ms): ",
     r"^(?![^\r\n]*samples/sec: )[^\r\n]*?\biteration +(?P<step>\d+)/ *(?P<total>\d+) \|[^\r\n]*?"
     r"elapsed time per iteration \(ms\): (?P<ms>{n}){also}(?:[^\r\n]*?\| lm loss: (?P<loss>{n}))?",
-    also=[r"(?:throughput per GPU \(TFLOP/s/GPU\)|\| TFLOPs): (?P<tflops>{n})"],
+    also=[r"(?:throughput per GPU \(TFLOP/s/GPU\)|\| TFLOPs): (?P<tflops>{n})", r"\| tokens/s/gpu: (?P<tokens>{n})"],
+    scope="per_device",
 )

@@ -10,8 +10,8 @@ from .lines import lines
 FORMAT = lines(
     "metriclogger",
     "  eta: ",
-    r"Epoch: \[(?P<epoch>\d+)\] +\[ *(?P<step>\d+)/(?P<total>\d+)\]  eta: {also}"
+    r"(?:Epoch: \[(?P<epoch>\d+)(?:/\d+)?\]|Training) +\[ *(?P<step>\d+)/(?P<total>\d+)\]  eta: {also}"
     r"[^\r\n]*?(?:\bimg/s: (?P<images>{d})(?:  [^\r\n]*?|$))?"
-    r"(?:\bloss: (?P<loss>{n}) \([^\r\n]*?)?(?:\btime: (?P<seconds>{n})|$)",
+    r"(?:\b(?:total_)?loss: (?P<loss>{n}) \([^\r\n]*?)?(?:\btime: (?P<seconds>{n})|$)",
     also=[r"\bmax mem: (?P<mib>\d+)\b"],
 )

@@ -9,8 +9,8 @@ from .lines import lines
 
 FORMAT = lines(
     "nanotron",
-    "elapsed_time_per_iteration_ms: ",
-    r"\biteration: (?P<step>\d+) / (?P<total>\d+) \|[^\r\n]*?elapsed_time_per_iteration_ms: (?P<ms>{n}) \|"
+    "time_per_iteration_ms: ",
+    r"\biteration: (?P<step>\d+) / (?P<total>\d+) \|[^\r\n]*?time_per_iteration_ms: (?P<ms>{n}) \|"
     r" tokens_per_sec: (?P<tokens>{n}) \|{also}(?:[^\r\n]*?\| lm_loss: (?P<loss>{n}))?",
     also=[r"\| model_tflops_per_gpu: (?P<tflops>{n})"],
 )

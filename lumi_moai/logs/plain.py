@@ -14,7 +14,8 @@ tells a new epoch from a restart. This counts only in a log that has no other fo
 
 from .lines import lines
 
-_WORD = r"(?:steps?|iter|iteration|batch|update)(?: ?[:=#]| ?\[)? {0,9}"
+_SIGN = r"(?: ?[:=#]? ?\[| ?[:=#])? {0,9}"
+_WORD = r"(?:steps?|iter|iteration|batch|update)" + _SIGN
 _FRACTION = (
     r"(?<!epoch)(?<!epoch[ :])(?<!epoch: )(?<!test: )(?<!val: )(?<!eval: )(?<!test )(?<!val )(?<!eval )"
     r"\[ *(?=\d+ ?/ ?\d+\][ :,|-]{0,4}(?:train(?:ing)?[_ ])?loss)"
@@ -33,12 +34,12 @@ RATES = (_rate(_TOKENS, "tokens"), _rate(_SAMPLES, "samples"))
 FORMAT = lines(
     "plain",
     "oss",
-    r"(?i)(?:(?:(^\[)|\bepochs?(?:[:=#]| ?\[)? *)(?P<epoch>\d{1,9})"
+    r"(?i)(?:(?:(^\[)|\bepochs?" + _SIGN + r")(?P<epoch>\d{1,9})"
     r"(?(1), *|(?:(?: ?/ ?\d{1,9})?\]? \[ *|(?![\w.])[^\r\n]{0,40}?(?<!global.)\b" + _WORD + "))"
     r"|\b(?:global[_ ])?" + _WORD + r"|" + _FRACTION + r")"
     r"(?P<step>\d{1,18})(?: ?/ ?(?P<total>\d{1,18})\b)?(?![\w.]|: train loss [^,\r\n]*, val loss )[^\r\n]{0,160}?"
     r"(?<![a-z_])(?<!val )(?<!test )(?<!eval )(?<!valid )(?<!validation )"
-    r"(?:train(?:ing)?[_ ])?loss(?:[:=]| [:=]|) ?(?P<loss>{n}){also}",
+    r"(?:train(?:ing)?[_ ]|total[_ ])?loss(?:[:=]| [:=]|) ?(?P<loss>{n}){also}",
     also=[
         r"(?<![\w.])(?P<ms>{d}) ?ms\b(?! ?[=:])",
         r"(?:(?<![\w.])(?={d} ?s(?:ec)?/(?:step|it|iter|batch)\b)|\btime \(s\): )(?P<seconds>{d})",
