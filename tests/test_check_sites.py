@@ -49,6 +49,15 @@ def test_a_partition_that_slurm_does_not_see_still_tells_the_cluster(lines):
     assert site_for(None, read(HEAD + lines + "srun python train.py\n", "job.sh")).name == "lumi"
 
 
+@pytest.mark.parametrize("program", ["singularity", "apptainer"])
+def test_a_variable_for_the_inside_of_a_container_counts_there(program):
+    inside = BOUND.replace("python", f"{program} exec img.sif python")
+    text = two(ADDRESS, PORT, f"export {program.upper()}ENV_NCCL_SOCKET_IFNAME=hsn", inside)
+    assert "LM701" not in [f.rule.id for f in check(read(text, "job.sh"), LUMI)]
+    text = two(ADDRESS, PORT, f"export {program.upper()}ENV_NCCL_DEBUG=INFO", inside)
+    assert "LM701" in [f.rule.id for f in check(read(text, "job.sh"), LUMI)]
+
+
 @pytest.mark.parametrize(
     ("value", "wrong"),
     [("ib0", True), ("eth0,eno1", True), ("nmn0", True), ("hsn", False), ("hsn0", False), ("=hsn0,hsn1", False),

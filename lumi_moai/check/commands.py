@@ -139,6 +139,10 @@ class Commands:
             for name in _TASK_VARIABLES:
                 if name in state.variables:
                     state.variables[name] = Variable(name=name, text=value.hole(name), exported=True)
+        if command.name in programs.CONTAINERS:
+            for name in [name for name in state.variables if name.startswith(programs.FOR_INSIDE)]:
+                given = name.partition("_")[2]
+                state.variables[given] = replace(state.variables[name], name=given)
         inside = shell.child(shell.source, state, (*shell.within, command))
         follower = Commands(inside)
         follower.input = self.input

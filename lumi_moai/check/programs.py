@@ -8,6 +8,8 @@ from ..sbatch.options import options
 
 SHELLS = frozenset(("bash", "sh", "dash", "ksh", "zsh"))
 CONTAINERS = frozenset(("singularity", "apptainer"))
+FOR_INSIDE = ("SINGULARITYENV_", "APPTAINERENV_")
+"""What a container takes over of the variables that begin so, without the beginning."""
 _CONTAINER_VALUES = frozenset(
     (
         "-B", "--bind", "--env", "--env-file", "-H", "--home", "--pwd", "--cwd", "--overlay", "-o", "-W", "--workdir",
