@@ -1,7 +1,7 @@
 """Scripts in the manner of several centres: for which cluster they are, and what is said of them; all written by us."""
 
 import pytest
-from test_check_rules import ADDRESS, BOUND, LUMI, PORT, two
+from test_check_rules import ADDRESS, BOUND, LUMI, PORT, job, two
 
 from lumi_moai.check import check, read
 from lumi_moai.errors import RequestError
@@ -52,9 +52,9 @@ def test_a_partition_that_slurm_does_not_see_still_tells_the_cluster(lines):
 @pytest.mark.parametrize("program", ["singularity", "apptainer"])
 def test_a_variable_for_the_inside_of_a_container_counts_there(program):
     inside = BOUND.replace("python", f"{program} exec img.sif python")
-    text = two(ADDRESS, PORT, f"export {program.upper()}ENV_NCCL_SOCKET_IFNAME=hsn", inside)
+    text = job(ADDRESS, PORT, f"export {program.upper()}ENV_NCCL_SOCKET_IFNAME=hsn", inside, nodes=2)
     assert "LM701" not in [f.rule.id for f in check(read(text, "job.sh"), LUMI)]
-    text = two(ADDRESS, PORT, f"export {program.upper()}ENV_NCCL_DEBUG=INFO", inside)
+    text = job(ADDRESS, PORT, f"export {program.upper()}ENV_NCCL_DEBUG=INFO", inside, nodes=2)
     assert "LM701" in [f.rule.id for f in check(read(text, "job.sh"), LUMI)]
 
 
