@@ -10,6 +10,8 @@ import torch
 from one_device import assert_same_weights, plain, same_run
 from runtime_ranks import Run, launch, submitit
 
+from lumi_moai.plan import Layout, Wishes
+
 HEAD = """
 import csv, json, logging, os, pickle, shutil, sys
 from pathlib import Path
@@ -294,3 +296,44 @@ def test_a_late_rank_does_not_see_what_comes_after(work):
     ]
     assert seen[1:] == seen[:1] * 2
     assert (work / "out" / "table.csv").read_text() == "header\nrow\nrow\n"
+
+
+MEANWHILE = (
+    HEAD
+    + """
+import io, threading
+class Slow(io.BytesIO):
+    def write(self, data):
+        begun.set()
+        over.wait(20)
+        return super().write(data)
+class Net(nn.Linear):
+    def forward(self, x):
+        rows.append(len(x))
+        return super().forward(x)
+begun, over, rows = threading.Event(), threading.Event(), []
+model = Net(4, 2).to("cuda")
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+for (x,) in DataLoader(TensorDataset(torch.randn(8, 4)), batch_size=4):
+    begun.clear()
+    over.clear()
+    saver = threading.Thread(target=torch.save, args=({"one": torch.ones(3)}, Slow()))
+    saver.start()
+    begun.wait(20)
+    loss = model(x.to("cuda")).pow(2).mean()
+    over.set()
+    saver.join()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+os.write(2, f"pieces of {sorted(set(rows))} rows".encode())
+"""
+)
+
+
+def test_a_model_is_called_as_ever_while_a_thread_saves(work):
+    """The thread that writes checkpoints saves all the time; a call past the runtime would take the batch in one piece."""
+    run = Run(work, launch(1), Wishes(layout=Layout.parse("micro_batches=2")))
+    (rank,) = run.ranks(submitit(1), run.script(MEANWHILE), str(work / "weights.pt"))
+    assert rank.code == 0, rank.err
+    assert "pieces of [2] rows" in rank.err, rank.err

@@ -131,6 +131,22 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path):
         assert len((again.folder / "weights.pt.log").read_text().splitlines()) == 20
 
 
+def test_a_run_goes_on_in_another_layout(tmp_path):
+    """From products that are spread over two ranks to weights that are."""
+    few = "nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))"
+    blocks = (
+        "nn.Sequential(*(nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 8)) for _ in 'ab'), nn.Linear(8, 2))"
+    )
+    script = TRAIN.replace(few, blocks).replace("range(5)", "range(3)")
+    lines, weights = plain(tmp_path, textwrap.dedent(script.replace("PAUSE", "0")))
+    run = Run(tmp_path / "run", launch(2))
+    first = killed_after(run, start(run, script, 2, layout="tp=2"), 2)
+    last = whole(ended(start(run, script, 2, job="78", layout="fsdp")))
+    assert "resumed at step" in last.err
+    assert_one_run(first[0], last, lines)
+    assert_same_weights(torch.load(run.folder / "weights.pt"), weights)
+
+
 GAN = """
     import os, time
     import lumi_moai, torch

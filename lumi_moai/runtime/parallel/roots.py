@@ -5,6 +5,7 @@ A root gets a class of its own, of the same name, made from the script's; an ins
 """
 
 import copyreg
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -34,8 +35,13 @@ def adopt(root: nn.Module, caller: Caller) -> None:
 
 @contextmanager
 def as_made() -> Iterator[None]:
-    """Within this the roots have the classes that the script gave them: a file must hold nothing of ours."""
-    swapped = [(root, type(root)) for root in _ADOPTED if type(root) in _CLASSES.values()]
+    """Within this the roots have the classes that the script gave them: a file must hold nothing of ours.
+
+    A root has one class for all threads, so a thread beside the script's changes none: the script may call a model
+    meanwhile. Such a file says it in `Adopted`'s words.
+    """
+    is_scripts = threading.current_thread() is threading.main_thread()
+    swapped = [(root, type(root)) for root in _ADOPTED if type(root) in _CLASSES.values()] if is_scripts else []
     for root, adopted in swapped:
         root.__class__ = _own_class(adopted)
     try:
