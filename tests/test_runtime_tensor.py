@@ -328,10 +328,11 @@ saved = [torch.tensor(p.detach().tolist()) for p in again.parameters()]
 """
 
 
-@pytest.mark.parametrize(("layout", "count"), [("tp=2,micro_batches=2", 2), ("tp=2,fsdp,recompute=full", 4)])
+@pytest.mark.parametrize(("layout", "count"), [("tp=2,micro_batches=2", 2), ("tp=2,fsdp,offload,recompute=full", 4)])
 def test_scaled_gradients_and_files_of_spread_layers(tmp_path, layout, count):
+    """Checkpoints are written all the time: a model that was called meanwhile went past the runtime, and ranks hung."""
     text = HEAD + SCALED + SAVE
-    same_run(tmp_path, text, *plain(tmp_path, text), count, layout=layout)
+    same_run(tmp_path, text, *plain(tmp_path, text), count, layout=layout, checkpoint=0.05)
 
 
 REFUSED = {
