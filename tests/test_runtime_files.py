@@ -337,3 +337,36 @@ def test_a_model_is_called_as_ever_while_a_thread_saves(work):
     (rank,) = run.ranks(submitit(1), run.script(MEANWHILE), str(work / "weights.pt"))
     assert rank.code == 0, rank.err
     assert "pieces of [2] rows" in rank.err, rank.err
+
+
+ASIDE = (
+    HEAD
+    + """
+import threading
+out.mkdir()
+model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 4)).to("cuda")
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+for epoch in range(10):
+    for (x,) in DataLoader(TensorDataset(torch.randn(8, 4)), batch_size=4):
+        state = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+        saver = threading.Thread(target=torch.save, args=(state, out / f"{epoch}.pt"))
+        saver.start()
+        loss = model(x.to("cuda")).pow(2).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        saver.join()
+    kept = torch.load(out / f"{epoch}.pt")
+    print(loss.item(), sum(value.sum().item() for value in kept.values()))
+torch.save(model.state_dict(), sys.argv[1])
+"""
+)
+
+
+def test_a_thread_that_saves_does_not_meet_the_other_ranks(work):
+    """It would do so in the middle of a step, at another place on each rank; what is spread cannot be saved there."""
+    same_run(work, ASIDE, *plain(work, ASIDE), 2)
+    run = Run(work / "spread", launch(2), Wishes(layout=Layout.parse("fsdp")))
+    ranks = run.ranks(submitit(2), run.script(ASIDE), str(run.folder / "weights.pt"))
+    assert ranks[0].code == 1
+    assert "a thread saves weights that are spread over ranks" in "".join(rank.err for rank in ranks)

@@ -41,7 +41,11 @@ def torch_save(own: Callable[..., None], seen: "Seen") -> Callable[..., None]:
 
 
 def to_file(path: Any, write: Callable[[str], None], others: Callable[[], Any] | None = None) -> None:
-    """Let rank 0 *write* the file *path* for all; the other ranks do *others* meanwhile."""
+    """Let rank 0 *write* the file *path* for all; the other ranks do *others* meanwhile.
+
+    In a thread beside the script's the ranks do not meet, as when a file is opened there: the script goes on meanwhile,
+    and what both threads asked of the other ranks would come in another order on each.
+    """
     mine = os.fspath(path)
 
     def written() -> str:
@@ -49,6 +53,13 @@ def to_file(path: Any, write: Callable[[str], None], others: Callable[[], Any] |
             write(name)
         return str(mine)
 
+    if together.is_in_thread():
+        if DESK.rank == 0:
+            written()
+        elif others is not None:
+            others()  # refuses what rank 0 refuses
+        DESK.finished(os.path.abspath(mine))
+        return
     DESK.before_change(os.path.abspath(mine))
     DESK.call_alike(str(mine), together.by_rank_0(written, others))
 

@@ -12,7 +12,6 @@ import os
 import stat
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -126,7 +125,7 @@ class Desk:
 
         Raises RunError when another rank does not come to the same change.
         """
-        if threading.current_thread() is not threading.main_thread():
+        if together.is_in_thread():
             return
         for place in _places(where):
             self._acts[place] += 1

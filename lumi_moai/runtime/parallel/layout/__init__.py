@@ -15,11 +15,13 @@ spread     how a parameter in parts answers the script
 updates    steps of optimizers on the parts
 """
 
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from ....errors import RequestError
@@ -91,9 +93,18 @@ def idle(root: nn.Module, plan: Plan) -> str | None:
 
 
 def full_state(tensor: torch.Tensor) -> torch.Tensor:
-    """All of *tensor* without its graph, on this rank's device; a plain one as it is. All ranks call this together."""
+    """All of *tensor* without its graph, on this rank's device; a plain one as it is. All ranks call this together.
+
+    Raises RequestError in a thread beside the script's, which the ranks do not run at the same moment.
+    """
+    spread = now(tensor)
+    if isinstance(spread, DTensor) and threading.current_thread() is not threading.main_thread():
+        raise RequestError(
+            "a thread saves weights that are spread over ranks, which all ranks must put together at the same moment;"
+            " save without a thread, or use --layout replicate"
+        )
     with torch.no_grad():
-        return whole(now(tensor))
+        return whole(spread)
 
 
 def callers(place: Place) -> list[Callable[..., Any]]:
