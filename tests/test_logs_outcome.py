@@ -148,6 +148,10 @@ CAUSES = {
     "[after training is done] datetime: 2023-01-01 12:00:00": ("completed", None),
     "2021-03-08 12:43:15 | INFO | fairseq_cli.train | done training in 798.6 seconds": ("completed", None),
     "Training time 0:13:00": ("completed", None),
+    "2025-01-01 10:00:00 INFO Training completed!": ("completed", None),
+    "Finished Training": ("completed", None),
+    "*** Best metric: 78.5 (epoch 299)": ("completed", None),
+    "[exiting program at iteration 500] datetime: 2025-01-01 12:00:00": ("completed", None),
     "`Trainer.fit` stopped: `max_steps=100` reached.": ("completed", None),
 }  # fmt: skip
 
@@ -262,3 +266,18 @@ def test_the_rank_that_failed_first_has_the_word():
     assert first_cause(batch, []) is batch
     assert first_cause(found("out_of_memory", 90), ranks).outcome == "out_of_memory"
     assert first_cause(None, []) is None
+
+
+@pytest.mark.parametrize("repeats", [3, 40_000])
+@pytest.mark.parametrize("bar", ["", "\r100%|####| 30/30 [01:00<00:00,  2.20it/s]"])
+def test_the_summary_of_a_trainer_ends_the_run_also_on_a_line_like_its_steps(bar, repeats):
+    steps = "{'loss': 2.28, 'grad_norm': 1.41, 'learning_rate': 2.5e-06, 'epoch': 0.29}\n" * repeats
+    found = evidence(
+        steps + bar + "{'train_runtime': 60.2, 'train_samples_per_second': 26.5, 'train_loss': 1.9, 'epoch': 1.0}\n"
+    )
+    assert found.outcome == "completed"
+
+
+def test_what_a_trainer_returned_ends_the_run():
+    metrics = "metrics={'train_samples_per_second': 2.063, 'train_loss': 1.5})"
+    assert evidence(f"TrainOutput(global_step=250, training_loss=1.553, {metrics}\n").outcome == "completed"

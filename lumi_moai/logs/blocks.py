@@ -20,6 +20,11 @@ ENDS = 4096
 _ANSI = re.compile(rb"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b\r\n]*(?:\x07|\x1b\\)?|[@-Z\\^_])")
 
 
+def _says_more(line: bytes) -> bool:
+    """Whether a step line may tell the end of the run, or how long it took to begin."""
+    return b"rror" in line or b"oading" in line or b"train_runtime" in line or b"TrainOutput(" in line
+
+
 @dataclass(frozen=True)
 class Block:
     """Some whole lines, without colour codes; `line` is the number of the first one, as `grep -n` counts."""
@@ -38,9 +43,7 @@ class Block:
         Step lines are most of a long log, and leaving them out once is cheaper than looking through them for each of
         the many other things that a log may say.
         """
-        return b"\n".join(
-            [line for line in self.text.split(b"\n") if mark not in line or b"rror" in line or b"oading" in line]
-        )
+        return b"\n".join([line for line in self.text.split(b"\n") if mark not in line or _says_more(line)])
 
     def line_of(self, position: int) -> int:
         """The number of the line at *position* in the text."""
