@@ -61,6 +61,16 @@ def share_among(data_group: Any) -> None:
     _DATA[0] = data_group
 
 
+def data_group() -> Any:
+    """The group of the ranks that share out a batch; None for all ranks."""
+    return _DATA[0]
+
+
+def reachable(tensor: torch.Tensor) -> torch.Tensor:
+    """*tensor* where the network reaches it."""
+    return tensor.to(accelerator.device())
+
+
 def exchanges() -> int:
     """How many sums over ranks this rank has waited for so far."""
     return _TOTALS[0]

@@ -13,7 +13,8 @@ from torch.utils._pytree import tree_leaves
 
 from ...errors import RequestError
 from .. import group
-from . import layout, marks, under_way
+from . import layout, marks
+from .counts import rows
 from .share import Share
 from .transforming import is_transforming
 
@@ -36,7 +37,6 @@ def grad(engine: "Engine", own: Callable[..., Any], words: Words) -> Any:
         layout.check_backward(engine.place, words["inputs"], create_graph=creates)
     inputs = (words["inputs"],) if torch.is_tensor(words["inputs"]) else tuple(words["inputs"])
     outputs = (words["outputs"],) if torch.is_tensor(words["outputs"]) else tuple(words["outputs"])
-    under_way.arrive()
     weights = [place for place, each in enumerate(inputs) if _is_weight(engine, each)]
     pieces = engine.place is not None and engine.micro.memory.pieces > 1
     if engine.in_backward or (engine.share is None and not pieces):
@@ -60,12 +60,20 @@ def grad(engine: "Engine", own: Callable[..., Any], words: Words) -> Any:
 def _of_rows(own: Callable[..., Any], words: Words, outputs: Sequence[torch.Tensor], share: Share | None) -> Any:
     """Gradients for what is no weight, such as the rows of the batch: of a loss of torch's, those of the global one."""
     if share is None or len(outputs) != 1 or not marks.is_marked(outputs[0]):
-        return own(**words)
+        return _unchanged(own, words)
     # Its gradient for this rank's rows has a factor that the average over ranks would take away.
     given = words.get("grad_outputs")
     seed = given[0] if isinstance(given, (tuple, list)) else given
     mine = torch.full_like(outputs[0], share.weight) if seed is None else seed * share.weight
-    return own(**{**words, "grad_outputs": mine})
+    return _unchanged(own, {**words, "grad_outputs": mine})
+
+
+def _unchanged(own: Callable[..., Any], words: Words) -> Any:
+    rows.ASKED.append(None)
+    try:
+        return own(**words)
+    finally:
+        rows.ASKED.pop()
 
 
 def _is_weight(engine: "Engine", tensor: Any) -> bool:

@@ -20,6 +20,8 @@ class AtHand:
         """Whether the script's models are in training mode."""
         self.pending: set[Share] = set()
         """Of the training batches handed out since the last backward."""
+        self._handed: list[Share] = []
+        """The same, one by one."""
         self._cut: Share | None = None
         self._is_whole = False
         self._is_over = False
@@ -56,6 +58,7 @@ class AtHand:
         if share is not None:
             self._cut, self._is_over = share, False
             self.pending.add(share)
+            self._handed.append(share)
             self._went_back = bool(self._went_back)
 
     def end(self) -> None:
@@ -76,6 +79,9 @@ class AtHand:
                 f" equally over {ranks} ranks; give DataLoader(drop_last=True), or fetch a batch after backward"
             )
         self.pending.clear()
+        for share in self._handed:
+            share.went_back.append(True)
+        self._handed.clear()
         self._went_back = True
         self._has_gradients = True
 

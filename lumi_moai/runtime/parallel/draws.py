@@ -33,6 +33,8 @@ def install(at_hand: RowsAtHand, told: Told) -> None:
     """Replace torch's draws; *at_hand*: this rank's rows while a batch is shared out; *told*: what counted as such."""
     for name, place in (("randn", 0), ("rand", 0), ("randint", -1)):
         setattr(torch, name, _sized(getattr(torch, name), place, at_hand, told))
+    for name in ("randperm", "tensor", "as_tensor"):
+        setattr(torch, name, _counted(getattr(torch, name)))
     for name in ("randn_like", "rand_like", "randint_like"):
         setattr(torch, name, _like(getattr(torch, name), at_hand, told))
     if not accelerator.is_gpu():
@@ -63,6 +65,18 @@ def _sized(own: Draw, place: int, at_hand: RowsAtHand, told: Told) -> Draw:
     return draw
 
 
+def _counted(own: Draw) -> Draw:
+    """*own*, to which a number of rows is that of the global batch."""
+
+    @functools.wraps(own)
+    def make(*args: Any, **kwargs: Any) -> torch.Tensor:
+        if args and isinstance(args[0], counts.Rows):
+            args = (args[0].whole, *args[1:])
+        return own(*args, **kwargs)
+
+    return make
+
+
 def _size(args: Sequence[Any], place: int, named: Any) -> Sequence[int]:
     """The size that a draw asks for: `(2, 3)`, `((2, 3),)`, or the last word of `randint`."""
     given = named if named is not None else (args[place] if args else ())
@@ -88,7 +102,7 @@ def _ones(length: int, like: torch.Tensor) -> torch.Tensor:
 def _like(own: Draw, at_hand: RowsAtHand, told: Told) -> Draw:
     @functools.wraps(own)
     def draw(like: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        rows = at_hand() if type(like) in (torch.Tensor, counts.OfBatch) and _is_shared(kwargs, like.device) else None
+        rows = at_hand() if type(like) in counts.KINDS and _is_shared(kwargs, like.device) else None
         if rows is None or like.dim() == 0 or len(like) != rows[2] or tuple(like.shape) == (1,):
             return own(like, *args, **kwargs)
         told(own.__name__, rows[2])
@@ -102,7 +116,7 @@ def _dropout(own: Draw, at_hand: RowsAtHand) -> Draw:
 
     @functools.wraps(own)
     def dropout(input: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
-        rows = at_hand() if training and 0 < p < 1 and type(input) in (torch.Tensor, counts.OfBatch) else None
+        rows = at_hand() if training and 0 < p < 1 and type(input) in counts.KINDS else None
         if rows is None or input.dim() == 0 or len(input) % rows[2]:
             return own(input, p, training, inplace)
         each = len(input) // rows[2]

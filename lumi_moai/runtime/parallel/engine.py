@@ -173,8 +173,9 @@ class Engine:
         """One call of a model of the script."""
         self.self_check.saw()
         alike.check(self.share, alike.Doing.call)
-        with counts.plainly((args, kwargs)):
+        with counts.plainly((args, kwargs)) as rows:
             result = roots.through(self.callers, root, own, args, kwargs)
+        counts.mark_outputs(result, rows)
         if self.resume is not None and self.resume.replay is None:
             self.resume.forwards.note(result)
         return result
@@ -305,7 +306,9 @@ class Engine:
 
     def grad(self, own: Callable[..., Any], words: dict[str, Any]) -> Any:
         """A `torch.autograd.grad` of the script, called with *words*."""
-        return asked.grad(self, own, words)
+        under_way.arrive()
+        with counts.plainly(words):
+            return asked.grad(self, own, words)
 
     def _announce(self, share: Share | None) -> None:
         if self.self_check.is_running:

@@ -17,6 +17,7 @@ from torch.distributed.tensor import DTensor
 from ...errors import RequestError
 from .. import accelerator, group
 from . import layout, under_way
+from .counts import rows
 from .known import Known
 from .under_way import Sums
 
@@ -140,6 +141,8 @@ class Gradients:
             self._early = None
 
     def _are_new(self) -> bool:
+        if rows.LEAVES:  # whose gradient is nobody's to correct
+            return False
         every = [*self.parameters, *self.seen.registered()]
         return all(is_whole(parameter) for parameter in every) and all(parameter.grad is None for parameter in every)
 

@@ -22,3 +22,6 @@ class Known:
     def __contains__(self, tensor: torch.Tensor) -> bool:
         found = self._references.get(id(tensor))
         return found is not None and found() is tensor
+
+    def __len__(self) -> int:
+        return len(self._references)

@@ -18,6 +18,7 @@ from torch.nn._reduction import legacy_get_string
 
 from .. import group
 from . import alike, under_way
+from .counts import like_rows, of_all
 from .divided import Divisor
 from .marks import mark
 from .share import Share
@@ -77,15 +78,29 @@ def of_all_ranks(
     alike.check(share, alike.Doing.loss)
     with torch.no_grad():  # not detach(), which is ours and would ask all ranks
         counts = own.new_ones(()) if count is None else torch.as_tensor(count, device=own.device)
-        mine = torch.stack([own.double(), counts.double()])
+        mine = torch.stack([own.double(), counts.double().expand_as(own)])
     if share.rows == 0:
         mine = torch.zeros_like(mine)  # a stand-in row counts for nothing
-    if before is not None and own.requires_grad and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+    if (
+        before is not None
+        and own.dim() == 0
+        and own.requires_grad
+        and torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+    ):
         return mark(under_way.begin(own, mine, share, None if count is None else before))
     sums, counted = group.total(mine)
     divisor = torch.ones_like(counted) if count is None else counted
     factor = torch.zeros_like(divisor) if share.rows == 0 else 1 / (divisor * share.weight)
-    return mark(OfAllRanks.apply(own, sums / divisor, factor))
+    return of_all(mark(OfAllRanks.apply(own, sums / divisor, factor)))
+
+
+_BY_HAND = under_way.Counts()
+
+
+def by_hand(own: torch.Tensor, count: torch.Tensor | float | None, share: Share) -> torch.Tensor:
+    """The same for a loss that the script writes as a sum or a mean."""
+    return of_all_ranks(own, count, share, _BY_HAND)
 
 
 def globalised(
@@ -109,7 +124,7 @@ def globalised(
         words = given.arguments
         reduction = _reduction(words)
         if reduction not in reductions:
-            return function(*args, **kwargs)
+            return like_rows(function(*args, **kwargs), words.values())
         if "input" in words and words["input"].dtype == torch.float16:  # whose sums overflow at 65504
             words["input"] = words["input"].float()
         within.append(None)

@@ -18,10 +18,12 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from ...errors import RequestError
-from . import asked, batchnorm, draws, losses, marks
+from . import asked, batchnorm, counts, draws, losses, marks
+from .counts import reducing
 from .files import hooks
 from .resume import watch
 from .seen import Seen
+from .share import Share
 
 
 def install(seen: Seen) -> None:
@@ -41,8 +43,18 @@ def install(seen: Seen) -> None:
     register_module_parameter_registration_hook(lambda module, _, parameter: seen.note_parameter(module, parameter))
     register_module_module_registration_hook(lambda module, _name, _child: seen.note_module(module))
     losses.install(lambda: seen.engine.loss_at_hand() if seen.engine else None)
+    reducing.LOSS[:] = [_by_hand(seen)]
     batchnorm.install(lambda: _share(seen), lambda: _say_shared(seen))
     draws.install(lambda: seen.engine.rows() if seen.engine else None, lambda name, rows: _say_drawn(seen, name, rows))
+
+
+def _by_hand(seen: Seen) -> reducing.Loss:
+    def loss(own: torch.Tensor, count: torch.Tensor | float | None, share: Share) -> torch.Tensor:
+        if seen.engine:
+            seen.engine.loss_share = share
+        return losses.by_hand(own, count, share)
+
+    return loss
 
 
 def _share(seen: Seen) -> Any:
@@ -86,12 +98,17 @@ def _reading(own: Callable[..., Any], seen: Seen) -> Callable[..., Any]:
     @functools.wraps(own)
     def read(tensor: torch.Tensor, *args: Any) -> Any:
         if seen.engine and tensor.requires_grad and tensor.dim() == 0 and not tensor.is_leaf:
-            return own(seen.engine.number(tensor), *args)
-        if seen.engine and not tensor.dtype.is_floating_point and tensor.dim() == 0 and not marks.is_marked(tensor):
+            value = own(seen.engine.number(tensor), *args)
+            return counts.of_all(value) if own.__name__ == "detach" and seen.engine.share else value
+        if seen.engine and not tensor.dtype.is_floating_point and tensor.dim() == 0 and not _is_of_all(tensor):
             _say_counted(seen)
         return own(tensor, *args)
 
     return read
+
+
+def _is_of_all(tensor: torch.Tensor) -> bool:
+    return type(tensor) is counts.OfAll or marks.is_marked(tensor)
 
 
 def _asker() -> str:

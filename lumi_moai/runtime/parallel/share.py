@@ -16,6 +16,9 @@ class Share:
     fingerprint: int = field(default=0, compare=False)
     """Of the indices of the global batch, the same on all ranks and in every start."""
 
+    went_back: list[bool] = field(default_factory=list, compare=False)
+    """Not empty once a backward followed this batch."""
+
     @property
     def weight(self) -> float:
         """The rank's part of a mean over rows; the weights of all ranks add up to 1."""

@@ -13,7 +13,7 @@ from weakref import ref
 import torch
 
 from .. import accelerator, group
-from .counts.size import Rows
+from .counts import OfAll, Rows
 from .divided import Divisor
 from .share import Share
 
@@ -71,6 +71,7 @@ class Sums:
             loss.__class__ = torch.Tensor
             with torch.no_grad():
                 loss.data.copy_(of(value))
+            loss.__class__ = OfAll
 
     def factor(self) -> torch.Tensor:
         """What the gradient of this rank's own sum is multiplied by; waits unless this is early."""
@@ -108,6 +109,8 @@ class Pending(torch.Tensor):
         if func in _FACTS:
             with torch._C.DisableTorchFunctionSubclass():
                 return func(*args, **words)
+        if func in _NEGATES:
+            return _multiplied(torch.mul, args[0], -1)
         if func in _MULTIPLIES and not words and isinstance(args[1], Rows):
             return _multiplied(func, args[0], args[1].whole)
         if func in _MULTIPLIES and not words and _is_constant(args):
@@ -128,6 +131,7 @@ _DIVIDES = {
     *(getattr(torch.Tensor, name) for name in ("div", "true_divide", "divide", "__truediv__")),
     *(torch.div, torch.true_divide, torch.divide),
 }
+_NEGATES = {torch.neg, *(getattr(torch.Tensor, name) for name in ("neg", "__neg__"))}
 _MULTIPLIES = {
     *(getattr(torch.Tensor, name) for name in ("mul", "multiply", "__mul__", "__rmul__")),
     *(torch.mul, torch.multiply),
@@ -142,7 +146,7 @@ def _is_constant(args: tuple) -> bool:
     if not isinstance(loss, Pending) or isinstance(other, Pending):
         return False
     if torch.is_tensor(other):
-        return type(other) is torch.Tensor and other.dim() == 0 and not other.requires_grad
+        return type(other) in (torch.Tensor, OfAll) and other.dim() == 0 and not other.requires_grad
     return isinstance(other, (int, float))
 
 
@@ -210,7 +214,7 @@ def only(roots: Sequence[torch.Tensor], seeds: Any, args: tuple, kwargs: Mapping
 
 def plain(root: torch.Tensor) -> torch.Tensor:
     """*root* as torch's backward wants it; whether its value is there or not."""
-    if not isinstance(root, Pending):
+    if type(root) is torch.Tensor:
         return root
     with torch._C.DisableTorchFunctionSubclass():
         return root.as_subclass(torch.Tensor)

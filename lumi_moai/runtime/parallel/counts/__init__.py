@@ -5,7 +5,20 @@ it is a number: `total += x.size(0)`, `loss.item() * len(x)`. So the tensors of 
 (`OfBatch`), which says both, and adds up over the ranks what the script counts with them.
 """
 
-from .batch import OfBatch, mark, plainly
+from .batch import KINDS, OfBatch, like_rows, mark, mark_outputs, plainly
 from .size import Rows, length, teach
+from .whole import OfAll, of_all
 
-__all__ = ["OfBatch", "Rows", "length", "mark", "plainly", "teach"]
+__all__ = [
+    "KINDS",
+    "OfAll",
+    "OfBatch",
+    "Rows",
+    "length",
+    "like_rows",
+    "mark",
+    "mark_outputs",
+    "of_all",
+    "plainly",
+    "teach",
+]

@@ -1,36 +1,40 @@
-"""The tensors of a batch of which each rank has its rows, and what the script makes of them without its model."""
+"""The tensors of a batch of which each rank has its rows, and what the script makes of them."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch.utils._pytree import tree_leaves
 
-from ... import group
-from .. import marks
+from ....errors import RequestError
 from ..share import Share
-from . import users
+from . import picking, reducing, rows, users
+from .names import ADDED, AS_ONE, EACH, PRODUCTS, READS, VIEW
+from .places import PICKED, Part, after_each, after_product, after_view
 from .size import Rows
+from .whole import OfAll, counted, felt_by_all, name_of, of_all
 
 
-class OfBatch(torch.Tensor):
+class OfBatch(Part):
     """A tensor whose elements are this rank's part of what one device would have."""
-
-    share: Share
-    at: int | None
-    """The dimension of the rows, if it is known: `mask.t()[ids]` has its part too."""
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
         """Do *func*; what the script does with it alone is followed, libraries and models get plain tensors."""
-        if any(each not in _PLAIN for each in types):
+        if any(each not in _OURS for each in types):
             return NotImplemented  # the other class decides, and comes back without itself
         kwargs = kwargs or {}
-        with torch._C.DisableTorchFunctionSubclass():
-            result = func(*args, **kwargs)
-        return _followed(func, result, args, kwargs) if users.asks(sys._getframe(1)) else result
+        asks = users.asks(sys._getframe(1))
+        if not asks or (len(types) == 1 and func is _GRAD_FN):
+            with torch._C.DisableTorchFunctionSubclass():
+                return func(*args, **kwargs)
+        parts = _parts(args) or _parts(tree_leaves((args, kwargs)))
+        args = counted(func, args)
+        if OfAll in types:
+            args = tuple(felt_by_all(each, parts[0].share) if type(each) is OfAll else each for each in args)
+        return _followed(func, parts, args, kwargs)
 
     def rows_along(self, dim: int) -> int | Rows:
         """The size of dimension *dim*."""
@@ -44,190 +48,177 @@ class OfBatch(torch.Tensor):
         return plain(self).__repr__(tensor_contents=tensor_contents)
 
 
+_OURS = (OfBatch, OfAll, torch.Tensor, torch.nn.Parameter)
+_GRAD_FN = torch.Tensor.grad_fn.__get__
+KINDS = (torch.Tensor, OfBatch, OfAll)
+"""The classes of a plain tensor."""
+
+
 def plain(tensor: torch.Tensor) -> torch.Tensor:
     """*tensor* without its class; the same numbers."""
     return tensor.as_subclass(torch.Tensor)
 
 
-_PLAIN = (OfBatch, torch.Tensor, torch.nn.Parameter)
-
-
 def mark(batch: Any, share: Share) -> None:
     """The tensors of *batch*, which was cut as *share* says, are this rank's part from now on."""
+    for part in _tensors(batch):
+        if type(part) is torch.Tensor and part.dim() > 0 and len(part) == max(share.rows, 1):
+            _become(part, share, 0)
+
+
+def mark_outputs(result: Any, inputs: list["OfBatch"]) -> None:
+    """What a model made of *inputs* is this rank's part as well, as far as it has their rows."""
+    if not inputs:
+        return
+    share = inputs[0].share
+    dims = sorted({0, *(each.at for each in inputs if each.at is not None and each.at != PICKED)})
+    for part in _tensors(result):
+        at = next((dim for dim in dims if _has_rows(part, dim, share)), None)
+        if at is not None:
+            _become(part, share, at)
+
+
+def like_rows(result: Any, words: Any) -> Any:
+    """*result*, one number for each row of some of *words*, as a part of their batch."""
+    for part in _parts(words):
+        if type(result) is torch.Tensor and part.at == 0 and result.dim() and len(result) == part.shape[0]:
+            return _become(result, part.share, 0)
+    return result
+
+
+def _has_rows(part: Any, dim: int, share: Share) -> bool:
+    return type(part) is torch.Tensor and part.dim() > dim and part.shape[dim] == max(share.rows, 1)
+
+
+def _tensors(batch: Any) -> Iterator[Any]:
     for leaf in tree_leaves(batch):
-        parts = [leaf] if torch.is_tensor(leaf) else vars(leaf).values() if hasattr(leaf, "__dict__") else ()
-        for part in parts:
-            if type(part) is torch.Tensor and part.dim() > 0 and len(part) == max(share.rows, 1):
-                _become(part, share, 0)
+        yield from [leaf] if torch.is_tensor(leaf) else vars(leaf).values() if hasattr(leaf, "__dict__") else ()
 
 
 @contextmanager
-def plainly(arguments: Any) -> Iterator[None]:
+def plainly(arguments: Any) -> Iterator[list["OfBatch"]]:
     """Within this the tensors of *arguments*, a model's, are plain ones: it computes with them as fast as ever."""
-    marked = [leaf for leaf in tree_leaves(arguments) if type(leaf) is OfBatch]
-    for tensor in marked:
+    marked = [(leaf, type(leaf)) for leaf in tree_leaves(arguments) if type(leaf) in (OfBatch, OfAll)]
+    for tensor, _ in marked:
         tensor.__class__ = torch.Tensor
     try:
-        yield
+        yield [tensor for tensor, kind in marked if kind is OfBatch]
     finally:
-        for tensor in marked:
-            tensor.__class__ = OfBatch
+        for tensor, kind in marked:
+            tensor.__class__ = kind
 
 
-def _become(tensor: torch.Tensor, share: Share, at: int | None) -> torch.Tensor:
+def _become(tensor: Any, share: Share, at: int | None) -> Any:
     tensor.__class__ = OfBatch
     tensor.share, tensor.at = share, at
     return tensor
 
 
+def _parts(args: Any) -> list[OfBatch]:
+    return [each for each in args if type(each) is OfBatch]
+
+
 def _rows(tensor: OfBatch, dims: int, dim: int, size: int) -> int | Rows:
     share, mine = tensor.share, max(tensor.share.rows, 1)
+    if tensor.at == PICKED and dim % dims == 0:
+        return Rows.of(size, sum(rows.lengths(size if share.rows else 0)))
     if tensor.at is None or dim % dims != tensor.at or size % mine:
         return size
     return Rows.of(size, size // mine * share.total)
 
 
-def _followed(func: Any, result: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
-    name = _name(func)
-    tensor = next(leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, OfBatch))
-    if name in ("size", "shape", "numel"):
-        return _sized(name, tensor, result, args, kwargs)
+def _followed(func: Any, parts: list[OfBatch], args: tuple, kwargs: dict[str, Any]) -> Any:
+    """What the script gets for *func*, which it calls with *parts* of a batch among *args* and *kwargs*."""
+    name, tensor = name_of(func), parts[0]
+    with torch._C.DisableTorchFunctionSubclass():
+        whole = _of_all_rows(name, func, tensor, args, kwargs)
+        if whole is not None:
+            return whole
+        result = func(*args, **kwargs)
+        if name in ("size", "shape", "numel"):
+            return _sized(name, tensor, result, args, kwargs)
+        if name in ("requires_grad_", "set_requires_grad"):
+            rows.ask_gradient(tensor)
+        return _result(name, parts, result, args, kwargs)
+
+
+def _of_all_rows(name: str, func: Any, tensor: OfBatch, args: tuple, kwargs: dict[str, Any]) -> Any:
+    """What *func* gives for the rows of all ranks, if it needs them; else None."""
+    if name == "getitem":
+        found = picking.reordered(args)
+        return None if found is None else _become(found, tensor.share, 0)
+    if name in READS and rows.is_read_whole(tensor):
+        return func(rows.gathered(tensor, tensor.share).detach(), *args[1:], **kwargs)
+    if name in AS_ONE and reducing.goes_over_rows(name, tensor, args, kwargs):
+        return _as_one(name, func, tensor, args, kwargs)
+    joined = rows.joined(args, kwargs) if name == "cat" else None
+    return None if joined is None else of_all(joined)
+
+
+def _result(name: str, parts: list[OfBatch], result: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+    tensor = parts[0]
+    if isinstance(result, (tuple, list)):
+        for each in result:
+            _place(name, parts, each, args, kwargs)
+        return result
     if type(result) is not torch.Tensor or any(result is each for each in args):  # a ghost; what is added to in place
         return result
-    if name in _REDUCE:
-        return _reduced(name, tensor, result, args, kwargs)
+    if name in ADDED:
+        found, at = reducing.added(name, tensor, result, args, kwargs)
+        return of_all(found) if at is reducing.ALL else found if at is None else _become(found, tensor.share, at)
+    return _place(name, parts, result, args, kwargs)
+
+
+def _place(name: str, parts: list[OfBatch], result: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+    """*result* as a part of the batch, if it has its rows."""
+    tensor = parts[0]
+    if type(result) is not torch.Tensor or result.dim() == 0:
+        return result
+    if name in PRODUCTS:
+        at = after_product(name, args)
+        return of_all(reducing.total(tensor.share, result)) if at == PICKED else _become(result, tensor.share, at)
+    is_part, at = _where(name, parts, result, args, kwargs)
+    return _become(result, tensor.share, at) if is_part else result
+
+
+def _where(
+    name: str, parts: list[OfBatch], result: torch.Tensor, args: tuple, kwargs: dict[str, Any]
+) -> tuple[bool, int | None]:
+    """Whether *result* is a part of the batch, and in which dimension its rows are."""
+    tensor = parts[0]
     if name == "getitem":
-        return _taken(tensor, result, args[1])
-    if result.dim() > 0 and name in _EACH | _VIEW:
-        return _become(result, tensor.share, (_at_after if name in _VIEW else _at_each)(tensor, result))
+        return picking.taken(args, tensor, result)
+    if name in EACH:
+        return True, after_each(parts, result)
+    if name in VIEW:
+        return True, after_view(name, tensor, result, args, kwargs)
+    if name in picking.PICKS:
+        return True, PICKED if tensor.at in (0, PICKED) else None
+    return tensor.at == 0 and name not in picking.MIXES and result.shape[0] == tensor.shape[0], 0
+
+
+def _as_one(name: str, func: Any, tensor: OfBatch, args: tuple, kwargs: dict[str, Any]) -> Any:
+    """*func* of the rows of all ranks."""
+    if tensor.at not in (0, PICKED):
+        raise RequestError(
+            f"{name} goes over rows of a batch that each rank has a part of, and which rows these are cannot be told;"
+            " take it of a tensor whose first dimension are the rows, or after the epoch under torch.no_grad()"
+        )
+    whole = rows.gathered(tensor, tensor.share)
+    result = func(*(whole if each is tensor else each for each in args), **kwargs)
+    if name in reducing.KEEPING:  # one number for each row, which depends on all rows
+        start, end = rows.bounds_of(tensor)
+        return _become(felt_by_all(result, tensor.share)[start:end], tensor.share, tensor.at)
+    for each in result if isinstance(result, (tuple, list)) else [result]:
+        reducing.same(each)
+        of_all(each)
     return result
 
 
-def _name(func: Any) -> str:
-    """`eq` for `torch.eq`, `Tensor.eq` and `==`, `shape` for reading that attribute."""
-    name = getattr(func, "__name__", "")
-    return (func.__self__.__name__ if name == "__get__" else name).strip("_")
-
-
-def _at_each(tensor: OfBatch, result: torch.Tensor) -> int | None:
-    """Where the rows are after work on each element, whose dimensions count from the last."""
-    return None if tensor.at is None else tensor.at + result.dim() - _dim(tensor)
-
-
-def _dim(tensor: torch.Tensor) -> int:
-    with torch._C.DisableTorchFunctionSubclass():
-        return tensor.dim()
-
-
 def _sized(name: str, tensor: OfBatch, result: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
-    dims = _dim(tensor)
+    dims = tensor.dim()
     if name == "numel":
-        return _rows(tensor, 1, 0, result) if tensor.at == 0 else result
+        return _rows(tensor, 1, 0, result) if tensor.at == 0 or (tensor.at == PICKED and dims == 1) else result
     if isinstance(result, int):
         return _rows(tensor, dims, args[1] if len(args) > 1 else kwargs["dim"], result)
     return torch.Size([_rows(tensor, dims, dim, size) for dim, size in enumerate(result)])
-
-
-def _at_after(tensor: OfBatch, result: torch.Tensor) -> int | None:
-    """Where the rows are after a view: in the first dimension if they were, and it still counts whole rows."""
-    with torch._C.DisableTorchFunctionSubclass():
-        if tensor.at == 0 and tensor.dim() == 1 and result.shape[-1] == tensor.shape[0] and result.shape[0] == 1:
-            return result.dim() - 1
-        is_first = tensor.at == 0 and result.shape[0] % tensor.shape[0] == 0
-    return 0 if is_first else None
-
-
-def _taken(tensor: OfBatch, result: torch.Tensor, index: Any) -> torch.Tensor:
-    """`tensor[index]`: no longer a part of the batch when it takes single rows, which are others on each rank."""
-    first = index[0] if isinstance(index, tuple) and index else index
-    if result.dim() == 0 or (tensor.at == 0 and (isinstance(first, int) or _is_cut(first))):
-        return result
-    keeps = tensor.at == 0 and (first is Ellipsis or isinstance(first, slice))
-    is_aside = tensor.at not in (None, 0) and isinstance(first, slice) and not isinstance(index, tuple)
-    return _become(result, tensor.share, tensor.at if keeps or is_aside else None)
-
-
-def _is_cut(index: Any) -> bool:
-    return isinstance(index, slice) and index != slice(None)
-
-
-def _reduced(name: str, tensor: OfBatch, result: torch.Tensor, args: tuple, kwargs: dict[str, Any]) -> torch.Tensor:
-    if result.requires_grad:  # the loss of a batch has ways of its own
-        return result
-    dim = args[1] if len(args) > 1 else kwargs.get("dim", kwargs.get("axis"))
-    dims = _dim(tensor)
-    over = range(dims) if dim is None else [each % dims for each in (dim if isinstance(dim, (tuple, list)) else [dim])]
-    if len(over) == dims or tensor.at in over:
-        return marks.mark(_REDUCE[name](tensor.share, result, _elements(tensor) / max(result.numel(), 1)))
-    return (
-        result if tensor.at is None or min(over, default=dims) < tensor.at else _become(result, tensor.share, tensor.at)
-    )
-
-
-def _elements(tensor: torch.Tensor) -> int:
-    with torch._C.DisableTorchFunctionSubclass():
-        return tensor.numel()
-
-
-def _sum(share: Share, result: torch.Tensor, count: float) -> torch.Tensor:
-    return group.total(result if share.rows else torch.zeros_like(result))
-
-
-def _mean(share: Share, result: torch.Tensor, count: float) -> torch.Tensor:
-    weight = count if share.rows else 0
-    # Not times 0: a mean of nothing is no number.
-    own = result.double() * weight if weight else torch.zeros_like(result, dtype=torch.float64)
-    sums = group.total(torch.stack([own, torch.full_like(own, weight)]))
-    return (sums[0] / sums[1]).to(result.dtype)
-
-
-def _any(share: Share, result: torch.Tensor, count: float) -> torch.Tensor:
-    return _sum(share, result.long(), count) > 0
-
-
-def _all(share: Share, result: torch.Tensor, count: float) -> torch.Tensor:
-    return _sum(share, (~result.bool()).long(), count) == 0
-
-
-_REDUCE: dict[str, Callable[[Share, torch.Tensor, float], torch.Tensor]] = {
-    "sum": _sum,
-    "nansum": _sum,
-    "count_nonzero": _sum,
-    "mean": _mean,
-    "any": _any,
-    "all": _all,
-}
-_ORDER = {"eq", "ne", "lt", "le", "gt", "ge", "not_equal", "greater", "less", "isin", "isnan", "isinf", "isfinite"}
-_ARITHMETIC = {
-    "add",
-    "sub",
-    "mul",
-    "div",
-    "truediv",
-    "pow",
-    "neg",
-    "abs",
-    "square",
-    "sqrt",
-    "exp",
-    "log",
-    "sign",
-    "round",
-}
-_LOGIC = {
-    "and",
-    "or",
-    "xor",
-    "invert",
-    "logical_and",
-    "logical_or",
-    "logical_not",
-    "logical_xor",
-    "where",
-    "masked_fill",
-}
-_KIND = {"to", "type", "type_as", "float", "double", "half", "bfloat16", "int", "long", "short", "bool"}
-_PLACE = {"cpu", "cuda", "clone", "detach", "data", "contiguous", "expand", "expand_as"}
-_EACH = _ORDER | _ARITHMETIC | {f"r{name}" for name in _ARITHMETIC} | _LOGIC | _KIND | _PLACE
-"""What works on each element for itself."""
-_VIEW = {"view", "reshape", "flatten", "unsqueeze", "squeeze", "ravel", "t", "T", "transpose", "permute"}

@@ -4,6 +4,8 @@ import os
 import sysconfig
 from types import CodeType, FrameType
 
+import torch
+
 _OURS = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(__file__)))) + os.sep
 _LIBRARIES = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 _NOT_USERS = ("<", _OURS, sysconfig.get_path("stdlib") + os.sep)
@@ -18,7 +20,11 @@ _PASSED = tuple(
     )
 )
 """Ours, through which a call of the script goes on its way to torch."""
-_KNOWN: dict[CodeType, bool] = {}
+_TORCH = os.path.dirname(torch.__file__) + os.sep
+_TORCHS = tuple(_TORCH + name for name in ("overrides.py", "_tensor.py", "functional.py", "nn/functional.py"))
+_LAYERS = os.path.join(_TORCH, "nn", "modules", "")
+"""Torch's, through which it goes: `1 - out`, `F.softmax(out, 1)`, a layer that the script calls by itself."""
+_KNOWN: dict[CodeType, bool | None] = {}
 
 
 def is_users(path: str) -> bool:
@@ -28,11 +34,17 @@ def is_users(path: str) -> bool:
 
 def asks(frame: FrameType | None) -> bool:
     """Whether the user's code is what calls torch in *frame*."""
-    while frame is not None and frame.f_code.co_filename.endswith(_PASSED):
+    while frame is not None:
+        code = frame.f_code
+        if code not in _KNOWN:
+            _KNOWN[code] = _judged(code.co_filename)
+        found = _KNOWN[code]
+        if found is not None:
+            return found
         frame = frame.f_back
-    if frame is None:
-        return False
-    code = frame.f_code
-    if code not in _KNOWN:
-        _KNOWN[code] = is_users(code.co_filename)
-    return _KNOWN[code]
+    return False
+
+
+def _judged(path: str) -> bool | None:
+    """Whether *path* is the user's; None for code through which it asks."""
+    return None if path.endswith(_PASSED) or path in _TORCHS or path.startswith(_LAYERS) else is_users(path)

@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ....errors import RequestError
-from ..counts import OfBatch, plainly
+from ..counts import KINDS, plainly
 from ..layout import now
 
 _ON_THE_REAL = ("requires_grad_", "register_hook", "register_post_accumulate_grad_hook")
@@ -71,7 +71,7 @@ class Ghosts(FakeTensorMode):
         self._note_written(func, args, kwargs)
         try:
             with plainly((args, kwargs)):  # torch's mode leaves classes that it does not know alone
-                known = tuple(each for each in types if each is not OfBatch)
+                known = tuple(each for each in types if each not in KINDS[1:])
                 return super().__torch_dispatch__(func, known, args, kwargs)
         except DynamicOutputShapeException:
             raise RequestError(_by_value(func)) from None
@@ -206,4 +206,4 @@ class Twins(TorchFunctionMode):
 
 
 def _is_plain(thing: object) -> bool:
-    return type(thing) in (torch.Tensor, torch.nn.Parameter, OfBatch)
+    return type(thing) in (*KINDS, torch.nn.Parameter)

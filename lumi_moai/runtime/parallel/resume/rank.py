@@ -21,7 +21,7 @@ from ....errors import RequestError
 from ... import accelerator, alarm, group
 from ...output import Counted
 from .. import roots
-from ..counts import OfBatch
+from ..counts import KINDS
 from ..files import together
 from . import batch_rows, chance, folder, reads, state, survivors
 from .forwards import Forwards
@@ -211,7 +211,7 @@ class Resume:
         mine = {
             name: tensor
             for name, tensor in self._found().items()
-            if (type(tensor) in (torch.Tensor, nn.Parameter, OfBatch) or isinstance(tensor, DTensor))
+            if (type(tensor) in (*KINDS, nn.Parameter) or isinstance(tensor, DTensor))
             and (tensor.numel() <= _SMALL or tuple(tensor.shape) in shapes)
         }
         named: list[Any] = [None] * dist.get_world_size()

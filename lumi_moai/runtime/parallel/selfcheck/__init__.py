@@ -21,7 +21,7 @@ import torch.distributed as dist
 
 from ....errors import RequestError
 from ... import accelerator, group
-from .. import layout
+from .. import counts, layout
 from ..at_hand import AtHand
 from ..place import Place
 from ..share import Share
@@ -153,7 +153,10 @@ class SelfCheck:
     def _compare(self, ready: Callable[[Any], Any], whole: Any, mine: Any, share: Share | None) -> None:
         pieces = self.engine.micro.memory.pieces
         alone = self._run_alone(ready, whole)
-        together = self._run(*ready(rows.fresh(mine)), share=share, rows_here=rows.length(mine), pieces=pieces)
+        part = rows.fresh(mine)
+        if share is not None and not self.is_of_library:
+            counts.mark(part, share)
+        together = self._run(*ready(part), share=share, rows_here=rows.length(mine), pieces=pieces)
         alone, together = group.agree((alone, together))
         ranks = self.engine.place.data_ranks if self.engine.place else 1
         here = f"on {ranks} ranks" if share else f"in {pieces} micro-batches"

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ....errors import RequestError
-from ..counts import OfBatch
+from ..counts import KINDS
 from ..micro import state
 from .body import is_library
 
@@ -87,7 +87,7 @@ class Snapshot:
         return []
 
     def _keep_tensor(self, tensor: torch.Tensor) -> None:
-        if not tensor.requires_grad and type(tensor) in (torch.Tensor, OfBatch) and not tensor.is_meta:
+        if not tensor.requires_grad and type(tensor) in KINDS and not tensor.is_meta:
             copy = tensor.clone() if tensor.numel() <= _FEW else None
             self._tensors[id(tensor)] = (tensor, tensor._version, copy)
 

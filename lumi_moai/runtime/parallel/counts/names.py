@@ -1,0 +1,35 @@
+"""What the functions of torch do with the rows of a batch, by their names."""
+
+_COMPARED = {"eq", "ne", "lt", "le", "gt", "ge", "not_equal", "greater", "less"}
+_ARITHMETIC = {
+    *("add", "sub", "subtract", "mul", "multiply", "div", "divide", "true_divide", "truediv", "floordiv"),
+    *("floor_divide", "pow", "remainder", "mod"),
+}
+ARITHMETIC = _COMPARED | _ARITHMETIC | {f"{mark}{name}" for name in _ARITHMETIC for mark in "ri"}
+"""In which a number of rows is a number, no size."""
+EACH = ARITHMETIC | {
+    *("neg", "abs", "square", "sqrt", "exp", "log", "sign", "round", "isin", "isnan", "isinf", "isfinite"),
+    *("and", "or", "xor", "invert", "logical_and", "logical_or", "logical_not", "logical_xor", "where", "masked_fill"),
+    *("to", "type", "type_as", "float", "double", "half", "bfloat16", "int", "long", "short", "bool"),
+    *("cpu", "cuda", "clone", "detach", "data", "contiguous", "expand", "expand_as"),
+}
+"""What works on each element for itself."""
+VIEW = {"view", "reshape", "flatten", "unsqueeze", "squeeze", "ravel", "t", "T", "mT", "transpose", "permute"}
+ADDED = {"sum", "nansum", "count_nonzero", "mean", "any", "all"}
+"""What is added up over the ranks."""
+AS_ONE = {
+    *("max", "min", "amax", "amin", "aminmax", "argmax", "argmin", "std", "var", "std_mean", "var_mean", "median"),
+    *("nanmedian", "quantile", "mode", "prod", "norm", "logsumexp", "softmax", "log_softmax", "cumsum", "cumprod"),
+    *("sort", "argsort", "topk", "kthvalue", "unique", "bincount", "histc", "vector_norm", "cov", "corrcoef"),
+    *("_unique2", "return_output", "return_counts", "return_inverse", "unique_consecutive", "diff", "flip", "roll"),
+}
+"""What needs the rows of all ranks when it goes over the dimension of the rows, or over all elements."""
+OVER_ALL = {"unique", "_unique2", "return_output", "return_counts", "return_inverse", "bincount", "histc", "corrcoef"}
+"""What goes over all elements, whatever else it is given."""
+DIM_AT = {"quantile": 2, "norm": 2, "topk": 2, "kthvalue": 2, "roll": 2, "vector_norm": 2}
+"""Where the dimension stands among the arguments, if it is not the second."""
+LAST_DIM = {"sort", "argsort", "topk", "kthvalue", "diff", "mode"}
+"""What goes over the last dimension unless it is told."""
+PRODUCTS = {"matmul", "rmatmul", "mm", "cdist", "pdist"}
+READS = {"tolist", "numpy", "array"}
+"""What gives the script all numbers at once."""

@@ -1,0 +1,55 @@
+"""Rows that the script takes out of a batch."""
+
+from typing import Any
+
+import torch
+
+from . import rows
+from .places import PICKED, Part
+from .whole import felt_by_all
+
+PICKS = {"masked_select", "nonzero", "argwhere"}
+MIXES = {
+    *("cat", "concat", "stack", "hstack", "vstack", "index_select", "take", "repeat_interleave", "repeat", "chunk"),
+    *("split", "unbind", "roll", "flip", "take_along_dim", "einsum", "meshgrid", "combinations", "cartesian_prod"),
+}
+"""What may give other rows, though as many."""
+
+
+def reordered(args: tuple) -> torch.Tensor | None:
+    """This rank's rows of `tensor[order]`, where *order* is of the rows of all ranks; None if it is not."""
+    tensor, index = args[0], args[1]
+    first, *rest = index if isinstance(index, tuple) and index else (index,)
+    if not isinstance(tensor, Part) or tensor.at != 0 or isinstance(first, Part) or not _is_order(first, tensor):
+        return None
+    whole = felt_by_all(rows.gathered(tensor, tensor.share), tensor.share)
+    start, end = rows.bounds_of(tensor)
+    order = torch.as_tensor(first, device=whole.device)[start:end]
+    return whole[(order, *rest)]
+
+
+def _is_order(index: Any, tensor: Part) -> bool:
+    share = tensor.share
+    if isinstance(index, (bool, int, slice)) or index is None or index is Ellipsis or tensor.shape[0] == share.total:
+        return False
+    if getattr(index, "dtype", None) in (torch.bool, "bool") or getattr(index, "ndim", 1) != 1:
+        return False
+    return hasattr(index, "__len__") and len(index) == share.total
+
+
+def taken(args: tuple, part: Part, result: torch.Tensor) -> tuple[bool, int | None]:
+    """Whether `tensor[index]` is a part of the batch, and where its rows are; single rows are others on each rank."""
+    tensor, index = args[0], args[1]
+    first = index[0] if isinstance(index, tuple) and index else index
+    if not isinstance(tensor, Part):  # by rows of the batch
+        is_mask = part.dtype == torch.bool
+        return True, PICKED if is_mask and part.at == 0 else part.at if first is part and not is_mask else None
+    if tensor.at == 0 and (isinstance(first, int) or (isinstance(first, slice) and first != slice(None))):
+        return False, None
+    if tensor.at == 0 and isinstance(first, torch.Tensor) and first.dtype == torch.bool:
+        return True, PICKED
+    if tensor.at == 0 and isinstance(index, tuple) and isinstance(first, torch.Tensor):
+        return True, 0 if result.shape[0] == tensor.shape[0] else None
+    keeps = tensor.at == 0 and (first is Ellipsis or isinstance(first, slice))
+    is_aside = tensor.at not in (None, 0, PICKED) and isinstance(first, slice) and not isinstance(index, tuple)
+    return True, tensor.at if keeps or is_aside else None

@@ -1,0 +1,81 @@
+"""Where the rows of a batch are in a tensor that the script makes of others."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from ....errors import RequestError
+from ..share import Share
+
+PICKED = -1
+"""The first dimension has some of the rows, as many as each rank picks, in their order."""
+
+
+class Part(torch.Tensor):
+    """A part of a batch."""
+
+    share: Share
+    at: int | None
+    """The dimension of the rows; PICKED; None if it is not known: `mask.t()[ids]` has its part too."""
+
+
+def after_each(parts: Sequence[Part], result: torch.Tensor) -> int | None:
+    """Where they are after work on each element, whose dimensions count from the last.
+
+    Raises RequestError when rows meet other rows.
+    """
+    if PICKED in (each.at for each in parts):
+        return PICKED
+    found = {each.at + result.dim() - each.dim() for each in parts if each.at is not None}
+    if len(found) > 1 and len({each.share for each in parts}) == 1:
+        raise _across()
+    return min(found, default=None)
+
+
+def after_view(name: str, tensor: Part, result: torch.Tensor, args: tuple, kwargs: dict[str, Any]) -> int | None:
+    """Where they are after a view; None if it cannot be told."""
+    dims, at = tensor.dim(), tensor.at
+    if at is None or at == PICKED:
+        return at if result.shape[0] == tensor.shape[0] else None
+    words = [each for each in (*args[1:], *kwargs.values()) if isinstance(each, int)]
+    if name == "unsqueeze":
+        return at + (words[0] % (dims + 1) <= at)
+    if name in ("t", "T", "mT", "transpose"):
+        first, second = (each % dims for each in (words if name == "transpose" else (-2, -1) if dims > 1 else (0, 0)))
+        return {first: second, second: first}.get(at, at)
+    if name == "permute":
+        order: Any = words or next(each for each in (*args[1:], *kwargs.values()) if isinstance(each, (tuple, list)))
+        return [each % dims for each in order].index(at)
+    if at == 0 and dims == 1 and result.shape[-1] == tensor.shape[0] and result.shape[0] == 1:
+        return result.dim() - 1
+    # In the first dimension if they were, and it still counts whole rows.
+    return 0 if at == 0 and result.shape[0] % max(tensor.shape[0], 1) == 0 else None
+
+
+def after_product(name: str, args: tuple) -> int | None:
+    """Where they are after a product of matrices; PICKED if it adds up over them.
+
+    Raises RequestError when rows meet other rows.
+    """
+    first, second = args[0], args[1] if len(args) > 1 else args[0]
+    if name == "rmatmul":
+        first, second = second, first
+    mine, others = (each.at if isinstance(each, Part) else None for each in (first, second))
+    over = max(second.dim() - 2, 0)
+    if name in ("cdist", "pdist"):
+        if mine is not None and others is not None:
+            raise _across()
+        return mine
+    if mine is not None and others is not None and mine < first.dim() - 1 and others > over:
+        raise _across()
+    if (mine is not None and mine == first.dim() - 1) or (others is not None and others == over and second.dim() < 3):
+        return PICKED
+    return mine if mine is not None else others
+
+
+def _across() -> RequestError:
+    return RequestError(
+        "the script compares the rows of a batch with each other (contrastive), and each rank has some of them only;"
+        " run it on one device"
+    )

@@ -1,0 +1,101 @@
+"""Sums, means and other numbers over the rows of a batch, which are those of all ranks."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from ... import group
+from .. import marks
+from ..share import Share
+from .names import DIM_AT, LAST_DIM, OVER_ALL
+from .places import PICKED, Part
+
+Loss = Callable[[torch.Tensor, torch.Tensor | float | None, Share], torch.Tensor]
+LOSS: list[Loss] = []
+"""Makes the sum over ranks, over that of the counts, of what depends on the model."""
+ALL = object()
+"""In the place of a dimension: the number is of all ranks."""
+KEEPING = {"softmax", "log_softmax", "cumsum", "cumprod"}
+
+
+def goes_over_rows(name: str, tensor: Part, args: tuple, kwargs: dict[str, Any]) -> bool:
+    """Whether *name*, called with *args* and *kwargs*, needs the rows of all ranks."""
+    over = _over(name, tensor, args, kwargs)
+    return bool(over) and (len(over) == tensor.dim() or tensor.at in over or (tensor.at == PICKED and 0 in over))
+
+
+def _over(name: str, tensor: Part, args: tuple, kwargs: dict[str, Any]) -> list[int]:
+    """The dimensions that *name* goes over."""
+    dims, at = tensor.dim(), DIM_AT.get(name, 1)
+    if name in OVER_ALL:
+        return list(range(dims))
+    dim = args[at] if len(args) > at else kwargs.get("dim", kwargs.get("axis"))
+    if isinstance(dim, torch.Tensor) or isinstance(kwargs.get("other"), torch.Tensor):
+        return []  # the larger of two tensors
+    if dim is None or isinstance(dim, bool):
+        return [dims - 1] if name in LAST_DIM else list(range(dims))
+    return [each % dims for each in (dim if isinstance(dim, (tuple, list)) else [dim])]
+
+
+def added(
+    name: str, tensor: Part, result: torch.Tensor, args: tuple, kwargs: dict[str, Any]
+) -> tuple[torch.Tensor, Any]:
+    """What *result*, of this rank, is over all ranks; and the dimension of the rows that are left, or ALL."""
+    over, at = _over(name, tensor, args, kwargs), tensor.at
+    if len(over) != tensor.dim() and at not in over and not (at == PICKED and 0 in over):
+        return result, None if at is None else at if at == PICKED else None if min(over) < at else at
+    count = tensor.numel() / max(result.numel(), 1)
+    if result.requires_grad:
+        return _loss(name, tensor, result, count), ALL
+    return marks.mark(_REDUCE[name](tensor.share, result, count)), ALL
+
+
+def _loss(name: str, tensor: Part, result: torch.Tensor, count: float) -> torch.Tensor:
+    share = tensor.share
+    if name != "mean":
+        return LOSS[0](result, None, share)
+    kind = torch.float32 if result.dtype == torch.float16 else result.dtype  # whose sums overflow at 65504
+    own = result.to(kind) * count if count else tensor.as_subclass(torch.Tensor).sum()
+    return LOSS[0](own, count, share)
+
+
+def total(share: Share, result: torch.Tensor) -> torch.Tensor:
+    """The sum of *result* over the ranks."""
+    return LOSS[0](result, None, share) if result.requires_grad else marks.mark(_sum(share, result, 0))
+
+
+def same(number: torch.Tensor) -> None:
+    """*number* was computed alike on all ranks."""
+    if not number.requires_grad:
+        marks.mark(number)
+
+
+def _sum(share: Share, result: torch.Tensor, count: float) -> torch.Tensor:
+    return group.total(result if share.rows else torch.zeros_like(result))
+
+
+def _mean(share: Share, result: torch.Tensor, count: float) -> torch.Tensor:
+    weight = count if share.rows else 0
+    # Not times 0: a mean of nothing is no number.
+    own = result.double() * weight if weight else torch.zeros_like(result, dtype=torch.float64)
+    sums = group.total(torch.stack([own, torch.full_like(own, weight)]))
+    return (sums[0] / sums[1]).to(result.dtype)
+
+
+def _any(share: Share, result: torch.Tensor, count: float) -> torch.Tensor:
+    return _sum(share, result.long(), count) > 0
+
+
+def _all(share: Share, result: torch.Tensor, count: float) -> torch.Tensor:
+    return _sum(share, (~result.bool()).long(), count) == 0
+
+
+_REDUCE: dict[str, Callable[[Share, torch.Tensor, float], torch.Tensor]] = {
+    "sum": _sum,
+    "nansum": _sum,
+    "count_nonzero": _sum,
+    "mean": _mean,
+    "any": _any,
+    "all": _all,
+}

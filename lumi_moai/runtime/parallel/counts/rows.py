@@ -1,0 +1,86 @@
+"""The rows of all ranks, one rank's after the other's, which is their order on one device."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from ... import group
+from ..known import Known
+from ..share import Share
+from .places import PICKED, Part
+
+LEAVES = Known()
+"""Rows for which the script asks a gradient."""
+ASKED: list[None] = []
+"""While the runtime itself sees to the gradient of rows."""
+
+
+def lengths(mine: int) -> list[int]:
+    """How many each of the ranks has."""
+    return [round(each) for each in group.gathered(mine)]
+
+
+def gathered(tensor: torch.Tensor, share: Share) -> torch.Tensor:
+    """*tensor*, whose first dimension are this rank's rows, with those of all ranks; gradients find their way back."""
+    with torch._C.DisableTorchFunctionSubclass():
+        own = tensor.as_subclass(torch.Tensor)
+        own = own if share.rows else own[:0]  # a stand-in row is none of the batch
+        return _Gathered.apply(own, share)
+
+
+class _Gathered(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, own: torch.Tensor, share: Share) -> torch.Tensor:
+        counts = lengths(len(own))
+        place = dist.get_rank(group.data_group())
+        ctx.start, ctx.rows, ctx.weight = sum(counts[:place]), len(own), share.weight
+        kind = own.dtype
+        travelling = group.reachable(own.to(torch.uint8) if kind == torch.bool else own)
+        padded = travelling.new_zeros((max(counts), *own.shape[1:]))
+        padded[: len(own)] = travelling
+        parts = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(parts, padded, group=group.data_group())
+        whole = torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+        return whole.to(own.device, kind)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        # The ranks' gradients are averaged by their weights later, as for losses.
+        mine = gradient[ctx.start : ctx.start + ctx.rows]
+        return mine / ctx.weight if ctx.rows else mine, None
+
+
+def bounds_of(tensor: Part) -> tuple[int, int]:
+    """From where to where this rank's rows are among those of all."""
+    counts = lengths(len(tensor))
+    place = dist.get_rank(group.data_group())
+    return sum(counts[:place]), sum(counts[: place + 1])
+
+
+def is_read_whole(tensor: Part) -> bool:
+    """Whether the script means the rows of all ranks when it reads *tensor* as a list or an array.
+
+    After its backward, when it keeps them for a metric; before, it may need them as they are for its loss.
+    """
+    return tensor.dim() > 0 and tensor.at in (0, PICKED) and bool(tensor.share.went_back)
+
+
+def joined(args: tuple, kwargs: dict[str, Any]) -> torch.Tensor | None:
+    """The rows of several batches, kept for a metric, in one; None while one of them is still at hand."""
+    parts = args[0]
+    dim = args[1] if len(args) > 1 else kwargs.get("dim", kwargs.get("axis", 0))
+    if dim != 0 or not all(isinstance(each, Part) and is_read_whole(each) for each in parts):
+        return None
+    if torch.is_grad_enabled() and any(each.requires_grad for each in parts):
+        return None
+    return torch.cat([gathered(each, each.share) for each in parts])
+
+
+def ask_gradient(tensor: Part) -> None:
+    """The script asks a gradient for the rows of *tensor*: that of the loss of the whole batch."""
+    if not tensor.is_leaf or not tensor.requires_grad or tensor in LEAVES:
+        return
+    LEAVES.add(tensor)
+    share = tensor.share
+    tensor.register_hook(lambda gradient: None if ASKED else gradient * share.weight)

@@ -1,0 +1,79 @@
+"""Numbers of the global batch, which are the same on all ranks."""
+
+import sys
+from typing import Any
+
+import torch
+
+from ... import group
+from ..share import Share
+from . import users
+from .names import ARITHMETIC, EACH
+from .size import Rows
+
+
+class OfAll(torch.Tensor):
+    """A tensor that all ranks share, such as a loss: times a number of rows it is times that of the global batch."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
+        """Do *func*; what the script makes of it alone is of all ranks too."""
+        if any(each not in (OfAll, torch.Tensor, torch.nn.Parameter) for each in types):
+            return NotImplemented  # the other class decides
+        kwargs = kwargs or {}
+        asks = users.asks(sys._getframe(1))
+        args = counted(func, args) if asks else args
+        with torch._C.DisableTorchFunctionSubclass():
+            result = func(*args, **kwargs)
+            is_new = type(result) is torch.Tensor and not any(result is each for each in args)
+            if not asks or not is_new or name_of(func) not in EACH:
+                return result
+            alike = all(type(each) is OfAll or each.numel() == 1 for each in args if isinstance(each, torch.Tensor))
+        return of_all(result) if alike else result
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.as_subclass(torch.Tensor).__reduce_ex__(protocol)
+
+    def __repr__(self, *, tensor_contents: Any = None) -> str:
+        return self.as_subclass(torch.Tensor).__repr__(tensor_contents=tensor_contents)
+
+
+def of_all(tensor: torch.Tensor) -> torch.Tensor:
+    """*tensor*, from now on known to be the same on all ranks."""
+    if type(tensor) is torch.Tensor:
+        tensor.__class__ = OfAll
+    return tensor
+
+
+def counted(func: Any, args: tuple) -> tuple:
+    """*args* of *func*, in which a number of rows is the global batch's if it is no size."""
+    if not any(isinstance(each, Rows) for each in args) or name_of(func) not in ARITHMETIC:
+        return args
+    return tuple(each.whole if isinstance(each, Rows) else each for each in args)
+
+
+def name_of(func: Any) -> str:
+    """`eq` for `torch.eq`, `Tensor.eq` and `==`, `shape` for reading that attribute."""
+    name = getattr(func, "__name__", "")
+    if name in ("__get__", "__set__"):
+        return ("" if name == "__get__" else "set_") + func.__self__.__name__
+    return name.strip("_")
+
+
+def felt_by_all(number: torch.Tensor, share: Share) -> torch.Tensor:
+    """*number*, the same on all ranks, for use with single rows: its gradient is that of the rows of all ranks."""
+    with torch._C.DisableTorchFunctionSubclass():
+        return _FeltByAll.apply(number, share) if number.requires_grad and torch.is_grad_enabled() else number
+
+
+class _FeltByAll(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, number: torch.Tensor, share: Share) -> torch.Tensor:
+        ctx.share = share
+        return number.view_as(number)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        share = ctx.share
+        mine = gradient.double() * share.weight if share.rows else torch.zeros_like(gradient, dtype=torch.float64)
+        return group.total(mine).to(gradient.dtype), None
