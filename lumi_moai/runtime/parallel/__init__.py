@@ -15,6 +15,7 @@ Every rank runs the whole script. What makes them one device:
     marks      which numbers are those of all ranks already
     counts/    what the script counts while it trains, over the global batch
     gradients  the gradients of all ranks are averaged while backward still runs
+    by_hand    weights that the script trains without an optimizer
     alike      whether the ranks of an unequal batch do the same things
     asked      gradients that the script takes by itself, without backward
     resume/    checkpoints, and how a restarted script gets back to one

@@ -39,6 +39,11 @@ class AtHand:
             return None
         return self._cut
 
+    @property
+    def rows(self) -> int:
+        """Those of the last training batch, on all ranks together."""
+        return self._cut.total if self._cut is not None else 0
+
     def begin_loop(self) -> None:
         """A training loop begins.
 

@@ -245,6 +245,7 @@ class Engine:
         if ranks > 1 and self.in_training:
             self.take_own_chance()
             self.at_hand.begin_loop()
+            self.gradients.by_hand.begin_loop()
             counts.teach()
             return self.cutter.shares(loader, own, begin)
         return self.cutter.whole(loader, own, begin)
@@ -278,7 +279,7 @@ class Engine:
             self.say_once("whole", "no DataLoader gave this batch, every rank computes all of it: right, but no faster")
         roots = (tensors,) if torch.is_tensor(tensors) else tuple(tensors)
         values = [_start_value(root, share) for root in roots]
-        self.gradients.begin()
+        self.gradients.begin([under_way.plain(root) for root in roots], share, whole=not where.plan.shards)
         with self.gradients.early(under_way.only(roots, seeds, args, kwargs)):
             self._go_back(
                 own, roots, asked.seeds([under_way.plain(root) for root in roots], seeds, share), *args, **kwargs

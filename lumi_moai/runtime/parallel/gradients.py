@@ -17,8 +17,10 @@ from torch.distributed.tensor import DTensor
 from ...errors import RequestError
 from .. import accelerator, group
 from . import layout, under_way
+from .by_hand import ByHand
 from .counts import rows
 from .known import Known
+from .share import Share
 from .under_way import Sums
 
 if TYPE_CHECKING:
@@ -86,6 +88,7 @@ class Gradients:
         self._sent = 0
         self._early: Sums | None = None
         self._correction: torch.Tensor | None = None
+        self.by_hand = ByHand()
         self._optimizers = 0
         self._trained: tuple[bool, ...] = ()
 
@@ -107,10 +110,15 @@ class Gradients:
         unique = {id(parameter): parameter for parameter in self.seen.trained()}
         self.adopt(unique.values())
         self.parameters = [parameter for parameter in unique.values() if parameter.dtype.is_floating_point]
+        self.parameters += [each for each in self.by_hand.found if id(each) not in unique]
 
-    def begin(self) -> None:
-        """Get ready for one backward."""
+    def begin(self, roots: Sequence[torch.Tensor], share: Share | None, *, whole: bool) -> None:
+        """Get ready for one backward from *roots*, of a batch cut as *share* says; *whole*: no weight is in parts."""
         self.refresh()
+        if share is not None and self.by_hand.look(
+            roots, [*self.parameters, *self.seen.registered()], share, whole=whole
+        ):
+            self.refresh(again=True)
         mine = [parameter for parameter in self.parameters if is_ours(parameter)]
         trained = tuple(parameter.requires_grad for parameter in mine)
         if trained != self._trained:

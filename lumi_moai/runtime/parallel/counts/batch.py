@@ -11,8 +11,8 @@ from torch.utils._pytree import tree_leaves
 from ....errors import RequestError
 from ..share import Share
 from . import picking, reducing, rows, users
-from .names import ADDED, AS_ONE, EACH, PRODUCTS, READS, VIEW
-from .places import PICKED, Part, after_each, after_product, after_view
+from .names import ADDED, AS_ONE, EACH, PAIRED, PRODUCTS, READS, VIEW
+from .places import PICKED, Part, after_each, after_einsum, after_product, after_view, check_alike
 from .size import Rows
 from .whole import OfAll, counted, felt_by_all, name_of, of_all
 
@@ -137,9 +137,9 @@ def _followed(func: Any, parts: list[OfBatch], args: tuple, kwargs: dict[str, An
         result = func(*args, **kwargs)
         if name in ("size", "shape", "numel"):
             return _sized(name, tensor, result, args, kwargs)
-        if name in ("requires_grad_", "set_requires_grad"):
-            rows.ask_gradient(tensor)
-        return _result(name, parts, result, args, kwargs)
+        made = _result(name, parts, result, args, kwargs)
+        rows.ask_gradient(made if type(made) is OfBatch else tensor)
+        return made
 
 
 def _of_all_rows(name: str, func: Any, tensor: OfBatch, args: tuple, kwargs: dict[str, Any]) -> Any:
@@ -174,8 +174,8 @@ def _place(name: str, parts: list[OfBatch], result: Any, args: tuple, kwargs: di
     tensor = parts[0]
     if type(result) is not torch.Tensor or result.dim() == 0:
         return result
-    if name in PRODUCTS:
-        at = after_product(name, args)
+    if name in PRODUCTS or name == "einsum":
+        at = after_product(name, args) if name != "einsum" else after_einsum(args)
         return of_all(reducing.total(tensor.share, result)) if at == PICKED else _become(result, tensor.share, at)
     is_part, at = _where(name, parts, result, args, kwargs)
     return _become(result, tensor.share, at) if is_part else result
@@ -192,9 +192,11 @@ def _where(
         return True, after_each(parts, result)
     if name in VIEW:
         return True, after_view(name, tensor, result, args, kwargs)
+    if name in PAIRED:
+        check_alike(parts)
     if name in picking.PICKS:
         return True, PICKED if tensor.at in (0, PICKED) else None
-    return tensor.at == 0 and name not in picking.MIXES and result.shape[0] == tensor.shape[0], 0
+    return picking.left(name, parts, result)
 
 
 def _as_one(name: str, func: Any, tensor: OfBatch, args: tuple, kwargs: dict[str, Any]) -> Any:

@@ -31,5 +31,6 @@ DIM_AT = {"quantile": 2, "norm": 2, "topk": 2, "kthvalue": 2, "roll": 2, "vector
 LAST_DIM = {"sort", "argsort", "topk", "kthvalue", "diff", "mode"}
 """What goes over the last dimension unless it is told."""
 PRODUCTS = {"matmul", "rmatmul", "mm", "cdist", "pdist"}
-READS = {"tolist", "numpy", "array"}
+PAIRED = {"cosine_similarity", "pairwise_distance"}
+READS = {"tolist", "numpy", "array", "unbind"}
 """What gives the script all numbers at once."""

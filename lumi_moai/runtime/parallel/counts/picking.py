@@ -8,10 +8,22 @@ from . import rows
 from .places import PICKED, Part
 from .whole import felt_by_all
 
+JOINS = {"cat", "concat", "concatenate", "vstack"}
 PICKS = {"masked_select", "nonzero", "argwhere"}
 MIXES = {
     *("cat", "concat", "stack", "hstack", "vstack", "index_select", "take", "repeat_interleave", "repeat", "chunk"),
-    *("split", "unbind", "roll", "flip", "take_along_dim", "einsum", "meshgrid", "combinations", "cartesian_prod"),
+    *(
+        "concatenate",
+        "split",
+        "unbind",
+        "roll",
+        "flip",
+        "take_along_dim",
+        "einsum",
+        "meshgrid",
+        "combinations",
+        "cartesian_prod",
+    ),
 }
 """What may give other rows, though as many."""
 
@@ -53,3 +65,13 @@ def taken(args: tuple, part: Part, result: torch.Tensor) -> tuple[bool, int | No
     keeps = tensor.at == 0 and (first is Ellipsis or isinstance(first, slice))
     is_aside = tensor.at not in (None, 0, PICKED) and isinstance(first, slice) and not isinstance(index, tuple)
     return True, tensor.at if keeps or is_aside else None
+
+
+def left(name: str, parts: list[Any], result: torch.Tensor) -> tuple[bool, int | None]:
+    """The same for what *name*, of which nothing else is known, makes of *parts*: as many rows are the rows."""
+    tensor = parts[0]
+    if name in JOINS and all(each.at in (0, None) for each in parts):
+        return True, None
+    if tensor.at is None:
+        return result.shape == tensor.shape, None
+    return tensor.at == 0 and name not in MIXES and result.shape[0] == tensor.shape[0], 0

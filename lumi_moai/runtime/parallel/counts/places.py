@@ -33,6 +33,13 @@ def after_each(parts: Sequence[Part], result: torch.Tensor) -> int | None:
     return min(found, default=None)
 
 
+def check_alike(parts: Sequence[Part]) -> None:
+    """Raise RequestError when rows meet other rows in a number for each pair, such as a cosine."""
+    known = [each for each in parts if each.at not in (None, PICKED)]
+    if len({each.dim() for each in known}) == 1 < len({each.at for each in known}):
+        raise _across()
+
+
 def after_view(name: str, tensor: Part, result: torch.Tensor, args: tuple, kwargs: dict[str, Any]) -> int | None:
     """Where they are after a view; None if it cannot be told."""
     dims, at = tensor.dim(), tensor.at
@@ -63,6 +70,8 @@ def after_product(name: str, args: tuple) -> int | None:
         first, second = second, first
     mine, others = (each.at if isinstance(each, Part) else None for each in (first, second))
     over = max(second.dim() - 2, 0)
+    if isinstance(first, Part) and isinstance(second, Part) and None in (mine, others) and second.dim() == 2:
+        raise _across()
     if name in ("cdist", "pdist"):
         if mine is not None and others is not None:
             raise _across()
@@ -72,6 +81,30 @@ def after_product(name: str, args: tuple) -> int | None:
     if (mine is not None and mine == first.dim() - 1) or (others is not None and others == over and second.dim() < 3):
         return PICKED
     return mine if mine is not None else others
+
+
+def after_einsum(args: tuple) -> int | None:
+    """Where they are after `einsum(equation, ...)`; PICKED if it adds up over them; None if that cannot be told.
+
+    Raises RequestError when rows meet other rows.
+    """
+    equation, *given_tensors = args
+    is_list = len(given_tensors) == 1 and isinstance(given_tensors[0], (tuple, list))
+    tensors = given_tensors[0] if is_list else given_tensors
+    if not isinstance(equation, str) or "." in equation:
+        return None
+    given, _, made = equation.replace(" ", "").partition("->")
+    found = {
+        words[each.at]
+        for words, each in zip(given.split(","), tensors, strict=True)
+        if isinstance(each, Part) and each.at not in (None, PICKED)
+    }
+    if len(found) > 1:
+        raise _across()
+    if not found or not made:
+        return None
+    rows = found.pop()
+    return made.index(rows) if rows in made else PICKED
 
 
 def _across() -> RequestError:

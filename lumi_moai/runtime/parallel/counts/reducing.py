@@ -16,7 +16,7 @@ LOSS: list[Loss] = []
 """Makes the sum over ranks, over that of the counts, of what depends on the model."""
 ALL = object()
 """In the place of a dimension: the number is of all ranks."""
-KEEPING = {"softmax", "log_softmax", "cumsum", "cumprod"}
+KEEPING = {"softmax", "log_softmax", "cumsum", "cumprod", "roll", "flip"}
 
 
 def goes_over_rows(name: str, tensor: Part, args: tuple, kwargs: dict[str, Any]) -> bool:

@@ -83,4 +83,5 @@ def ask_gradient(tensor: Part) -> None:
         return
     LEAVES.add(tensor)
     share = tensor.share
-    tensor.register_hook(lambda gradient: None if ASKED else gradient * share.weight)
+    # Backward begins with a factor that the average over ranks takes away, and rows have no average.
+    tensor.register_hook(lambda gradient: None if ASKED else gradient / share.ranks)

@@ -16,6 +16,7 @@ _PASSED = tuple(
         ("parallel", "replace.py"),
         ("parallel", "resume", "ghosts.py"),
         ("parallel", "resume", "reads.py"),
+        ("parallel", "resume", "rank.py"),
         ("parallel", "resume", "watch.py"),
     )
 )

@@ -74,6 +74,5 @@ class _FeltByAll(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
-        share = ctx.share
-        mine = gradient.double() * share.weight if share.rows else torch.zeros_like(gradient, dtype=torch.float64)
-        return group.total(mine).to(gradient.dtype), None
+        # Backward has begun with the rank's weight, times the number of ranks.
+        return (group.total(gradient.double()) * ctx.share.weight).to(gradient.dtype), None

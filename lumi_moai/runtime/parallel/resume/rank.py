@@ -289,7 +289,8 @@ class Resume:
     def read(self, what: str, where: str, own: Any, tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         """The script reads numbers from *tensor*, which *own* does."""
         if self.replay is not None:
-            return self.quietly(reads.give_back, self.journal.take(what, where), tensor, own, *args, **kwargs)
+            event, rows = self.journal.take(what, where), self.engine.at_hand.rows
+            return self.quietly(reads.give_back, event, rows, tensor, own, *args, **kwargs)
         value = self.quietly(own, tensor, *args, **kwargs)
         reads.keep(self.journal, what, where, value)
         return value

@@ -76,8 +76,12 @@ def _flat(value: Any) -> tuple[tuple[int, ...], str, list[Any]]:
     return (*shape, *last), _FORMS.get(type(numbers[0]), "n") if numbers else "i", numbers
 
 
-def give_back(event: "Event", tensor: torch.Tensor, own: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def give_back(
+    event: "Event", rows: int, tensor: torch.Tensor, own: Callable[..., Any], *args: Any, **kwargs: Any
+) -> Any:
     """What the read gave before the restart; of a real tensor that is no single number, what it holds now.
+
+    *rows*: those of the global batch, which the script reads after its backward.
 
     Raises RequestError when that was not kept.
     """
@@ -88,7 +92,7 @@ def give_back(event: "Event", tensor: torch.Tensor, own: Callable[..., Any], *ar
         return own(tensor, *args, **kwargs)
     shape, _, dtype = rest.partition(":")
     sizes = [int(size) for size in shape.split(",") if size]
-    if form == "n" or sizes != list(tensor.shape):
+    if form == "n" or sizes not in (list(tensor.shape), [rows, *tensor.shape[1:]]):
         raise RequestError(
             f"{event.where} reads {list(tensor.shape)} numbers of the model with .{event.what}(), of which"
             f" {'none were' if form == 'n' else sizes} kept, so a restart cannot repeat the steps before its"

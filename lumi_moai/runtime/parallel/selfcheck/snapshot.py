@@ -49,9 +49,9 @@ class Snapshot:
 
         Raises RequestError for a large tensor that was changed.
         """
-        for back in self._back:
-            back()
         with torch.no_grad():
+            for back in self._back:
+                back()
             for tensor, version, copy in self._tensors.values():
                 # Not by the version: torch's own BatchNorm changes its statistics without a new one.
                 if copy is not None and not torch.equal(tensor, copy):
@@ -90,6 +90,17 @@ class Snapshot:
         if not tensor.requires_grad and type(tensor) in KINDS and not tensor.is_meta:
             copy = tensor.clone() if tensor.numel() <= _FEW else None
             self._tensors[id(tensor)] = (tensor, tensor._version, copy)
+        elif type(tensor) in (*KINDS, nn.Parameter) and tensor.is_leaf and tensor.numel() <= _FEW:
+            self._keep_gradient(tensor)
+
+    def _keep_gradient(self, leaf: torch.Tensor) -> None:
+        grad = leaf.grad
+        copy = None if grad is None else grad.clone()
+
+        def back() -> None:
+            leaf.grad = grad if grad is None or copy is None else grad.copy_(copy)
+
+        self._back.append(back)
 
     def _keep_sequence(self, value: Any) -> list[Any]:
         copy = list(value)
