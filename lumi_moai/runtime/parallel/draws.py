@@ -33,6 +33,7 @@ def install(at_hand: RowsAtHand, told: Told) -> None:
     """Replace torch's draws; *at_hand*: this rank's rows while a batch is shared out; *told*: what counted as such."""
     for name, place in (("randn", 0), ("rand", 0), ("randint", -1)):
         setattr(torch, name, _sized(getattr(torch, name), place, at_hand, told))
+    torch.multinomial = _picked(torch.multinomial, at_hand)
     for name in ("randperm", "tensor", "as_tensor"):
         setattr(torch, name, _counted(getattr(torch, name)))
     for name in ("randn_like", "rand_like", "randint_like"):
@@ -55,7 +56,8 @@ def _sized(own: Draw, place: int, at_hand: RowsAtHand, told: Told) -> Draw:
         size = _size(args, place, kwargs.get("size"))
         # One number alone is a decision of the script, which all ranks must make alike.
         is_number = size and tuple(size) == (1,) and not isinstance(size[0], counts.Rows)
-        if rows is None or not size or size[0] != rows[2] or is_number:
+        rows = _times(size[0], rows) if rows is not None and size and not is_number else None
+        if rows is None:
             return own(*args, **kwargs)
         told(own.__name__, rows[2])
         words = {key: value for key, value in kwargs.items() if key not in ("size", "out")}
@@ -63,6 +65,28 @@ def _sized(own: Draw, place: int, at_hand: RowsAtHand, told: Told) -> Draw:
         return _part(own(*limits, (rows[0], *size[1:]), **words), rows, kwargs)
 
     return draw
+
+
+def _times(size: Any, rows: Rows) -> Rows | None:
+    """*rows*, or as many times these as *size* is: `x.size(0) * 5`; None if it is no number of rows."""
+    if isinstance(size, counts.Rows) and rows[2] and size.whole % rows[0] == 0:
+        times = size.whole // rows[0]
+        return rows[0] * times, rows[1] * times, rows[2] * times
+    return rows if size == rows[2] else None
+
+
+def _picked(own: Draw, at_hand: RowsAtHand) -> Draw:
+    """`multinomial`, asked for a number of rows."""
+
+    @functools.wraps(own)
+    def multinomial(input: torch.Tensor, num_samples: Any, *args: Any, **kwargs: Any) -> Any:
+        rows = at_hand() if isinstance(num_samples, counts.Rows) and _is_shared(kwargs, input.device) else None
+        mine = None if rows is None or input.dim() != 1 else _times(num_samples, rows)
+        if mine is None:
+            return own(input, num_samples, *args, **kwargs)
+        return _part(own(input, mine[0], *args, **kwargs), mine, kwargs)
+
+    return multinomial
 
 
 def _counted(own: Draw) -> Draw:

@@ -173,9 +173,8 @@ class Engine:
         """One call of a model of the script."""
         self.self_check.saw()
         alike.check(self.share, alike.Doing.call)
-        with counts.plainly((args, kwargs)) as rows:
-            result = roots.through(self.callers, root, own, args, kwargs)
-        counts.mark_outputs(result, rows)
+        with counts.plainly((args, kwargs)) as batch:
+            result = counts.mark_outputs(roots.through(self.callers, root, own, args, kwargs), batch)
         if self.resume is not None and self.resume.replay is None:
             self.resume.forwards.note(result)
         return result
@@ -252,8 +251,7 @@ class Engine:
 
     def take_own_chance(self) -> None:
         """Once training begins, rows on different ranks must not get the same dropout; rank 0 keeps the script's."""
-        mine = self.settle().data_rank
-        if not self.has_own_chance and mine != 0:
+        if not self.has_own_chance and (mine := self.settle().data_rank) != 0:
             accelerator.seed(torch.initial_seed() + mine)
         self.has_own_chance = True
 
@@ -329,9 +327,13 @@ class Engine:
 
     def loss_at_hand(self) -> Share | None:
         """How the batch at hand was cut, asked by a loss that is about to be computed."""
-        if self.share is not None and torch.is_grad_enabled():
-            self.loss_share = self.share
+        self.note_loss(self.share)
         return self.share
+
+    def note_loss(self, share: Share | None) -> None:
+        """A loss of a batch that was cut as *share* says; behind its backward it is a number that the script shows."""
+        if share is not None and not share.went_back and torch.is_grad_enabled():
+            self.loss_share = share
 
     @property
     def is_repeating(self) -> bool:

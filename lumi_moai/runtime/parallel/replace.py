@@ -51,7 +51,7 @@ def install(seen: Seen) -> None:
 def _by_hand(seen: Seen) -> reducing.Loss:
     def loss(own: torch.Tensor, count: torch.Tensor | float | None, share: Share) -> torch.Tensor:
         if seen.engine:
-            seen.engine.loss_share = share
+            seen.engine.note_loss(share)
         return losses.by_hand(own, count, share)
 
     return loss

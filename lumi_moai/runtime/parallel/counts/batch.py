@@ -66,16 +66,17 @@ def mark(batch: Any, share: Share) -> None:
             _become(part, share, 0)
 
 
-def mark_outputs(result: Any, inputs: list["OfBatch"]) -> None:
-    """What a model made of *inputs* is this rank's part as well, as far as it has their rows."""
+def mark_outputs(result: Any, inputs: list["OfBatch"]) -> Any:
+    """*result*, which a model made of *inputs*, is this rank's part as well, as far as it has their rows."""
     if not inputs:
-        return
+        return result
     share = inputs[0].share
     dims = sorted({0, *(each.at for each in inputs if each.at is not None and each.at != PICKED)})
     for part in _tensors(result):
         at = next((dim for dim in dims if _has_rows(part, dim, share)), None)
         if at is not None:
             _become(part, share, at)
+    return result
 
 
 def like_rows(result: Any, words: Any) -> Any:

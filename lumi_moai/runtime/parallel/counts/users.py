@@ -14,6 +14,7 @@ _PASSED = tuple(
     for path in (
         ("stand_in.py",),
         ("parallel", "replace.py"),
+        ("parallel", "under_way.py"),
         ("parallel", "resume", "ghosts.py"),
         ("parallel", "resume", "reads.py"),
         ("parallel", "resume", "rank.py"),
