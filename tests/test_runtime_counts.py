@@ -11,6 +11,7 @@ from runtime_ranks import Ended, Run, ended, launch, submitit
 from test_runtime_resume import assert_one_run, killed_after, start, whole
 
 from lumi_moai.plan import Layout, Wishes
+from lumi_moai.runtime.parallel import replace
 from lumi_moai.runtime.parallel.counts import OfBatch, Rows, mark, teach
 from lumi_moai.runtime.parallel.share import Share
 
@@ -147,3 +148,15 @@ def test_what_is_added_to_in_place_stays_what_it_was():
     kept.add_(rows)
     assert type(kept) is torch.Tensor
     assert type(rows + 1) is OfBatch
+
+
+def test_what_a_dataset_reads_is_no_count():
+    class Data(torch.utils.data.Dataset):
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            return replace._is_fetching()
+
+    assert next(iter(torch.utils.data.DataLoader(Data(), batch_size=2))).tolist() == [True, True]
+    assert not replace._is_fetching()

@@ -111,19 +111,19 @@ def _is_of_all(tensor: torch.Tensor) -> bool:
     return type(tensor) is counts.OfAll or marks.is_marked(tensor)
 
 
-def _asker() -> str:
-    """The module that asks for a number, behind our own frames."""
+def _is_fetching() -> bool:
+    """Whether a DataLoader of torch's is what asks for a number."""
     frame: Any = sys._getframe(1)
-    while frame is not None and frame.f_globals.get("__name__", "").startswith("lumi_moai."):
+    while frame is not None and not frame.f_globals.get("__name__", "").startswith("torch.utils.data."):
         frame = frame.f_back
-    return frame.f_globals.get("__name__", "") if frame is not None else ""
+    return frame is not None
 
 
 def _say_counted(seen: Seen) -> None:
     engine = seen.engine
     if engine is None or not torch.is_grad_enabled() or not engine.share or engine.in_backward:
         return
-    if not _asker().startswith("torch."):  # a DataLoader draws its workers' seed
+    if not _is_fetching():  # a DataLoader draws its workers' seed, and a dataset reads what it has
         engine.say_once(
             "count", "a count read of the model's output alone, such as (out > 0).sum().item(), is of this rank's rows"
         )
