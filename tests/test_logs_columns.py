@@ -204,6 +204,22 @@ def test_a_log_in_parts_is_the_log(small_parts, cuts):
     assert repr(replace(in_parts(data), elapsed_seconds=None)) == repr(replace(whole, elapsed_seconds=None))
 
 
+def test_a_step_that_says_nothing_ahead_of_one_on_the_same_line():
+    glued = b"[Step 238/99999][Step 5/9] | Loss: 2.5 | Duration: 1.0 | Throughput: 1.0 tokens/sec\n"
+    plain, quick = both(STEPS + glued * 20)
+    assert plain == quick
+
+
+@pytest.mark.parametrize("requeued", [False, True])
+def test_parts_know_the_epoch_ahead_of_them(small_parts, requeued):
+    line = b"Train: %d [%4d/40 ( 10%%)]  Loss: %.4f (9.9)  Time: 0.5s,  100.0/s  (0.6s,  90.0/s)\n"
+    lines = [line % (epoch, step, 9 / (epoch + step + 1)) for epoch in range(60) for step in range(0, 40, 2)]
+    data = b"".join(lines + lines[900:] if requeued else lines)
+    whole = logs.read(io.BytesIO(data), "x.log")
+    assert (whole.restarts, whole.new_epochs) == ((1, 73) if requeued else (0, 59))
+    assert repr(in_parts(data)) == repr(whole)
+
+
 def test_parts_behind_a_beginning_without_a_rate_agree_on_its_unit(small_parts):
     data = b"[Step 5/9] | Loss: 1.5\n" * 200 + b"[Step 3/9] Throughput: 7 samples/sec\n" + STEPS[:60_000]
     whole = logs.read(io.BytesIO(data), "x.log")

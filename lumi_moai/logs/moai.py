@@ -57,7 +57,7 @@ def _unit(step: Step) -> bytes:
 
 def _spans(line: bytes) -> Mapping[str, tuple[int, int]]:
     match = _LINE.search(line)
-    if match is None:
+    if match is None or match[7] == b"":
         return {}
     if match[7]:
         return _other_spans(line, match)
