@@ -10,6 +10,10 @@ import time
 
 from test_logs import INDEX, RECORDED
 from test_logs_columns import both
+from test_logs_epochs import WITHIN
+from test_logs_epochs import written as within
+from test_logs_strangers import KERAS, written
+from test_logs_strangers import LOGS as OTHER
 from test_sacct import LUMI
 from test_sacct import RECORDED as ACCOUNTS
 
@@ -20,6 +24,8 @@ from lumi_moai.report import as_csv, as_dict, as_text
 SECONDS = float(os.environ.get("LUMI_MOAI_FUZZ_SECONDS", "4"))
 SEED = int(os.environ.get("LUMI_MOAI_FUZZ_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 32)
 LOGS = [(RECORDED / name).read_bytes() for name in sorted(INDEX)]
+LOGS += [(written(text) * 20).encode() for text in (*(lines for lines, _ in OTHER.values()), *KERAS.values())]
+LOGS += [within(line, (1, 2, 3)).encode() for line in WITHIN.values()]
 TABLES = [path.read_bytes() for path in sorted(ACCOUNTS.iterdir()) if path.suffix in (".txt", ".json", ".csv")]
 WORDS = [
     b"nan", b"inf", b"-1", b"1e999", b"9" * 40, b"\0", b"\r", b"\x1b[", b"\n", b": ", b"|", b"{", b'"', b"\xff\xfe", b"12: ",
