@@ -41,28 +41,27 @@ class Micro:
         self.engine = engine
         self.memory = Memory(engine, pieces)
         self.rows: int | None = None
-        """Of this rank's part of the batch at hand; None before the first batch."""
+        """Of this rank's part of the training batch; None before the first one, and where its tensors differ."""
+        self._aside: int | None = None
+        """Of the batch of an evaluation since; None where there was none, and where its tensors differ."""
         self.in_piece = False
         """Whether a part of this rank's rows is being computed."""
-        self._waits = False
-        """Whether a training batch was handed out that no backward followed yet."""
         self._depth = 0
         self._inner: WeakSet[nn.Module] = WeakSet()
         self._looked: WeakSet[nn.Module] = WeakSet()
 
     def begin_batch(self, batch: Any, share: Share | None, *, trains: bool) -> None:
         """The script gets *batch* in a loop that was begun to train or not."""
-        if not trains and self._waits:  # an evaluation between a training batch and its backward
-            return
-        self._waits = trains
         sizes = {leaf.shape[0] for leaf in tree_leaves(batch) if tree.is_tensor(leaf)}
-        self.rows = max(1, share.rows) if share else sizes.pop() if len(sizes) == 1 else None
-        if trains:
-            self.memory.forget()
+        rows = max(1, share.rows) if share else sizes.pop() if len(sizes) == 1 else None
+        if not trains:  # perhaps between a training batch and its backward
+            self._aside = rows
+            return
+        self.rows, self._aside = rows, None
+        self.memory.forget()
 
     def went_back(self) -> None:
         """A backward of the script has ended."""
-        self._waits = False
         self.memory.forget()
 
     def caller(self, root: nn.Module, call: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
@@ -96,9 +95,12 @@ class Micro:
         return call(*args, **kwargs)
 
     def _rows(self, leaves: Sequence[Any], pieces: int, root: nn.Module) -> int:
-        rows = tree.rows_of(leaves, self.rows)
+        known = [self.rows]
+        if self._aside is not None:
+            known.insert(int(root.training), self._aside)
+        rows = next((rows for each in known if (rows := tree.rows_of(leaves, each)) is not None), None)
         if rows is None and pieces > 1:
-            wanted = "rows" if self.rows is None else f"the {self.rows} rows of this rank's batch"
+            wanted = "rows" if known[0] is None else f"the {known[0]} rows of this rank's batch"
             raise tree.refusal(type(root).__name__, f"none of its tensors has {wanted} as its first dimension")
         return rows or 1
 
