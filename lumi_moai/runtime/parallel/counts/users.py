@@ -15,6 +15,7 @@ _PASSED = tuple(
         ("stand_in.py",),
         ("parallel", "replace.py"),
         ("parallel", "under_way.py"),
+        ("parallel", "layout", "spread.py"),
         ("parallel", "resume", "ghosts.py"),
         ("parallel", "resume", "reads.py"),
         ("parallel", "resume", "rank.py"),
