@@ -36,9 +36,9 @@ _TOLERANCE = 1e-3
 _TOLERANCE_LOW = 2e-2
 """Relative, where something is computed with 16 bits."""
 _REASONS = (
-    "; a loss that is a sum over rows written by hand, that compares rows with each other (contrastive), or a mean over"
-    " unequal masks written by hand does this: use the losses of torch.nn.functional or a mean over rows, or submit"
-    " with --self-check off"
+    "; a loss that is a sum over rows written by hand inside of a model, that compares rows with each other"
+    " (contrastive), or a mean over unequal masks written by hand does this: use the losses of torch.nn.functional or a"
+    " mean over rows, or submit with --self-check off"
 )
 
 
