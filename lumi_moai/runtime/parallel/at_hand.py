@@ -55,6 +55,7 @@ class AtHand:
                 " evaluates or counts, put it under torch.no_grad() or after model.eval(), where every rank sees all"
             )
         self.pending.clear()
+        self._handed.clear()
         self._went_back = None
 
     def begin(self, share: Share | None) -> None:

@@ -52,10 +52,10 @@ class _Gathered(torch.autograd.Function):
 
 
 def bounds_of(tensor: Part) -> tuple[int, int]:
-    """From where to where this rank's rows are among those of all."""
-    counts = lengths(len(tensor))
+    """From where to where this rank's rows are among those of all; the first for one that computes a stand-in row."""
+    counts = lengths(len(tensor) if tensor.share.rows else 0)
     place = dist.get_rank(group.data_group())
-    return sum(counts[:place]), sum(counts[: place + 1])
+    return (sum(counts[:place]), sum(counts[: place + 1])) if tensor.share.rows else (0, 1)
 
 
 def is_read_whole(tensor: Part) -> bool:
