@@ -340,7 +340,11 @@ optim = torch.optim.SGD(trained.parameters(), lr=0.1)
             "train(lambda x: model((x > 0).long()), DataLoader(rows, batch_size=8))",
             "sparse=False",
         ),
-        (BATCHES + "train(nn.Linear(4, 4), iter(list(DataLoader(rows, batch_size=3))))", "batches of 2, 3 rows before"),
+        (
+            BATCHES + "class Mean(nn.Linear):\n    def forward(self, x): return super().forward(x).mean()\n"
+            "train(Mean(4, 4), iter(list(DataLoader(rows, batch_size=3))))",
+            "batches of 2, 3 rows before",
+        ),
     ],
 )
 def test_what_cannot_be_kept_is_refused_in_one_sentence(work, body, words):

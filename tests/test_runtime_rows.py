@@ -471,6 +471,30 @@ def ended_as_one(work, text, layout):
     return lines, ranks[0].out.splitlines()
 
 
+# Batches that are fetched before the backward of another, which the ranks share out unequally.
+FETCHED = (
+    HEAD
+    + """
+torch.manual_seed(3)
+first, second = (TensorDataset(torch.randn(rows, 4), torch.randn(rows, 2)) for rows in (11, 14))
+model = nn.Linear(4, 2)
+optim = torch.optim.SGD(model.parameters(), lr=0.1)
+def by_hand(x, y): return ((model(x) - y) ** 2).mean()
+def of_torch(x, y): return F.mse_loss(model(x), y)
+def step(kind, loss):
+    optim.zero_grad(); loss.backward(); optim.step()
+    print(kind, loss.item(), *[p.grad.norm().item() for p in model.parameters()])
+for kind in (by_hand, of_torch):
+    for x, y in list(DataLoader(first, batch_size=3)):
+        step(f"listed {kind.__name__}", kind(x, y))
+    for a, b in zip(DataLoader(first, batch_size=3), DataLoader(second, batch_size=4)):
+        step(f"zipped {kind.__name__}", kind(*a) + 2 * kind(*b))
+    step("mixed", by_hand(*a) + of_torch(*b))
+"""
+    + END
+)
+
+
 @pytest.mark.parametrize(
     ("text", "layout"),
     [
@@ -478,6 +502,7 @@ def ended_as_one(work, text, layout):
         pytest.param(METRICS, "", id="metrics"),
         pytest.param(METRICS, "fsdp", id="metrics-fsdp"),
         pytest.param(MIXED, "", id="mixed"),
+        pytest.param(FETCHED, "", id="fetched"),
         pytest.param(VAE, "", id="vae"),
         pytest.param(DISTILLED, "", id="distilled"),
         pytest.param(SIAMESE, "", id="siamese"),

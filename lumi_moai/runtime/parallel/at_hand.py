@@ -22,6 +22,8 @@ class AtHand:
         """Of the training batches handed out since the last backward."""
         self._handed: list[Share] = []
         """The same, one by one."""
+        self._lost: list[Share] = []
+        """Those of them for which a loss was computed."""
         self._cut: Share | None = None
         self._is_whole = False
         self._is_over = False
@@ -56,6 +58,7 @@ class AtHand:
             )
         self.pending.clear()
         self._handed.clear()
+        self._lost.clear()
         self._went_back = None
 
     def begin(self, share: Share | None) -> None:
@@ -66,6 +69,10 @@ class AtHand:
             self.pending.add(share)
             self._handed.append(share)
             self._went_back = bool(self._went_back)
+
+    def note_loss(self, share: Share) -> None:
+        """The next backward is for the batch that was cut as *share* says."""
+        self._lost.append(share)
 
     def end(self) -> None:
         """A training loop has no more batches."""
@@ -85,9 +92,11 @@ class AtHand:
                 f" equally over {ranks} ranks; give DataLoader(drop_last=True), or fetch a batch after backward"
             )
         self.pending.clear()
-        for share in self._handed:
+        over = self._lost or self._handed
+        for share in over:
             share.went_back.append(True)
-        self._handed.clear()
+        self._handed = [each for each in self._handed if not each.went_back]
+        self._lost = []
         self._went_back = True
         self._has_gradients = True
 

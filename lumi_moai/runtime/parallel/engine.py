@@ -325,15 +325,17 @@ class Engine:
         self.loss_share = None
         return share
 
-    def loss_at_hand(self) -> Share | None:
-        """How the batch at hand was cut, asked by a loss that is about to be computed."""
-        self.note_loss(self.share)
-        return self.share
+    def loss_at_hand(self, own: Share | None = None) -> Share | None:
+        """How the batch at hand was cut, asked by a loss that is about to be computed, of a batch cut as *own* says.
 
-    def note_loss(self, share: Share | None) -> None:
-        """A loss of a batch that was cut as *share* says; behind its backward it is a number that the script shows."""
-        if share is not None and not share.went_back and torch.is_grad_enabled():
+        All losses up to a backward weigh as the batch that was fetched last: their gradients are averaged as one.
+        Behind its backward, a loss of a batch is a number that the script shows.
+        """
+        share, own = self.share, own or self.share
+        if share is not None and own is not None and not own.went_back and torch.is_grad_enabled():
             self.loss_share = share
+            self.at_hand.note_loss(own)
+        return share
 
     @property
     def is_repeating(self) -> bool:

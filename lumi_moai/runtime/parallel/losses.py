@@ -18,14 +18,14 @@ from torch.nn._reduction import legacy_get_string
 
 from .. import group
 from . import alike, under_way
-from .counts import like_rows, of_all
+from .counts import like_rows, of_all, share_of
 from .divided import Divisor
 from .marks import mark
 from .share import Share
 from .transforming import is_transforming
 
 _REDUCING = ("mean", "sum", "batchmean")
-CurrentShare = Callable[[], Share | None]
+CurrentShare = Callable[[Share | None], Share | None]
 
 
 class Collector(Protocol):
@@ -116,7 +116,13 @@ def globalised(
 
     @functools.wraps(function)
     def over_ranks(*args: Any, **kwargs: Any) -> torch.Tensor:
-        mine = None if within or is_transforming() else _COLLECTORS[-1].share if _COLLECTORS else share()
+        mine = (
+            None
+            if within or is_transforming()
+            else _COLLECTORS[-1].share
+            if _COLLECTORS
+            else share(share_of((*args, *kwargs.values())))
+        )
         if mine is None:
             return function(*args, **kwargs)
         given = signature.bind(*args, **kwargs)
@@ -190,7 +196,10 @@ _MEANS_OF_ROWS = (
 
 
 def install(share: CurrentShare) -> None:
-    """Put the global losses in the place of torch's own; *share* tells how the batch at hand was cut."""
+    """Put the global losses in the place of torch's own.
+
+    *share* tells how the batch at hand was cut, given how the batch of the loss was.
+    """
     for name, count in _COUNTS.items():
         setattr(F, name, globalised(getattr(F, name), count, share))
     for name in _MEANS_OF_ROWS:

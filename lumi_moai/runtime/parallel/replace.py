@@ -42,7 +42,7 @@ def install(seen: Seen) -> None:
     torch.nn.Module.train = _switching(torch.nn.Module.train, seen)
     register_module_parameter_registration_hook(lambda module, _, parameter: seen.note_parameter(module, parameter))
     register_module_module_registration_hook(lambda module, _name, _child: seen.note_module(module))
-    losses.install(lambda: seen.engine.loss_at_hand() if seen.engine else None)
+    losses.install(lambda own: seen.engine.loss_at_hand(own) if seen.engine else None)
     reducing.LOSS[:] = [_by_hand(seen)]
     batchnorm.install(lambda: _share(seen), lambda: _say_shared(seen))
     draws.install(lambda: seen.engine.rows() if seen.engine else None, lambda name, rows: _say_drawn(seen, name, rows))
@@ -50,9 +50,9 @@ def install(seen: Seen) -> None:
 
 def _by_hand(seen: Seen) -> reducing.Loss:
     def loss(own: torch.Tensor, count: torch.Tensor | float | None, share: Share) -> torch.Tensor:
-        if seen.engine:
-            seen.engine.note_loss(share)
-        return losses.by_hand(own, count, share)
+        at_hand = seen.engine.loss_at_hand(share) if seen.engine else None
+        alike = at_hand is not None and at_hand.rows > 0 and share.rows > 0
+        return losses.by_hand(own, count, at_hand if alike and at_hand else share)
 
     return loss
 

@@ -5,7 +5,7 @@ it is a number: `total += x.size(0)`, `loss.item() * len(x)`. So the tensors of 
 (`OfBatch`), which says both, and adds up over the ranks what the script counts with them.
 """
 
-from .batch import KINDS, OfBatch, like_rows, mark, mark_outputs, plainly
+from .batch import KINDS, OfBatch, like_rows, mark, mark_outputs, plainly, share_of
 from .size import Rows, length, teach
 from .whole import OfAll, of_all
 
@@ -20,5 +20,6 @@ __all__ = [
     "mark_outputs",
     "of_all",
     "plainly",
+    "share_of",
     "teach",
 ]

@@ -87,6 +87,12 @@ def like_rows(result: Any, words: Any) -> Any:
     return result
 
 
+def share_of(words: Any) -> Share | None:
+    """How the batch was cut that some of *words* are parts of."""
+    parts = _parts(words)
+    return parts[0].share if parts else None
+
+
 def _has_rows(part: Any, dim: int, share: Share) -> bool:
     return type(part) is torch.Tensor and part.dim() > dim and part.shape[dim] == max(share.rows, 1)
 
