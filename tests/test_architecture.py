@@ -84,6 +84,12 @@ def test_help_of_every_command_opens_fast():
     assert not {"torch", "submitit", "jinja2", "yaml", "vl_convert", "plotille", "tree_sitter"} & loaded_by(statement)
 
 
+def test_rendering_reads_no_logs():
+    probe = "import lumi_moai.launch.prepare, sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", probe], check=True, capture_output=True, text=True)
+    assert not {"lumi_moai.logs", "lumi_moai.report", "torch"} & set(done.stdout.split())
+
+
 def test_the_package_itself_loads_nothing():
     assert not {"torch", "submitit", "jinja2", "yaml", "click"} & loaded_by("import lumi_moai")
 

@@ -10,7 +10,8 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lumi_moai import catalog, logs
+from lumi_moai import logs
+from lumi_moai.catalog.formats import log_formats
 from lumi_moai.cli import main
 from lumi_moai.errors import ConfigError, LumiMoaiError, RunError
 from lumi_moai.logs import own
@@ -105,4 +106,4 @@ def test_a_value_that_is_no_number_is_none():
 
 def test_a_file_that_is_not_there(work):
     with pytest.raises(ConfigError, match=r"gone\.yaml cannot be read"):
-        catalog.log_formats([work / "gone.yaml"])
+        log_formats([work / "gone.yaml"])

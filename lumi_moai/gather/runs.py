@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import billing, catalog, rundir
+from ..catalog.formats import log_formats
 from ..errors import ConfigError, RequestError, RunError
 from ..logs import FORMATS, Evidence, Format, Log
 from ..report import Planned, Report, advised, judge, together
@@ -30,7 +31,7 @@ def collect(words: Sequence[str], site: Site | None = None, formats: Sequence[Pa
     *site* is where a job ran that lumi-moai did not submit; *formats* are files with log formats of the user's. Raises
     RunError for a word that means nothing, or a file that cannot be read.
     """
-    own, warnings = catalog.log_formats(formats)
+    own, warnings = log_formats(formats)
     reader = Reader((*own, *FORMATS)).ahead(map(Path, words))
     reports, lost = _tried(words, lambda word: _collect(word, site, reader))
     whole = reports[0] if len(reports) == 1 else together(f"{len(reports)} runs", reports)
@@ -164,7 +165,7 @@ def collect_run(folder: RunFolder, job_id: str) -> Report:
 
     Raises RunError when *folder* holds no submitted run.
     """
-    own, warnings = catalog.log_formats()
+    own, warnings = log_formats()
     return _advised(_with_warnings(_of_run(folder, job_id, (*own, *FORMATS)), warnings))
 
 
