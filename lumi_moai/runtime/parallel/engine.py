@@ -266,14 +266,13 @@ class Engine:
             return
         # A model whose first call was not seen is laid out afterwards: its graph is of the weights as they are.
         where = self._choose()
-        ranks = where.data_ranks
         layout.check_backward(
             where, kwargs.get("inputs"), create_graph=bool(kwargs.get("create_graph") or args[1:2] == (True,))
         )
         share = self.share_of_backward()
         self._announce(share)
         alike.check(share, alike.Doing.backward)
-        if share is None and ranks > 1 and not self.self_check.is_running:
+        if share is None and where.data_ranks > 1 and not self.self_check.is_running:
             self.say_once("whole", "no DataLoader gave this batch, every rank computes all of it: right, but no faster")
         roots = (tensors,) if torch.is_tensor(tensors) else tuple(tensors)
         values = [_start_value(root, share) for root in roots]
@@ -326,13 +325,12 @@ class Engine:
         return share
 
     def loss_at_hand(self, own: Share | None = None) -> Share | None:
-        """How the batch at hand was cut, asked by a loss that is about to be computed, of a batch cut as *own* says.
+        """How the batch at hand was cut, asked by a loss of a batch that was cut as *own* says.
 
-        All losses up to a backward weigh as the batch that was fetched last: their gradients are averaged as one.
-        Behind its backward, a loss of a batch is a number that the script shows.
+        All losses up to a backward weigh as the batch fetched last: their gradients are averaged as one.
         """
         share, own = self.share, own or self.share
-        if share is not None and own is not None and not own.went_back and torch.is_grad_enabled():
+        if share and own and not own.went_back and torch.is_grad_enabled():  # behind backward it is a number to show
             self.loss_share = share
             self.at_hand.note_loss(own)
         return share
