@@ -12,7 +12,7 @@ from test_runtime_resume import assert_one_run, killed_after, start, whole
 
 from lumi_moai.plan import Layout, Wishes
 from lumi_moai.runtime.parallel import replace
-from lumi_moai.runtime.parallel.counts import OfBatch, Rows, mark, teach
+from lumi_moai.runtime.parallel.counts import OfBatch, Rows, mark, of_all, teach
 from lumi_moai.runtime.parallel.share import Share
 
 COUNTS = """
@@ -148,6 +148,13 @@ def test_what_is_added_to_in_place_stays_what_it_was():
     kept.add_(rows)
     assert type(kept) is torch.Tensor
     assert type(rows + 1) is OfBatch
+
+
+def test_one_of_several_numbers_of_all_ranks_counts_all_rows():
+    correct = of_all(torch.ones(1, 1))  # as ImageNet's accuracy keeps it
+    correct.mul_(6.25)
+    assert float(correct.view(-1)[0] * Rows.of(4, 10)) == 62.5
+    assert f"{correct.view(-1)[0]:6.2f}" == "  6.25"
 
 
 def test_what_a_dataset_reads_is_no_count():

@@ -41,6 +41,9 @@ class OfBatch(Part):
         with torch._C.DisableTorchFunctionSubclass():
             return _rows(self, self.dim(), dim, self.size(dim))
 
+    def __format__(self, spec: str) -> str:
+        return plain(self).__format__(spec)  # torch's takes its own class only
+
     def __reduce_ex__(self, protocol: Any) -> Any:
         return plain(self).__reduce_ex__(protocol)
 

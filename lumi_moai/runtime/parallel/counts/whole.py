@@ -8,8 +8,11 @@ import torch
 from ... import group
 from ..share import Share
 from . import users
-from .names import ARITHMETIC, EACH
+from .names import ARITHMETIC, EACH, VIEW
 from .size import Rows
+
+_ALIKE = EACH | VIEW | {"getitem"}
+"""What is of all ranks if it is made of what is."""
 
 
 class OfAll(torch.Tensor):
@@ -26,10 +29,13 @@ class OfAll(torch.Tensor):
         with torch._C.DisableTorchFunctionSubclass():
             result = func(*args, **kwargs)
             is_new = type(result) is torch.Tensor and not any(result is each for each in args)
-            if not asks or not is_new or name_of(func) not in EACH:
+            if not asks or not is_new or name_of(func) not in _ALIKE:
                 return result
             alike = all(type(each) is OfAll or each.numel() == 1 for each in args if isinstance(each, torch.Tensor))
         return of_all(result) if alike else result
+
+    def __format__(self, spec: str) -> str:
+        return self.as_subclass(torch.Tensor).__format__(spec)  # torch's takes its own class only
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return self.as_subclass(torch.Tensor).__reduce_ex__(protocol)
