@@ -1,5 +1,6 @@
 """What a script counts while it trains: rows, right answers, tokens; the numbers are those of one device."""
 
+import copy
 import json
 import shutil
 import textwrap
@@ -12,7 +13,7 @@ from test_runtime_resume import assert_one_run, killed_after, start, whole
 
 from lumi_moai.plan import Layout, Wishes
 from lumi_moai.runtime.parallel import replace
-from lumi_moai.runtime.parallel.counts import OfBatch, Rows, mark, of_all, teach
+from lumi_moai.runtime.parallel.counts import OfAll, OfBatch, Rows, mark, of_all, teach
 from lumi_moai.runtime.parallel.share import Share
 
 COUNTS = """
@@ -155,6 +156,20 @@ def test_one_of_several_numbers_of_all_ranks_counts_all_rows():
     correct.mul_(6.25)
     assert float(correct.view(-1)[0] * Rows.of(4, 10)) == 62.5
     assert f"{correct.view(-1)[0]:6.2f}" == "  6.25"
+
+
+def test_a_copy_is_what_it_is_a_copy_of():
+    rows = torch.ones(4, 2)
+    mark(rows, Share(rows=4, total=10, ranks=2))
+    leaf = torch.ones(4, requires_grad=True)
+    mark(leaf, Share(rows=4, total=10, ranks=2))
+    kept = copy.deepcopy({"rows": rows, "again": rows, "leaf": leaf, "best": of_all(torch.ones(()))})
+    assert [type(each) for each in kept.values()] == [OfBatch, OfBatch, OfBatch, OfAll]
+    assert kept["rows"] is kept["again"] is not rows
+    assert f"{kept['rows'].size(0)}" == "10"
+    assert kept["leaf"].requires_grad
+    assert kept["leaf"].is_leaf
+    assert type(rows) is OfBatch
 
 
 def test_what_a_dataset_reads_is_no_count():

@@ -1,5 +1,6 @@
 """What this process knows about itself once it has been started as a rank; nothing when a script runs by itself."""
 
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from socket import socket
@@ -50,3 +51,8 @@ def remember(here: Here) -> None:
 def here() -> Here | None:
     """This rank; None outside the runtime, where a plain `python train.py` is one device."""
     return _KNOWN[0] if _KNOWN else None
+
+
+def is_in_thread() -> bool:
+    """Whether this is a thread beside the script's own: what it does comes at another moment on each rank."""
+    return threading.current_thread() is not threading.main_thread()

@@ -22,7 +22,7 @@ class AtHand:
         """Of the training batches handed out since the last backward."""
         self._handed: list[Share] = []
         """The same, one by one."""
-        self._lost: list[Share] = []
+        self._with_loss: list[Share] = []
         """Those of them for which a loss was computed."""
         self._cut: Share | None = None
         self._is_whole = False
@@ -58,7 +58,7 @@ class AtHand:
             )
         self.pending.clear()
         self._handed.clear()
-        self._lost.clear()
+        self._with_loss.clear()
         self._went_back = None
 
     def begin(self, share: Share | None) -> None:
@@ -72,7 +72,7 @@ class AtHand:
 
     def note_loss(self, share: Share) -> None:
         """The next backward is for the batch that was cut as *share* says."""
-        self._lost.append(share)
+        self._with_loss.append(share)
 
     def end(self) -> None:
         """A training loop has no more batches."""
@@ -92,11 +92,11 @@ class AtHand:
                 f" equally over {ranks} ranks; give DataLoader(drop_last=True), or fetch a batch after backward"
             )
         self.pending.clear()
-        over = self._lost or self._handed
+        over = self._with_loss or self._handed
         for share in over:
             share.went_back.append(True)
         self._handed = [each for each in self._handed if not each.went_back]
-        self._lost = []
+        self._with_loss = []
         self._went_back = True
         self._has_gradients = True
 

@@ -116,13 +116,9 @@ def globalised(
 
     @functools.wraps(function)
     def over_ranks(*args: Any, **kwargs: Any) -> torch.Tensor:
-        mine = (
-            None
-            if within or is_transforming()
-            else _COLLECTORS[-1].share
-            if _COLLECTORS
-            else share(share_of((*args, *kwargs.values())))
-        )
+        if within or is_transforming():
+            return function(*args, **kwargs)
+        mine = _COLLECTORS[-1].share if _COLLECTORS else share(share_of((*args, *kwargs.values())))
         if mine is None:
             return function(*args, **kwargs)
         given = signature.bind(*args, **kwargs)

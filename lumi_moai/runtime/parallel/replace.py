@@ -125,7 +125,8 @@ def _say_counted(seen: Seen) -> None:
         return
     if not _is_fetching():  # a DataLoader draws its workers' seed, and a dataset reads what it has
         engine.say_once(
-            "count", "a count read of the model's output alone, such as (out > 0).sum().item(), is of this rank's rows"
+            "count",
+            "a count read of a tensor that a library or a model made by itself is of this rank's rows, if of any",
         )
 
 

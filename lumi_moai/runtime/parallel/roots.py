@@ -5,7 +5,6 @@ A root gets a class of its own, of the same name, made from the script's; an ins
 """
 
 import copyreg
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -13,6 +12,8 @@ from typing import Any
 from weakref import WeakSet
 
 from torch import nn
+
+from ..here import is_in_thread
 
 Call = Callable[..., Any]
 Caller = Callable[[nn.Module, Call, tuple, dict[str, Any]], Any]
@@ -40,8 +41,8 @@ def as_made() -> Iterator[None]:
     A root has one class for all threads, so a thread beside the script's changes none: the script may call a model
     meanwhile. Such a file says it in `Adopted`'s words.
     """
-    is_scripts = threading.current_thread() is threading.main_thread()
-    swapped = [(root, type(root)) for root in _ADOPTED if type(root) in _CLASSES.values()] if is_scripts else []
+    roots = [] if is_in_thread() else [root for root in _ADOPTED if type(root) in _CLASSES.values()]
+    swapped = [(root, type(root)) for root in roots]
     for root, adopted in swapped:
         root.__class__ = _own_class(adopted)
     try:

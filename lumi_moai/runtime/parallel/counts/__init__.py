@@ -2,7 +2,18 @@
 
 A rank has some rows of each batch. `x.size(0)` must be their number where it is a size, and the global batch's where
 it is a number: `total += x.size(0)`, `loss.item() * len(x)`. So the tensors of a batch are of a class of their own
-(`OfBatch`), which says both, and adds up over the ranks what the script counts with them.
+(`OfBatch`), which says both, and adds up over the ranks what the script counts with them. What a model
+makes of them is of that class too.
+
+batch     the tensors of a batch, and what becomes of them
+whole     numbers that all ranks share, such as a loss
+size      a number of rows
+names     what the functions of torch do with rows
+places    in which dimension the rows are
+picking   some of the rows
+reducing  sums, means and extremes over rows
+rows      the rows of all ranks in one tensor, and gradients that the script asks for them
+users     which code is the user's own
 """
 
 from .batch import KINDS, OfBatch, like_rows, mark, mark_outputs, plainly, share_of

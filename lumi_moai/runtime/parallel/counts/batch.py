@@ -14,7 +14,7 @@ from . import picking, reducing, rows, users
 from .names import ADDED, AS_ONE, EACH, PAIRED, PRODUCTS, READS, VIEW
 from .places import PICKED, Part, after_each, after_einsum, after_product, after_view, check_alike
 from .size import Rows
-from .whole import OfAll, counted, felt_by_all, name_of, of_all
+from .whole import OfAll, copied, counted, felt_by_all, name_of, of_all
 
 
 class OfBatch(Part):
@@ -43,6 +43,9 @@ class OfBatch(Part):
 
     def __format__(self, spec: str) -> str:
         return plain(self).__format__(spec)  # torch's takes its own class only
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> torch.Tensor:
+        return _become(copied(self, memo), self.share, self.at)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return plain(self).__reduce_ex__(protocol)

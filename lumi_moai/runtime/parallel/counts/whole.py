@@ -1,5 +1,6 @@
 """Numbers of the global batch, which are the same on all ranks."""
 
+import copy
 import sys
 from typing import Any
 
@@ -37,6 +38,9 @@ class OfAll(torch.Tensor):
     def __format__(self, spec: str) -> str:
         return self.as_subclass(torch.Tensor).__format__(spec)  # torch's takes its own class only
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> torch.Tensor:
+        return of_all(copied(self, memo))
+
     def __reduce_ex__(self, protocol: Any) -> Any:
         return self.as_subclass(torch.Tensor).__reduce_ex__(protocol)
 
@@ -49,6 +53,16 @@ def of_all(tensor: torch.Tensor) -> torch.Tensor:
     if type(tensor) is torch.Tensor:
         tensor.__class__ = OfAll
     return tensor
+
+
+def copied(tensor: torch.Tensor, memo: dict[int, Any]) -> torch.Tensor:
+    """A deep copy of *tensor*, as a plain one: torch copies no classes that it does not know."""
+    kind = type(tensor)
+    tensor.__class__ = torch.Tensor
+    try:
+        return copy.deepcopy(tensor, memo)
+    finally:
+        tensor.__class__ = kind
 
 
 def counted(func: Any, args: tuple) -> tuple:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ...here import is_in_thread
 from .. import layout, roots
 from . import together, wholly
 from .writing import DESK
@@ -53,7 +54,7 @@ def to_file(path: Any, write: Callable[[str], None], others: Callable[[], Any] |
             write(name)
         return str(mine)
 
-    if together.is_in_thread():
+    if is_in_thread():
         if DESK.rank == 0:
             written()
         elif others is not None:

@@ -2,7 +2,6 @@
 
 import functools
 import pickle
-import threading
 from collections.abc import Callable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -16,11 +15,6 @@ _ALONE = [0]
 def is_alone() -> bool:
     """Whether rank 0 is doing something by itself right now: what it calls must not ask the other ranks."""
     return _ALONE[0] > 0
-
-
-def is_in_thread() -> bool:
-    """Whether this is a thread beside the script's own: what it does comes at another moment on each rank."""
-    return threading.current_thread() is not threading.main_thread()
 
 
 def by_rank_0(call: Callable[[], Any], others: Callable[[], Any] | None = None) -> Any:

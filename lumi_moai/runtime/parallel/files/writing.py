@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ....errors import RunError
+from ...here import is_in_thread
 from . import together
 
 _PATIENCE_SECONDS = 600
@@ -125,7 +126,7 @@ class Desk:
 
         Raises RunError when another rank does not come to the same change.
         """
-        if together.is_in_thread():
+        if is_in_thread():
             return
         for place in _places(where):
             self._acts[place] += 1

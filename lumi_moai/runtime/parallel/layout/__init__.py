@@ -15,7 +15,6 @@ spread     how a parameter in parts answers the script
 updates    steps of optimizers on the parts
 """
 
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -26,6 +25,7 @@ from torch.optim import Optimizer
 
 from ....errors import RequestError
 from ....plan import Plan
+from ...here import is_in_thread
 from ..place import Place
 from . import blocks, pipeline, precision, recompute, repoint, shard, tensor, updates
 from .born import give_memory_back
@@ -98,7 +98,7 @@ def full_state(tensor: torch.Tensor) -> torch.Tensor:
     Raises RequestError in a thread beside the script's, which the ranks do not run at the same moment.
     """
     spread = now(tensor)
-    if isinstance(spread, DTensor) and threading.current_thread() is not threading.main_thread():
+    if isinstance(spread, DTensor) and is_in_thread():
         raise RequestError(
             "a thread saves weights that are spread over ranks, which all ranks must put together at the same moment;"
             " save without a thread, or use --layout replicate"
