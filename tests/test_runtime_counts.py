@@ -7,13 +7,14 @@ import textwrap
 
 import pytest
 import torch
+import torch._inductor.codecache
 from one_device import plain
 from runtime_ranks import Ended, Run, ended, launch, submitit
 from test_runtime_resume import assert_one_run, killed_after, start, whole
 
 from lumi_moai.plan import Layout, Wishes
 from lumi_moai.runtime.parallel import replace
-from lumi_moai.runtime.parallel.counts import OfAll, OfBatch, Rows, mark, of_all, teach
+from lumi_moai.runtime.parallel.counts import OfAll, OfBatch, Rows, mark, of_all, teach, users
 from lumi_moai.runtime.parallel.share import Share
 
 COUNTS = """
@@ -182,3 +183,11 @@ def test_what_a_dataset_reads_is_no_count():
 
     assert next(iter(torch.utils.data.DataLoader(Data(), batch_size=2))).tolist() == [True, True]
     assert not replace._is_fetching()
+
+
+def test_code_that_the_compiler_wrote_is_not_the_users():
+    kept = torch._inductor.codecache.PyCodeCache
+    name, path = kept.write("def step(): pass")
+    made = kept.load_by_key_path(name, path)
+    assert users.is_users(made.__file__, "train")
+    assert not users.is_users(made.__file__, made.step.__globals__["__name__"])

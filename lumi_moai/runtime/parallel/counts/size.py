@@ -136,7 +136,7 @@ def teach() -> None:
     if not hasattr(json.JSONEncoder.default, "__wrapped__"):
         json.JSONEncoder.default = _written(json.JSONEncoder.default)  # type: ignore[method-assign,assignment]
     for module in list(sys.modules.values()):
-        if users.is_users(getattr(module, "__file__", None) or ""):
+        if users.is_users(getattr(module, "__file__", None) or "", module.__name__):
             vars(module).setdefault("len", length)
 
 

@@ -30,9 +30,11 @@ _LAYERS = os.path.join(_TORCH, "nn", "modules", "")
 _KNOWN: dict[CodeType, bool | None] = {}
 
 
-def is_users(path: str) -> bool:
-    """Whether the file *path* is the user's."""
-    return bool(path) and not path.startswith(_NOT_USERS) and not any(part in path for part in _LIBRARIES)
+def is_users(path: str, module: str) -> bool:
+    """Whether *module*, which was read from the file *path*, is the user's."""
+    if not path or path.startswith(_NOT_USERS) or any(part in path for part in _LIBRARIES):
+        return False
+    return not module.startswith("torch.")  # what torch.compile writes, to a folder of its own
 
 
 def asks(frame: FrameType | None) -> bool:
@@ -40,7 +42,7 @@ def asks(frame: FrameType | None) -> bool:
     while frame is not None:
         code = frame.f_code
         if code not in _KNOWN:
-            _KNOWN[code] = _judged(code.co_filename)
+            _KNOWN[code] = _judged(code.co_filename, frame.f_globals.get("__name__", ""))
         found = _KNOWN[code]
         if found is not None:
             return found
@@ -48,6 +50,6 @@ def asks(frame: FrameType | None) -> bool:
     return False
 
 
-def _judged(path: str) -> bool | None:
+def _judged(path: str, module: str) -> bool | None:
     """Whether *path* is the user's; None for code through which it asks."""
-    return None if path.endswith(_PASSED) or path in _TORCHS or path.startswith(_LAYERS) else is_users(path)
+    return None if path.endswith(_PASSED) or path in _TORCHS or path.startswith(_LAYERS) else is_users(path, module)
