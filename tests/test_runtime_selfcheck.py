@@ -87,6 +87,55 @@ def test_what_rounding_alone_moves_is_no_fault_of_the_ranks(work):
     assert [rank.code for rank in ranks] == [1, 1]
 
 
+# What stages or pieces would compute otherwise: a number that blocks of one stage count, a mean over unequal masks.
+STAGED = """
+depth = [0]
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up = nn.Linear(6, 6)
+    def forward(self, x):
+        depth[0] += 1
+        return x + torch.tanh(self.up(x)) {counted}
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.blocks, self.net = nn.ModuleList(Block() for _ in range(4)), nn.Linear(6, 3)
+    def forward(self, a, b, m):
+        depth[0] = 0
+        for block in self.blocks:
+            a = block(a)
+        return {loss}
+model = Model().cuda()
+optim = torch.optim.SGD(model.parameters(), lr=0.1)
+for a, b, m in loader:
+    loss = model(a, b, m)
+    optim.zero_grad()
+    loss.backward()
+    optim.step()
+    print(loss.item())
+"""
+
+
+@pytest.mark.parametrize(
+    ("counted", "loss", "said"),
+    [
+        ("", "F.mse_loss(self.net(a), b)", "self-check of the first step: loss"),
+        ("* depth[0]", "F.mse_loss(self.net(a), b)", "the self-check of the first step failed"),
+        ("", WRONG["masked"], "the self-check of the first step failed"),
+    ],
+)
+def test_stages_are_checked_against_one_device(work, counted, loss, said):
+    run = Run(work, launch(2), Wishes(layout=Layout.parse("pp=2")))
+    ranks = run.ranks(submitit(2), run.script(HEAD + STAGED.format(counted=counted, loss=loss)))
+    assert [rank.code for rank in ranks] == ([1, 1] if "failed" in said else [0, 0]), ranks[0].err
+    found = [line for rank in ranks for line in rank.err.splitlines() if said in line]
+    assert len(found) == 1
+    assert "on one device and" in found[0]
+    assert "in 2 stages, gradient norm" in found[0]
+    assert len(ranks[0].out.splitlines()) == (0 if "failed" in said else 3)
+
+
 # Loops of several forms, with habits ahead of backward, each in a script of its own place: a counter of an object, lists,
 # random numbers, dropout, BatchNorm, a running mean in a tensor.
 FORMS = {

@@ -97,10 +97,10 @@ class Engine:
             self.cutter = Cutter(self.place.data_rank, self.place.data_ranks, self._end_batches)
             self.micro = Micro(self, self.place.plan.micro_batches)
             self.callers = [self.micro.caller, *self.callers, *layout.callers(self.place)]
+            self.stages = layout.Calls(self)
             if self.place.plan.pp > 1:
-                calls = layout.Calls(self)
-                self.callers.append(calls.caller)
-                self.steppers.append(calls.stepper)
+                self.callers.append(self.stages.caller)
+                self.steppers.append(self.stages.stepper)
             self.steppers += layout.steppers(self.place)
         return self.place
 

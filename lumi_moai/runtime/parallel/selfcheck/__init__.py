@@ -23,7 +23,6 @@ from ....errors import RequestError
 from ... import accelerator, group
 from .. import counts, layout
 from ..at_hand import AtHand
-from ..place import Place
 from ..share import Share
 from . import body, quiet, rounding, rows
 from .body import Unfit
@@ -97,7 +96,6 @@ class SelfCheck:
         if share is None and pieces == place.plan.pp == 1:
             return
         try:
-            _check_whole(place)
             found = body.find()
             whole, mine, part = rows.few(batch, share, place.data_rank, place.data_group)
             self._check(self._runner(found), whole, mine, part)
@@ -117,7 +115,6 @@ class SelfCheck:
         if not is_due or (share is None and self.engine.micro.memory.pieces == place.plan.pp == 1):
             return
         try:
-            _check_whole(place)
             whole, mine, part = rows.few(batch, share, place.data_rank, place.data_group)
             self._check(lambda value: (lambda: forward_backward(value), [*state]), whole, mine, part)
         except Unfit as reason:
@@ -158,9 +155,7 @@ class SelfCheck:
             counts.mark(part, share)
         together = self._run(*ready(part), share=share, rows_here=rows.length(mine), pieces=pieces)
         alone, together = group.agree((alone, together))
-        ranks = self.engine.place.data_ranks if self.engine.place else 1
-        here = f"on {ranks} ranks" if share else f"in {pieces} micro-batches"
-        numbers = f"loss {alone.loss:.7g} on one device and {together.loss:.7g} {here}"
+        numbers = f"loss {alone.loss:.7g} on one device and {together.loss:.7g} {self._where(share)}"
         numbers += f", gradient norm {alone.norm:.7g} and {together.norm:.7g}"
         tolerance = self._tolerance()
         if not alone.agrees(together, tolerance, tolerance):
@@ -170,8 +165,15 @@ class SelfCheck:
             numbers += "; the last digit of the weights alone moves them by {:.2%} and {:.2%}".format(*moved)
         self._say(f"self-check of the first step: {numbers}")
 
+    def _where(self, share: Share | None) -> str:
+        place, pieces = self.engine.place, self.engine.micro.memory.pieces
+        stages = place.plan.pp if place else 1
+        ranks = [f"on {place.data_ranks} ranks"] if place and share and share.ranks > 1 else []
+        cut = [f"in {stages} stages"] if stages > 1 else [] if ranks else [f"in {pieces} micro-batches"]
+        return ", ".join([*ranks, *cut])
+
     def _run_alone(self, ready: Callable[[Any], Any], whole: Any) -> Result:
-        return self._run(*ready(rows.fresh(whole)), share=None, rows_here=rows.length(whole), pieces=1)
+        return self._run(*ready(rows.fresh(whole)), share=None, rows_here=rows.length(whole), pieces=1, alone=True)
 
     def _moved(self, ready: Callable[[Any], Any], whole: Any, alone: Result) -> tuple[float, float]:
         """How far, relative, a last digit of the weights moves one device's loss and gradient norm."""
@@ -188,7 +190,14 @@ class SelfCheck:
         return _TOLERANCE_LOW if self._is_low or small or (plan and plan.precision == "bf16") else _TOLERANCE
 
     def _run(
-        self, step: Callable[[], Any], names: list[Any], *, share: Share | None, rows_here: int, pieces: int
+        self,
+        step: Callable[[], Any],
+        names: list[Any],
+        *,
+        share: Share | None,
+        rows_here: int,
+        pieces: int,
+        alone: bool = False,
     ) -> Result:
         """What *step* computes up to its first backward; nothing of it stays.
 
@@ -198,7 +207,7 @@ class SelfCheck:
         before = Snapshot(names, models)
         self._result, self._share, reason = None, share, "the loop's first turn has no backward"
         try:
-            with self._apart(share, rows_here, pieces), quiet.silent(models):
+            with self._apart(share, rows_here, pieces), self.engine.stages.apart(alone=alone), quiet.silent(models):
                 step()
         except _EnoughError:
             reason = _DRAWS if before.draws() else ""
@@ -265,8 +274,3 @@ class SelfCheck:
 
     def _say(self, sentence: str) -> None:
         self.engine.say_once("self-check", sentence)
-
-
-def _check_whole(place: Place) -> None:
-    if place.plan.pp > 1:
-        raise Unfit("no rank has the whole model, its blocks are in pipeline stages")

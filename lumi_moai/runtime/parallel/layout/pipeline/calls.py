@@ -5,7 +5,8 @@ keep the activations of all pieces until then would take as much memory as no pi
 none, and backward is a pass forward and back by torch's schedule, with activations of a few pieces at a time.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -19,7 +20,7 @@ from .....errors import RequestError
 from ...micro import rerun, tree
 from ...micro.sums import Sums
 from .. import repoint
-from . import elsewhere, owned
+from . import elsewhere, owned, passage
 from .homes import Homes
 from .kinds import Kinds
 from .looks import Looks
@@ -39,11 +40,26 @@ class Calls:
         self.engine = engine
         self._known: WeakKeyDictionary[nn.Module, tuple[Kinds, Plain, Looks, Homes]] = WeakKeyDictionary()
         self._depth = 0
+        self._is_alone = False
+
+    @contextmanager
+    def apart(self, *, alone: bool) -> Iterator[None]:
+        """Within this, calls leave nothing behind that is known of a model; *alone*, each rank computes all blocks.
+
+        It fetches the weights of other stages as they are used.
+        """
+        before, self._known = self._known, WeakKeyDictionary()
+        self._is_alone = alone
+        try:
+            with passage.alone() if alone else nullcontext():
+                yield
+        finally:
+            self._known, self._is_alone = before, False
 
     def caller(self, root: nn.Module, call: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
         """A call of a model of the script."""
         stages = owned.of(root)
-        if stages is None or self._depth:
+        if stages is None or self._depth or self._is_alone:
             return call(*args, **kwargs)
         if self.engine.seen.scalers():
             raise RequestError(

@@ -17,6 +17,7 @@ from .travel import Received
 _CLASSES: dict[type, type] = {}
 _NUMBERS: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
 _UNDER_WAY: list["Passage"] = []
+_ALONE: list[bool] = []
 
 
 class PassedOn(BaseException):
@@ -102,6 +103,16 @@ class Staged(nn.Module):
         )
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """Within this a call of a block is no part of a passage: each rank computes all of them."""
+    _ALONE.append(True)
+    try:
+        yield
+    finally:
+        _ALONE.pop()
+
+
 def has_begun() -> bool:
     """Whether the piece under way has come to a block of this stage."""
     return bool(_UNDER_WAY) and _UNDER_WAY[-1].has_begun
@@ -119,6 +130,8 @@ def mark(block: nn.Module, number: int) -> None:
 
 def _called(own: Any) -> Callable[..., Any]:
     def call(block: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if _ALONE:
+            return own.__call__(block, *args, **kwargs)
         if not _UNDER_WAY:
             raise elsewhere.refusal("the script calls a block by itself; call the whole model")
         return _UNDER_WAY[-1].through(_NUMBERS[block], partial(own.__call__, block), args, kwargs)
