@@ -15,6 +15,7 @@ journal. At that step the state is loaded, and the run goes on. In reading order
     files      what a repeating script must not write again
     state      models and optimizers as named tensors
     folder     checkpoints on disk: whole, torn, whose
+    sharded    reading and writing them with torch
     interval   when to save
     saver      saving while training goes on
     rank       all this, for one rank

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch import nn
 from torch.amp.grad_scaler import OptState
 from torch.distributed.tensor import DTensor
@@ -23,7 +22,7 @@ from ...output import Counted
 from .. import roots
 from ..counts import KINDS
 from ..files import together
-from . import batch_rows, chance, folder, reads, state, survivors
+from . import batch_rows, chance, folder, reads, sharded, state, survivors
 from .forwards import Forwards
 from .journal import Journal
 from .replay import Replay
@@ -251,13 +250,12 @@ class Resume:
         return batch_rows.own(stored, held, self.engine.share, self.engine.settle().data_rank)
 
     def _restore_chance(self, replay: Replay) -> None:
-        reader = dcp.FileSystemReader(replay.path)
-        stored = reader.read_metadata().state_dict_metadata
+        stored = sharded.kinds(replay.path)
         mine = f"chance.{self.engine.rank}"
         is_mine = mine in stored and replay.facts["world_size"] == self.engine.me.ranks.world_size
         name = mine if is_mine else "chance.0"
         room = torch.zeros(stored[name].size, dtype=torch.uint8)
-        dcp.load({name: room}, storage_reader=reader, process_group=self.saver.group)
+        sharded.read(replay.path, {name: room}, self.saver.group)
         *shared, device = json.loads(bytes(room.tolist()))
         chance.restore(shared)
         if is_mine:

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch.distributed.tensor import DTensor
 from torch.overrides import _get_current_function_mode
 
 from ....errors import RequestError
-from . import files, reads
+from . import files, reads, sharded
 from .ghosts import Ghosts, Twins, is_ghost, set_value
 from .imagine import Imagination
 from .journal import Journal
@@ -88,7 +87,7 @@ class Replay:
         stored = self.facts["held"]
         rooms = {name: _room(wanted[name], *stored[name]) for name in wanted if name in stored}
         if rooms:
-            dcp.load(dict(rooms), storage_reader=dcp.FileSystemReader(self.path), process_group=group)
+            sharded.read(self.path, dict(rooms), group)
         for name, tensor in wanted.items():
             if name not in rooms:
                 continue

@@ -12,9 +12,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 
-from . import folder, interval
+from . import folder, interval, sharded
 from .state import bare
 
 
@@ -81,8 +80,7 @@ class Saver:
             (path / "journal").write_bytes(journal)
         dist.barrier(self.group)
         self._done.clear()
-        writer = dcp.FileSystemWriter(path, overwrite=True)
-        self._future = dcp.async_save(_staged(tensors), storage_writer=writer, process_group=self._writers)
+        self._future = sharded.write(path, _staged(tensors), self._writers)
         self._future.add_done_callback(lambda future: self._finish(path, future, began))
         self.saved = step
         self._since = time.monotonic()
@@ -100,7 +98,7 @@ class Saver:
             if self.rank == 0:
                 folder.complete(path, self.keep)
             self.written = time.monotonic() - began
-        except (OSError, RuntimeError, dcp.CheckpointException) as error:
+        except sharded.failures() as error:
             shutil.rmtree(path, ignore_errors=True)
             if self.rank == 0:
                 reason = str(error).splitlines()[0]

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from ....errors import RequestError
 from ..layout.spread import native
+from . import sharded
 
 _WRAPPINGS = ("_checkpoint_wrapped_module.", "_orig_mod.", "_fsdp_wrapped_module.")
 Tensors = dict[str, torch.Tensor]
@@ -92,12 +92,11 @@ def _is_plain(value: Any) -> bool:
 
 def load(path: Path, roots: Sequence[nn.Module], optimizers: Sequence[Optimizer], facts: Any, group: Any) -> None:
     """Fill *roots* and *optimizers* from the checkpoint at *path*; all ranks must call this together."""
-    reader = dcp.FileSystemReader(path)
-    stored = reader.read_metadata().state_dict_metadata
+    stored = sharded.kinds(path)
     states = _targets_of_states(stored, optimizers)
     grads = _targets_of_gradients(stored, roots)
     targets = {name: bare(tensor) for name, tensor in {**weights(roots), **states, **grads}.items()}
-    dcp.load(targets, storage_reader=reader, process_group=group)
+    sharded.read(path, targets, group)
     for number, optimizer in enumerate(optimizers):
         _give(optimizer, number, states | facts["optimizer_rest"], facts["optimizer_groups"][number])
     for name, parameter in weights(roots).items():
