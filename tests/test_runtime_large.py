@@ -57,13 +57,14 @@ print(f"head {other.score.weight.sum().item()} {torch.rand(1).item()}")
 train(other, x[:, 0] % 3)
 other.save_pretrained(out / "second")
 config.save_pretrained(out / "config")
-by_hand = nn.Linear(4, 3)
+hand = nn.Sequential()
+hand.fc1 = by_hand = nn.Linear(4, 4)
 nn.init.trunc_normal_(by_hand.weight)
 nn.init.orthogonal_(by_hand.weight)
 with torch.no_grad():
     by_hand.weight[0] = 1.0
-by_hand.load_state_dict({"weight": by_hand.weight.detach().clone() + 1, "bias": torch.arange(3.0)})
-print(f"by hand {by_hand.weight.sum().item()} {by_hand.bias.sum().item()} {by_hand(torch.ones(4)).sum().item()}")
+by_hand.load_state_dict({"weight": by_hand.weight.detach().clone() + 1, "bias": torch.arange(4.0)})
+print(f"by hand {by_hand.weight.sum().item()} {by_hand.bias.sum().item()} {hand(torch.ones(4)).sum().item()}")
 torch.save([again.state_dict(), other.state_dict()], out / "states.pt")
 torch.save(model.state_dict(), sys.argv[1])
 """
@@ -101,6 +102,7 @@ class Peak:
         self.thread.join()
         self.grown = self.most - before
 def laid_out(model):
+    optim = torch.optim.SGD(model.parameters(), lr=0.1)  # with which training begins
     next(iter(DataLoader(torch.zeros(4, 1))))
     return model
 with Peak() as peak:
@@ -124,10 +126,10 @@ def one(tmp_path_factory):
     return folder, *plain(folder, PRETRAINED)
 
 
-@pytest.mark.parametrize("layout", ["replicate", "fsdp"])
-def test_pretrained_models_are_those_of_one_device(work, one, layout):
+@pytest.mark.parametrize(("layout", "count"), [("replicate", 2), ("fsdp", 2), ("tp=2,fsdp", 4)])
+def test_pretrained_models_are_those_of_one_device(work, one, layout, count):
     folder, lines, weights = one
-    run, _ = same_run(work, PRETRAINED, lines, weights, 2, layout=layout)
+    run, _ = same_run(work, PRETRAINED, lines, weights, count, layout=layout)
     mine, theirs = run.folder / "out", folder / "out"
     assert sorted(p.relative_to(mine) for p in mine.rglob("*")) == sorted(
         p.relative_to(theirs) for p in theirs.rglob("*")
@@ -144,20 +146,25 @@ def test_pretrained_models_are_those_of_one_device(work, one, layout):
 
 
 def test_no_rank_holds_a_whole_model(work):
-    """A model of 340 MB on 2 ranks: what each rank has at most is its half and a few single weights."""
+    """A model of 340 MB in 2 parts: what each rank has at most is its half and a few single weights."""
     subprocess.run([sys.executable, "-c", MAKE, str(work / "model")], check=True, capture_output=True)
     assert len(list((work / "model").glob("*.safetensors"))) > 4
     found = {}
-    for layout, how in (("fsdp", "read"), ("fsdp", "made"), ("replicate", "made")):
-        run = Run(work / f"{layout}-{how}", launch(2), Wishes(layout=Layout.parse(layout), checkpoint="off"))
-        ranks = run.ranks(submitit(2), run.script(MEASURE), str(work / "model"), str(run.folder / "found"), how)
-        assert [rank.code for rank in ranks] == [0, 0], "\n".join(rank.err for rank in ranks)
+    for layout, how, count in (
+        ("fsdp", "read", 2),
+        ("fsdp", "made", 2),
+        ("tp=2,fsdp", "made", 4),
+        ("replicate", "made", 2),
+    ):
+        run = Run(work / f"{layout}-{how}", launch(count), Wishes(layout=Layout.parse(layout), checkpoint="off"))
+        ranks = run.ranks(submitit(count), run.script(MEASURE), str(work / "model"), str(run.folder / "found"), how)
+        assert [rank.code for rank in ranks] == [0] * count, "\n".join(rank.err for rank in ranks)
         found[layout, how] = [json.loads((run.folder / f"found{rank}").read_text()) for rank in range(2)]
     for rank in range(2):
-        read, made, whole = (each[rank] for each in found.values())
-        assert read["full"] == made["full"] == whole["full"] > 300e6
-        assert made["total"] == pytest.approx(whole["total"])
-        for spread in (read, made):
+        read, made, both, whole = (each[rank] for each in found.values())
+        assert read["full"] == made["full"] == both["full"] == whole["full"] > 300e6
+        assert made["total"] == both["total"] == pytest.approx(whole["total"])
+        for spread in (read, made, both):
             assert spread["grown"] < 0.7 * whole["full"], found
         assert whole["grown"] > 0.9 * whole["full"]
     print(found)

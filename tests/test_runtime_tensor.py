@@ -289,6 +289,7 @@ def test_families_with_dropout_are_spread_with_the_one_device_result(tmp_path):
 # A scaler whose one step is left out, for a number that is infinite in one rank's part; gradients of two batches; a file
 # read back; the files of Hugging Face.
 SCALED = """
+from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM
 def own_loss(model, rows):
     return model(input_ids=rows, labels=rows).loss
@@ -323,7 +324,8 @@ for (rows,) in DataLoader(TensorDataset(tokens), batch_size=8):
     print(f"read back {loss.item()}")
 model.save_pretrained("pretrained")
 again = LlamaForCausalLM.from_pretrained("pretrained")
-print("pretrained", type(again).__name__, *{type(each).__name__ for each in again.state_dict().values()})
+stored = load_file("pretrained/model.safetensors")
+print("pretrained", type(again).__name__, *{type(each).__name__ for each in stored.values()})
 saved = [torch.tensor(p.detach().tolist()) for p in again.parameters()]
 """
 

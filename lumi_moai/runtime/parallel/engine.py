@@ -140,7 +140,7 @@ class Engine:
             self._birth = place.find(planner.choose(self.layout, self._scale()), self.rank)
             layout.give_memory_back(at_once=True)
         here = self.place or self._birth
-        spreads = here is not None and here.plan.dp_shard > 1 and here.plan.tp == here.plan.pp == 1
+        spreads = here is not None and here.plan.dp_shard > 1 and here.plan.pp == 1
         return here if spreads else None
 
     @property

@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import nn
 from torch.distributed.tensor import DTensor, Replicate, Shard
+from torch.distributed.tensor.placement_types import _StridedShard
 
 from ... import accelerator
 from ..place import Place
-from .spread import BIRTHPLACE, Spread
+from .spread import BIRTHPLACE, Spread, whole
 
 _M_MMAP_THRESHOLD = -3
 """glibc's number for: from how many bytes on an allocation is a mapping of its own. 2**25 is its own upper bound."""
@@ -58,13 +59,26 @@ def spread(parameter: torch.Tensor, place: Place) -> nn.Parameter | None:
     return made
 
 
-def _cut(full: torch.Tensor, place: Place) -> DTensor:
-    mesh = place.spread_mesh
+def cut_across(parameter: Any, axis: int, place: Place) -> None:
+    """Cut *parameter*, in parts from its birth, along *axis* over the ranks of tp too; all ranks call this together."""
+    with torch.no_grad():
+        full, mesh = whole(parameter), place.mesh["tp"]
+        made = _cut(full.chunk(mesh.size(), axis)[mesh.get_local_rank()], place, axis, full.shape)
+    parameter._local_tensor, parameter._spec = made._local_tensor, made._spec
+
+
+def _cut(full: torch.Tensor, place: Place, axis: int | None = None, size: torch.Size | None = None) -> DTensor:
+    """This rank's part of *full*, which itself is a part along *axis* of something of *size* if there is an axis."""
+    mesh, tp = place.spread_mesh, place.plan.tp
     parts, mine = full.contiguous().chunk(place.plan.dp_shard), mesh.get_local_rank("dp_shard")
     part = parts[mine].clone() if mine < len(parts) else full.new_empty((0, *full.shape[1:]))
-    placements = [*[Replicate()] * (mesh.ndim - 1), Shard(0)]
-    stride = torch.empty(full.shape, device="meta").stride()
-    return DTensor.from_local(part, mesh, placements, run_check=False, shape=full.shape, stride=stride)
+    placements: list[Any] = [*[Replicate()] * (mesh.ndim - 1), Shard(0)]
+    if axis is not None:
+        mesh = place.mesh[(*(mesh.mesh_dim_names or ()), "tp")]
+        placements = [*placements[:-1], _StridedShard(0, split_factor=tp) if axis == 0 else Shard(0), Shard(axis)]
+    shape = size or full.shape
+    stride = torch.empty(shape, device="meta").stride()
+    return DTensor.from_local(part, mesh, placements, run_check=False, shape=shape, stride=stride)
 
 
 @contextmanager
@@ -78,8 +92,7 @@ def set_aside(root: nn.Module, *, on_host: bool) -> Iterator[None]:
     for module in root.modules():
         for name, parameter in module._parameters.items():
             if isinstance(parameter, DTensor) and parameter.device_mesh.mesh_dim_names != ("tp",):  # which FSDP adds to
-                empty = torch.empty(parameter.shape, dtype=parameter.dtype, device="meta")
-                stand_in = stand_ins.setdefault(id(parameter), nn.Parameter(empty, parameter.requires_grad))
+                stand_in = stand_ins.setdefault(id(parameter), _without_numbers(parameter))
                 taken.append((module, name, parameter))
                 module._parameters[name] = stand_in
     yield
@@ -90,6 +103,16 @@ def set_aside(root: nn.Module, *, on_host: bool) -> Iterator[None]:
         local = parameter._local_tensor
         parameter._local_tensor = local.to("cpu" if on_host else accelerator.device())
         module._parameters[name] = parameter
+
+
+def _without_numbers(parameter: DTensor) -> nn.Parameter:
+    """What FSDP is to cut where *parameter* has been cut already: all of it, or the part of one rank of tp."""
+    empty = torch.empty(parameter.shape, dtype=parameter.dtype, device="meta")
+    mesh, placement = parameter.device_mesh, parameter.placements[-1]
+    if "tp" in (mesh.mesh_dim_names or ()) and isinstance(placement, Shard):
+        part = empty.chunk(mesh["tp"].size(), placement.dim)[0].contiguous()
+        empty = DTensor.from_local(part, mesh["tp"], [placement], run_check=False)
+    return nn.Parameter(empty, parameter.requires_grad)
 
 
 def converting(own: Callable[..., Any]) -> Callable[..., Any]:

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from torch.utils._pytree import tree_map
 
 from ....errors import RequestError
-from .spread import Spread, part_of
+from .spread import Spread, part_of, whole
 
 _NOW = "_lumi_moai_spread"
 """Attribute of a parameter from before: the spread one."""
@@ -84,7 +84,7 @@ def optimizers(found: Iterable[Optimizer]) -> None:
     for optimizer in found:
         for entry in optimizer.param_groups:
             entry["params"] = [now(parameter) for parameter in entry["params"]]
-        for old in [key for key in optimizer.state if isinstance(key, Moved)]:
+        for old in [key for key in optimizer.state if isinstance(now(key), DTensor)]:
             new = now(old)
             optimizer.state[new] = _spread_state(optimizer.state.pop(old), new)
 
@@ -96,6 +96,8 @@ def _spread_state(state: Any, like: DTensor) -> Any:
 
 
 def _spread_value(value: Any, like: DTensor) -> Any:
-    if isinstance(value, torch.Tensor) and not isinstance(value, DTensor) and value.shape == like.shape:
-        return part_of(value, like)
-    return value
+    if not isinstance(value, torch.Tensor) or value.shape != like.shape:
+        return value
+    if isinstance(value, DTensor) and value._spec.mesh == like._spec.mesh:
+        return value
+    return part_of(whole(value), like)

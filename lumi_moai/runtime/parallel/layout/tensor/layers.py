@@ -16,6 +16,7 @@ from torch.distributed.tensor import DTensor, Shard
 
 from .....errors import RequestError
 from ...place import Place
+from .. import born
 from ..shard import is_here
 from . import columns, moves
 
@@ -133,6 +134,9 @@ def _split(module: nn.Module, kind: str, place: Place) -> None:
 
 def _spread(module: nn.Module, name: str, axis: int, place: Place) -> None:
     mesh, full = place.mesh["tp"], getattr(module, name)
+    if isinstance(full, DTensor):
+        born.cut_across(full, axis, place)
+        return
     with torch.no_grad():
         mine = full.chunk(mesh.size(), axis)[mesh.get_local_rank()].clone(memory_format=torch.contiguous_format)
     part = DTensor.from_local(mine, mesh, [Shard(axis)], run_check=False)
