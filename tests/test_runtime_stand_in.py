@@ -47,6 +47,10 @@ for (batch,) in DataLoader(TensorDataset(x), batch_size=2, pin_memory=True):
 with torch.autocast(device.type, dtype=torch.bfloat16):
     assert model(x).dtype == torch.bfloat16
 
+Kind = torch.cuda.FloatTensor if torch.cuda.is_available() else torch.FloatTensor
+assert Kind([[1, 2]]).shape == (1, 2) and x.double().type(Kind).dtype == torch.float32
+assert x.type("torch.cuda.LongTensor").dtype == torch.int64 and isinstance(x, torch.cuda.FloatTensor)
+
 start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
 start.record(); end.record(); torch.cuda.synchronize(); end.synchronize()
 assert start.elapsed_time(end) >= 0

@@ -47,6 +47,8 @@ _NOTHING_TO_DO = [
     "reset_max_memory_allocated",
     "set_per_process_memory_fraction",
 ]
+_KINDS = ("BFloat16", "Bool", "Byte", "Char", "Double", "Float", "Half", "Int", "Long", "Short")
+"""Of tensors with a class of their own in `torch` and in `torch.cuda`, such as `torch.cuda.FloatTensor`."""
 _ZERO = ["memory_allocated", "max_memory_allocated", "memory_reserved", "max_memory_reserved", "current_device"]
 
 
@@ -163,6 +165,7 @@ def _in_cuda() -> dict[str, Any]:
     return {
         **{name: _always(None) for name in _NOTHING_TO_DO},
         **{name: _always(0) for name in _ZERO},
+        **{f"{kind}Tensor": getattr(torch, f"{kind}Tensor") for kind in _KINDS},
         "is_available": _always(True),
         "is_bf16_supported": _always(True),
         "is_current_stream_capturing": _always(False),
@@ -213,6 +216,8 @@ def _install_devices() -> None:
                 setattr(owner, name, _with(own, _words_here))
                 _register_builtin(getattr(owner, name), _find_builtin(own))  # for torch.jit.script
     torch.Tensor.to = _with(torch.Tensor.to, _second_here)
+    torch.Tensor.type = _with(torch.Tensor.type, _kind_here)
+    torch.set_default_tensor_type = _with(torch.set_default_tensor_type, _kind_here)
     # Each of its own identity, as above.
     torch.Tensor.cuda, torch.Tensor.pin_memory = _itself, lambda tensor, *_, **__: tensor
     torch._C._nn._parse_to = _with(torch._C._nn._parse_to, _first_here)
@@ -259,6 +264,10 @@ def _first_here(args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, A
 def _second_here(args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
     rest, kwargs = _first_here(args[1:], kwargs)
     return (*args[:1], *rest), kwargs
+
+
+def _kind_here(args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    return tuple(each.replace("torch.cuda.", "torch.") if isinstance(each, str) else each for each in args), kwargs
 
 
 def _itself(tensor: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:

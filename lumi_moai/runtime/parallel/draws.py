@@ -56,10 +56,10 @@ def _sized(own: Draw, place: int, at_hand: RowsAtHand, told: Told) -> Draw:
         size = _size(args, place, kwargs.get("size"))
         # One number alone is a decision of the script, which all ranks must make alike.
         is_number = size and tuple(size) == (1,) and not isinstance(size[0], counts.Rows)
-        rows = _times(size[0], rows) if rows is not None and size and not is_number else None
+        rows = times(size[0], rows) if rows is not None and size and not is_number else None
         if rows is None:
             return own(*args, **kwargs)
-        told(own.__name__, rows[2])
+        told(f"torch.{own.__name__}", rows[2])
         words = {key: value for key, value in kwargs.items() if key not in ("size", "out")}
         limits = () if place == 0 else args if "size" in kwargs else args[:place]
         return _part(own(*limits, (rows[0], *size[1:]), **words), rows, kwargs)
@@ -67,7 +67,7 @@ def _sized(own: Draw, place: int, at_hand: RowsAtHand, told: Told) -> Draw:
     return draw
 
 
-def _times(size: Any, rows: Rows) -> Rows | None:
+def times(size: Any, rows: Rows) -> Rows | None:
     """*rows*, or as many times these as *size* is: `x.size(0) * 5`; None if it is no number of rows."""
     if isinstance(size, counts.Rows) and rows[2] and size.whole % rows[0] == 0:
         times = size.whole // rows[0]
@@ -81,7 +81,7 @@ def _picked(own: Draw, at_hand: RowsAtHand) -> Draw:
     @functools.wraps(own)
     def multinomial(input: torch.Tensor, num_samples: Any, *args: Any, **kwargs: Any) -> Any:
         rows = at_hand() if isinstance(num_samples, counts.Rows) and _is_shared(kwargs, input.device) else None
-        mine = None if rows is None or input.dim() != 1 else _times(num_samples, rows)
+        mine = None if rows is None or input.dim() != 1 else times(num_samples, rows)
         if mine is None:
             return own(input, num_samples, *args, **kwargs)
         return _part(own(input, mine[0], *args, **kwargs), mine, kwargs)
@@ -129,7 +129,7 @@ def _like(own: Draw, at_hand: RowsAtHand, told: Told) -> Draw:
         rows = at_hand() if type(like) in counts.KINDS and _is_shared(kwargs, like.device) else None
         if rows is None or like.dim() == 0 or len(like) != rows[2] or tuple(like.shape) == (1,):
             return own(like, *args, **kwargs)
-        told(own.__name__, rows[2])
+        told(f"torch.{own.__name__}", rows[2])
         return _part(own(_ones(rows[0], like), *args, **kwargs), rows, kwargs)
 
     return draw

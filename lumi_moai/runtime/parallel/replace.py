@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from ...errors import RequestError
-from . import asked, batchnorm, counts, draws, losses, marks
+from . import asked, batchnorm, counts, draws, draws_of_numpy, losses, marks
 from .counts import reducing
 from .files import hooks
 from .resume import watch
@@ -42,10 +42,12 @@ def install(seen: Seen) -> None:
     torch.nn.Module.train = _switching(torch.nn.Module.train, seen)
     register_module_parameter_registration_hook(lambda module, _, parameter: seen.note_parameter(module, parameter))
     register_module_module_registration_hook(lambda module, _name, _child: seen.note_module(module))
+    torch.autograd.Variable.__new__ = counts.keeping(torch.autograd.Variable.__new__)
     losses.install(lambda own: seen.engine.loss_at_hand(own) if seen.engine else None)
     reducing.LOSS[:] = [_by_hand(seen)]
     batchnorm.install(lambda: _share(seen), lambda: _say_shared(seen))
-    draws.install(lambda: seen.engine.rows() if seen.engine else None, lambda name, rows: _say_drawn(seen, name, rows))
+    for of in (draws, draws_of_numpy):
+        of.install(lambda: seen.engine.rows() if seen.engine else None, lambda name, rows: _say_drawn(seen, name, rows))
 
 
 def _by_hand(seen: Seen) -> reducing.Loss:
@@ -188,5 +190,5 @@ def _say_drawn(seen: Seen, name: str, rows: int) -> None:
     if seen.engine:
         seen.engine.say_once(
             "drawn",
-            f"torch.{name} of {rows} rows, as many as this rank has, gives rows of the draw for the global batch",
+            f"{name} of {rows} rows, as many as this rank has, gives rows of the draw for the global batch",
         )

@@ -16,7 +16,7 @@ rows      the rows of all ranks in one tensor, and gradients that the script ask
 users     which code is the user's own
 """
 
-from .batch import KINDS, OfBatch, like_rows, mark, mark_outputs, plainly, share_of
+from .batch import KINDS, OfBatch, keeping, like_rows, mark, mark_outputs, plainly, share_of
 from .size import Rows, length, teach
 from .whole import OfAll, of_all
 
@@ -25,6 +25,7 @@ __all__ = [
     "OfAll",
     "OfBatch",
     "Rows",
+    "keeping",
     "length",
     "like_rows",
     "mark",

@@ -1,7 +1,8 @@
 """The tensors of a batch of which each rank has its rows, and what the script makes of them."""
 
+import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -97,6 +98,19 @@ def share_of(words: Any) -> Share | None:
     """How the batch was cut that some of *words* are parts of."""
     parts = _parts(words)
     return parts[0].share if parts else None
+
+
+def keeping(own: Callable[..., Any]) -> Callable[..., Any]:
+    """*own*, which makes a `Variable` of a tensor, as one of the same class."""
+
+    @functools.wraps(own)
+    def new(kind: type, *args: Any, **kwargs: Any) -> Any:
+        made, of = own(kind, *args, **kwargs), args[0] if args else kwargs.get("data")
+        if type(of) is OfBatch:
+            return _become(made, of.share, of.at)
+        return of_all(made) if type(of) is OfAll else made
+
+    return new
 
 
 def _has_rows(part: Any, dim: int, share: Share) -> bool:

@@ -1,0 +1,58 @@
+"""Habits of older scripts: noise of numpy, `Variable`, `torch.cuda.FloatTensor`; as on one device."""
+
+import pytest
+from one_device import plain, same_run
+
+HEAD = """
+import sys
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.autograd import Variable
+from torch.utils.data import DataLoader, TensorDataset
+import lumi_moai
+lumi_moai.enable_advanced_parallelization()
+torch.manual_seed(7); np.random.seed(7)
+x = torch.randn(19, 6); y = torch.randint(0, 3, (19,))
+"""
+# A generator and a critic with a gradient penalty, on noise that numpy draws for as many rows as the batch has.
+NOISE = (
+    HEAD
+    + """
+Tensor = torch.cuda.FloatTensor if torch.cuda.is_available() else torch.FloatTensor
+Whole = torch.cuda.LongTensor if torch.cuda.is_available() else torch.LongTensor
+make = nn.Sequential(nn.Linear(4, 8, bias=False), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 6))
+judge = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 1))
+makes = torch.optim.Adam(make.parameters(), lr=0.01); judges = torch.optim.Adam(judge.parameters(), lr=0.01)
+def penalty(real, made):
+    part = Tensor(np.random.random((real.size(0), 1)))
+    between = (part * real + (1 - part) * made).requires_grad_(True)
+    seeds = Variable(Tensor(real.shape[0], 1).fill_(1.0), requires_grad=False)
+    slopes = torch.autograd.grad(judge(between), between, seeds, create_graph=True)[0]
+    return ((slopes.view(slopes.size(0), -1).norm(2, dim=1) - 1) ** 2).mean()
+for epoch in range(2):
+    for rows, labels in DataLoader(TensorDataset(x, y), batch_size=8, shuffle=True):
+        real = Variable(rows.type(Tensor))
+        z = Variable(Tensor(np.random.normal(0, 1, (rows.shape[0], 4))))
+        judges.zero_grad()
+        made = make(z)
+        loss = judge(made).mean() - judge(real).mean() + 10 * penalty(real.data, made.data)
+        loss.backward(); judges.step()
+        makes.zero_grad()
+        n = rows.shape[0]
+        z = Tensor(np.random.randn(n, 4)) + Tensor(np.random.uniform(-1, 1, size=(n, 4)))
+        kinds = Whole(np.random.randint(0, 3, n)); more = Whole(np.random.choice(3, n))
+        loss2 = -judge(make(z)).mean() + F.cross_entropy(make(z)[:, :3], kinds) + F.cross_entropy(make(z)[:, :3], more)
+        loss2.backward(); makes.step()
+        print(f"{loss.item():.6f} {loss2.item():.6f}", np.random.rand(), np.random.randint(5))
+torch.save([*make.state_dict().values(), *judge.parameters()], sys.argv[1])
+"""
+)
+
+
+@pytest.mark.parametrize("text", [pytest.param(NOISE, id="noise")])
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_an_older_script_prints_the_numbers_of_one_device(work, text, ranks):
+    lines, weights = plain(work, text)
+    same_run(work, text, lines, weights, ranks)
