@@ -4,7 +4,8 @@ import pytest
 from one_device import plain, same_run
 
 HEAD = """
-import sys
+import sys, types
+sys.modules["odd"] = types.SimpleNamespace(__file__="odd.py")  # as packages do that are an object
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -49,9 +50,48 @@ for epoch in range(2):
 torch.save([*make.state_dict().values(), *judge.parameters()], sys.argv[1])
 """
 )
+# The batch's size as a number, pictures of its rows, and a model that is called on them behind the loop.
+SIZES = (
+    HEAD
+    + """
+size = 8
+class Coder(nn.Module):
+    def __init__(self): super().__init__(); self.a = nn.Linear(6, 8); self.b = nn.Linear(4, 6)
+    def forward(self, x):
+        mean, spread = self.a(x).chunk(2, dim=1)
+        return self.b(mean + torch.randn_like(spread) * spread.exp()), mean, spread
+coder = Coder(); judge = nn.Sequential(nn.Linear(6, 1), nn.Sigmoid())
+optim = torch.optim.SGD([*coder.parameters(), *judge.parameters()], lr=0.05)
+ones, zeros = torch.ones(size, 1), torch.zeros(size, 1)
+kept = []
+for epoch in range(3):
+    for rows, labels in DataLoader(TensorDataset(x, y), batch_size=size, shuffle=True, drop_last=True):
+        rows = rows.reshape(size, -1)
+        noisy = rows + 0.1 * torch.randn(size, 6)
+        out, mean, spread = coder(noisy.view(size, 2, 3).flatten(1))
+        made, _, _ = coder(torch.randn(size, 6))
+        loss = F.mse_loss(out, rows) + F.binary_cross_entropy(judge(rows), ones) + F.binary_cross_entropy(judge(made), zeros)
+        loss = loss + 0.01 * (mean.pow(2) + spread.exp() - spread).sum() / size
+        both = torch.cat([mean, spread], dim=1)
+        pairs = torch.stack([mean, spread], dim=1)
+        first, second = pairs.unbind(1)
+        loss = loss + 0.01 * (both.sum(0) / size).norm() + 0.01 * (first.sum(0) * second.sum(0)).sum() / size
+        optim.zero_grad(); loss.backward(); optim.step()
+        wrong = F.binary_cross_entropy(judge(rows), ones, reduction="none").mean()
+        print(f"{loss.item():.6f} {wrong.item():.6f}", ((judge(rows) > 0.5) == ones.bool()).sum().item())
+    with torch.no_grad():
+        out, _, _ = coder(rows)
+        print(f"{out.sum().item():.6f}", torch.rand(1).item())
+        kept.append(torch.cat([rows, out], dim=1))
+        torch.save({"rows": kept[-1], "labels": [labels]}, sys.argv[1] + ".rows")
+        both = torch.load(sys.argv[1] + ".rows")
+        print(tuple(both["rows"].shape), f"{both['rows'].sum():.6f}", both["labels"][0].tolist())
+torch.save([*coder.parameters(), *judge.parameters()], sys.argv[1])
+"""
+)
 
 
-@pytest.mark.parametrize("text", [pytest.param(NOISE, id="noise")])
+@pytest.mark.parametrize("text", [pytest.param(NOISE, id="noise"), pytest.param(SIZES, id="sizes")])
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_an_older_script_prints_the_numbers_of_one_device(work, text, ranks):
     lines, weights = plain(work, text)

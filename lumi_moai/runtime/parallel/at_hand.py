@@ -4,7 +4,9 @@ A script may evaluate between fetching a training batch and computing it, or aft
 is no part of that batch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -25,6 +27,8 @@ class AtHand:
         self._with_loss: list[Share] = []
         """Those of them for which a loss was computed."""
         self._cut: Share | None = None
+        self._called: Share | None = None
+        """Of the rows that a model is computing."""
         self._is_whole = False
         self._is_over = False
         self._went_back: bool | None = None
@@ -36,10 +40,19 @@ class AtHand:
     def share(self) -> Share | None:
         """This rank's part of what the script computes now; None when every rank computes all of it."""
         if self._is_whole:
-            return self._cut if self.pending and torch.is_grad_enabled() and self.trains() else None
+            return self._cut if self.pending and torch.is_grad_enabled() and self.trains() else self._called
         if self._is_over and not self.pending and not torch.is_grad_enabled():
-            return None
+            return self._called
         return self._cut
+
+    @contextmanager
+    def computing(self, parts: Sequence[Any]) -> Iterator[None]:
+        """Within this a model computes *parts*, rows of a batch: also of one that the script kept from its training."""
+        before, self._called = self._called, parts[0].share if parts else self._called
+        try:
+            yield
+        finally:
+            self._called = before
 
     @property
     def rows(self) -> int:

@@ -173,7 +173,7 @@ class Engine:
         """One call of a model of the script."""
         self.self_check.saw()
         alike.check(self.share, alike.Doing.call)
-        with counts.plainly((args, kwargs)) as batch:
+        with counts.plainly((args, kwargs)) as batch, self.at_hand.computing(batch):
             result = counts.mark_outputs(roots.through(self.callers, root, own, args, kwargs), batch)
         if self.resume is not None and self.resume.replay is None:
             self.resume.forwards.note(result)

@@ -18,7 +18,7 @@ from torch.nn._reduction import legacy_get_string
 
 from .. import group
 from . import alike, under_way
-from .counts import like_rows, of_all, share_of
+from .counts import fitting, like_rows, of_all, share_of
 from .divided import Divisor
 from .marks import mark
 from .share import Share
@@ -124,9 +124,11 @@ def globalised(
         given = signature.bind(*args, **kwargs)
         given.apply_defaults()
         words = given.arguments
+        if "input" in words and "target" in words:
+            words["input"], words["target"] = fitting(words["input"], words["target"])
         reduction = _reduction(words)
         if reduction not in reductions:
-            return like_rows(function(*args, **kwargs), words.values())
+            return like_rows(function(*given.args, **given.kwargs), words.values())
         if "input" in words and words["input"].dtype == torch.float16:  # whose sums overflow at 65504
             words["input"] = words["input"].float()
         within.append(None)

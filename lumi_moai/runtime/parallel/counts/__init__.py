@@ -11,12 +11,13 @@ size      a number of rows
 names     what the functions of torch do with rows
 places    in which dimension the rows are
 picking   some of the rows
+constants what the script made for as many rows as the batch has
 reducing  sums, means and extremes over rows
 rows      the rows of all ranks in one tensor, and gradients that the script asks for them
 users     which code is the user's own
 """
 
-from .batch import KINDS, OfBatch, keeping, like_rows, mark, mark_outputs, plainly, share_of
+from .batch import KINDS, OfBatch, fitting, keeping, like_rows, mark, mark_outputs, plainly, share_of, whole
 from .size import Rows, length, teach
 from .whole import OfAll, of_all
 
@@ -25,6 +26,7 @@ __all__ = [
     "OfAll",
     "OfBatch",
     "Rows",
+    "fitting",
     "keeping",
     "length",
     "like_rows",
@@ -34,4 +36,5 @@ __all__ = [
     "plainly",
     "share_of",
     "teach",
+    "whole",
 ]

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from ....errors import RequestError
 from ..share import Share
-from . import picking, reducing, rows, users
+from . import constants, picking, reducing, rows, users
 from .names import ADDED, AS_ONE, EACH, PAIRED, PRODUCTS, READS, VIEW
 from .places import PICKED, Part, after_each, after_einsum, after_product, after_view, check_alike
 from .size import Rows
@@ -100,6 +100,20 @@ def share_of(words: Any) -> Share | None:
     return parts[0].share if parts else None
 
 
+def whole(value: Any) -> Any:
+    """*value*, a container or a tensor, with the rows of all ranks in the place of this rank's; all come together."""
+    if not any(type(leaf) is OfBatch and leaf.at in (0, PICKED) for leaf in tree_leaves(value)):
+        return value
+    return tree_map(_gathered, value)
+
+
+def _gathered(leaf: Any) -> Any:
+    if type(leaf) is not OfBatch or leaf.at not in (0, PICKED):
+        return leaf
+    with torch.no_grad():
+        return rows.gathered(leaf, leaf.share)
+
+
 def keeping(own: Callable[..., Any]) -> Callable[..., Any]:
     """*own*, which makes a `Variable` of a tensor, as one of the same class."""
 
@@ -120,6 +134,15 @@ def _has_rows(part: Any, dim: int, share: Share) -> bool:
 def _tensors(batch: Any) -> Iterator[Any]:
     for leaf in tree_leaves(batch):
         yield from [leaf] if torch.is_tensor(leaf) else vars(leaf).values() if hasattr(leaf, "__dict__") else ()
+
+
+def fitting(first: Any, second: Any) -> tuple[Any, Any]:
+    """Both, of which one is a part of a batch and the other may have the rows of all of it: of that, this rank's."""
+    if type(first) is OfBatch and first.at == 0 and type(second) in (torch.Tensor, OfAll):
+        return first, constants.rows_of(second, 0, first)
+    if type(second) is OfBatch and second.at == 0 and type(first) in (torch.Tensor, OfAll):
+        return constants.rows_of(first, 0, second), second
+    return first, second
 
 
 @contextmanager
@@ -157,6 +180,7 @@ def _rows(tensor: OfBatch, dims: int, dim: int, size: int) -> int | Rows:
 def _followed(func: Any, parts: list[OfBatch], args: tuple, kwargs: dict[str, Any]) -> Any:
     """What the script gets for *func*, which it calls with *parts* of a batch among *args* and *kwargs*."""
     name, tensor = name_of(func), parts[0]
+    args = constants.of_rank(name, tensor, args, (torch.Tensor, OfAll))
     with torch._C.DisableTorchFunctionSubclass():
         whole = _of_all_rows(name, func, tensor, args, kwargs)
         if whole is not None:
@@ -223,7 +247,8 @@ def _where(
         check_alike(parts)
     if name in picking.PICKS:
         return True, PICKED if tensor.at in (0, PICKED) else None
-    return picking.left(name, parts, result)
+    at = picking.aside(name, parts, result, args, kwargs)
+    return picking.left(name, parts, result) if at is None else (True, at)
 
 
 def _as_one(name: str, func: Any, tensor: OfBatch, args: tuple, kwargs: dict[str, Any]) -> Any:

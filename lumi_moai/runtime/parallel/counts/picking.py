@@ -9,6 +9,8 @@ from .places import PICKED, Part
 from .whole import felt_by_all
 
 JOINS = {"cat", "concat", "concatenate", "vstack"}
+ASIDE = {"cat": 1, "concat": 1, "concatenate": 1, "stack": 1, "chunk": 2, "split": 2, "tensor_split": 2, "unbind": 1}
+"""What joins tensors or takes them apart, and where the dimension stands among the arguments."""
 PICKS = {"masked_select", "nonzero", "argwhere"}
 MIXES = {
     *("cat", "concat", "stack", "hstack", "vstack", "index_select", "take", "repeat_interleave", "repeat", "chunk"),
@@ -65,6 +67,21 @@ def taken(args: tuple, part: Part, result: torch.Tensor) -> tuple[bool, int | No
     keeps = tensor.at == 0 and (first is Ellipsis or isinstance(first, slice))
     is_aside = tensor.at not in (None, 0, PICKED) and isinstance(first, slice) and not isinstance(index, tuple)
     return True, tensor.at if keeps or is_aside else None
+
+
+def aside(name: str, parts: list[Any], result: torch.Tensor, args: tuple, kwargs: dict[str, Any]) -> int | None:
+    """Where the rows are after *name* joins *parts*, or takes one apart, in another dimension; None if it does not."""
+    at, places = parts[0].at, {each.at for each in parts}
+    if name not in ASIDE or None in places or len(places) > 1:
+        return None
+    dim = args[ASIDE[name]] if len(args) > ASIDE[name] else kwargs.get("dim", kwargs.get("axis", 0))
+    rows = max(at, 0)
+    dim %= result.dim() + (name == "unbind")
+    if name == "stack":
+        return None if at == PICKED else rows + (dim <= rows)
+    if dim == rows:
+        return None
+    return at - (dim < rows) if name == "unbind" else at
 
 
 def left(name: str, parts: list[Any], result: torch.Tensor) -> tuple[bool, int | None]:

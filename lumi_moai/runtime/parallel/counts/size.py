@@ -5,6 +5,7 @@ import json
 import operator
 import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -136,6 +137,8 @@ def teach() -> None:
     if not hasattr(json.JSONEncoder.default, "__wrapped__"):
         json.JSONEncoder.default = _written(json.JSONEncoder.default)  # type: ignore[method-assign,assignment]
     for module in list(sys.modules.values()):
+        if not isinstance(module, ModuleType):
+            continue  # some packages put an object in the place of their module
         if users.is_users(getattr(module, "__file__", None) or "", module.__name__):
             vars(module).setdefault("len", length)
 

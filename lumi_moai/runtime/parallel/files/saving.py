@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ...here import is_in_thread
-from .. import layout, roots
+from .. import counts, layout, roots
 from . import together, wholly
 from .writing import DESK
 
@@ -35,6 +35,8 @@ def torch_save(own: Callable[..., None], seen: "Seen") -> Callable[..., None]:
             if not isinstance(f, (str, os.PathLike)):
                 own(obj, f, module, *args, **kwargs)
                 return
+            if not is_in_thread() and not seen.engine.is_repeating:
+                obj = counts.whole(obj)
             others = functools.partial(wholly.follow, obj) if seen.engine.shards else None
             to_file(f, lambda beside: own(obj, beside, module, *args, **kwargs), others)
 
