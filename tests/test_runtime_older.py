@@ -59,7 +59,8 @@ class Coder(nn.Module):
     def __init__(self): super().__init__(); self.a = nn.Linear(6, 8); self.b = nn.Linear(4, 6)
     def forward(self, x):
         mean, spread = self.a(x).chunk(2, dim=1)
-        return self.b(mean + torch.randn_like(spread) * spread.exp()), mean, spread
+        kept = torch.bernoulli(torch.zeros_like(mean) + 0.7) * x.new_empty(x.size(0), 1).bernoulli_(0.8)
+        return self.b(kept * mean + torch.randn_like(spread) * spread.exp()), mean, spread
 coder = Coder(); judge = nn.Sequential(nn.Linear(6, 1), nn.Sigmoid())
 optim = torch.optim.SGD([*coder.parameters(), *judge.parameters()], lr=0.05)
 ones, zeros = torch.ones(size, 1), torch.zeros(size, 1)
@@ -68,6 +69,7 @@ for epoch in range(3):
     for rows, labels in DataLoader(TensorDataset(x, y), batch_size=size, shuffle=True, drop_last=True):
         rows = rows.reshape(size, -1)
         noisy = rows + 0.1 * torch.randn(size, 6)
+        noisy = noisy + torch.empty(rows.size(0), 1).uniform_(-0.1, 0.1)
         out, mean, spread = coder(noisy.view(size, 2, 3).flatten(1))
         made, _, _ = coder(torch.randn(size, 6))
         loss = F.mse_loss(out, rows) + F.binary_cross_entropy(judge(rows), ones) + F.binary_cross_entropy(judge(made), zeros)

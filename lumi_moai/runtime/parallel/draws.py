@@ -38,6 +38,9 @@ def install(at_hand: RowsAtHand, told: Told) -> None:
         setattr(torch, name, _counted(getattr(torch, name)))
     for name in ("randn_like", "rand_like", "randint_like"):
         setattr(torch, name, _like(getattr(torch, name), at_hand, told))
+    torch.bernoulli = _each(torch.bernoulli, at_hand, told)
+    for name in ("normal_", "uniform_", "bernoulli_", "random_", "exponential_", "log_normal_", "cauchy_"):
+        setattr(torch.Tensor, name, _in_place(getattr(torch.Tensor, name), at_hand, told))
     if not accelerator.is_gpu():
         F.dropout = _dropout(F.dropout, at_hand)
 
@@ -131,6 +134,44 @@ def _like(own: Draw, at_hand: RowsAtHand, told: Told) -> Draw:
             return own(like, *args, **kwargs)
         told(f"torch.{own.__name__}", rows[2])
         return _part(own(_ones(rows[0], like), *args, **kwargs), rows, kwargs)
+
+    return draw
+
+
+def _are_rows(tensor: Any, rows: Rows) -> bool:
+    """Whether *tensor* has a number for each of *rows*; a weight is none, and one number alone is a decision."""
+    return type(tensor) in counts.KINDS and tensor.dim() > 0 and len(tensor) == rows[2] and tuple(tensor.shape) != (1,)
+
+
+def _each(own: Draw, at_hand: RowsAtHand, told: Told) -> Draw:
+    """`bernoulli` of chances: the others' rows are drawn as well, by chances that do not matter."""
+
+    @functools.wraps(own)
+    def draw(chances: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        rows = at_hand() if not args and _is_shared(kwargs, chances.device) else None
+        if rows is None or not _are_rows(chances, rows) or not chances.is_contiguous():
+            return own(chances, *args, **kwargs)
+        told(f"torch.{own.__name__}", rows[2])
+        with torch.no_grad():
+            whole = torch.full((rows[0], *chances.shape[1:]), 0.5, dtype=chances.dtype, device=chances.device)
+            whole[rows[1] : rows[1] + rows[2]] = chances
+        return counts.like_rows(_part(own(whole, **kwargs), rows, kwargs), (chances,))
+
+    return draw
+
+
+def _in_place(own: Draw, at_hand: RowsAtHand, told: Told) -> Draw:
+    """`x.normal_()` and its like."""
+
+    @functools.wraps(own)
+    def draw(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        rows = at_hand() if type(tensor) in counts.KINDS and _is_shared(kwargs, tensor.device) else None
+        if rows is None or not _are_rows(tensor, rows) or any(torch.is_tensor(each) for each in args):
+            return own(tensor, *args, **kwargs)
+        told(f"Tensor.{own.__name__}", rows[2])
+        with torch.no_grad():
+            whole = own(_ones(rows[0], tensor), *args, **kwargs)
+            return tensor.copy_(whole[rows[1] : rows[1] + rows[2]])
 
     return draw
 
