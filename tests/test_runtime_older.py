@@ -47,6 +47,7 @@ for epoch in range(2):
         loss2 = -judge(make(z)).mean() + F.cross_entropy(make(z)[:, :3], kinds) + F.cross_entropy(make(z)[:, :3], more)
         loss2.backward(); makes.step()
         print(f"{loss.item():.6f} {loss2.item():.6f}", np.random.rand(), np.random.randint(5))
+        print(tuple(made.data[:5].shape), f"{made.data[:5].sum():.6f}", np.concatenate([made.data.numpy(), real.numpy()]).shape)
 torch.save([*make.state_dict().values(), *judge.parameters()], sys.argv[1])
 """
 )
@@ -77,6 +78,7 @@ for epoch in range(3):
         both = torch.cat([mean, spread], dim=1)
         pairs = torch.stack([mean, spread], dim=1)
         first, second = pairs.unbind(1)
+        loss = loss + F.mse_loss(out[:5], rows[:5]) + 0.1 * (out[:3, 1:] ** 2).mean()
         loss = loss + 0.01 * (both.sum(0) / size).norm() + 0.01 * (first.sum(0) * second.sum(0)).sum() / size
         optim.zero_grad(); loss.backward(); optim.step()
         wrong = F.binary_cross_entropy(judge(rows), ones, reduction="none").mean()

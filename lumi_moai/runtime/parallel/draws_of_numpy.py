@@ -12,6 +12,7 @@ import numpy as np
 
 from . import counts
 from .draws import RowsAtHand, Told, times
+from .share import Share
 
 _PLACES = (
     ("random", "random_sample", "ranf", "sample", "standard_normal", "standard_cauchy", "standard_exponential"),
@@ -30,16 +31,21 @@ _STARRED = ("rand", "randn")
 """Those whose arguments are the sizes."""
 
 
-def install(at_hand: RowsAtHand, told: Told) -> None:
-    """Replace numpy's draws; *at_hand*: this rank's rows while a batch is shared out; *told*: what counted as such."""
+ShareAtHand = Callable[[], Share | None]
+
+
+def install(at_hand: RowsAtHand, told: Told, share: ShareAtHand) -> None:
+    """Replace numpy's draws; *at_hand* and *told* are those of torch's, *share* tells how the batch was cut."""
     for place, names in enumerate(_PLACES):
         for name in names:
-            setattr(np.random, name, _drawn(getattr(np.random, name), place, at_hand, told))
+            setattr(np.random, name, _drawn(getattr(np.random, name), place, at_hand, told, share))
     for name in _STARRED:
-        setattr(np.random, name, _drawn(getattr(np.random, name), None, at_hand, told))
+        setattr(np.random, name, _drawn(getattr(np.random, name), None, at_hand, told, share))
 
 
-def _drawn(own: Callable[..., Any], place: int | None, at_hand: RowsAtHand, told: Told) -> Callable[..., Any]:
+def _drawn(
+    own: Callable[..., Any], place: int | None, at_hand: RowsAtHand, told: Told, share: ShareAtHand
+) -> Callable[..., Any]:
     @functools.wraps(own)
     def draw(*args: Any, **kwargs: Any) -> Any:
         size = _size(args, kwargs, place)
@@ -55,7 +61,8 @@ def _drawn(own: Callable[..., Any], place: int | None, at_hand: RowsAtHand, told
             kwargs["size"] = whole
         else:
             args = (*args[:place], whole, *args[place + 1 :])
-        return own(*args, **kwargs)[rows[1] : rows[1] + rows[2]]
+        mine = own(*args, **kwargs)[rows[1] : rows[1] + rows[2]]
+        return counts.drawn.note(mine, share() if len(mine) == rows[2] else None)
 
     return draw
 

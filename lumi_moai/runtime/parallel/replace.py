@@ -46,8 +46,9 @@ def install(seen: Seen) -> None:
     losses.install(lambda own: seen.engine.loss_at_hand(own) if seen.engine else None)
     reducing.LOSS[:] = [_by_hand(seen)]
     batchnorm.install(lambda: _share(seen), lambda: _say_shared(seen))
-    for of in (draws, draws_of_numpy):
-        of.install(lambda: seen.engine.rows() if seen.engine else None, lambda name, rows: _say_drawn(seen, name, rows))
+    at_hand, told = lambda: seen.engine.rows() if seen.engine else None, functools.partial(_say_drawn, seen)
+    draws.install(at_hand, told)
+    draws_of_numpy.install(at_hand, told, lambda: _share(seen))
 
 
 def _by_hand(seen: Seen) -> reducing.Loss:

@@ -11,12 +11,14 @@ size      a number of rows
 names     what the functions of torch do with rows
 places    in which dimension the rows are
 picking   some of the rows
+drawn     what numpy drew for the rows
 constants what the script made for as many rows as the batch has
 reducing  sums, means and extremes over rows
 rows      the rows of all ranks in one tensor, and gradients that the script asks for them
 users     which code is the user's own
 """
 
+from . import drawn
 from .batch import KINDS, OfBatch, fitting, keeping, like_rows, mark, mark_outputs, plainly, share_of, whole
 from .size import Rows, length, teach
 from .whole import OfAll, of_all
@@ -26,6 +28,7 @@ __all__ = [
     "OfAll",
     "OfBatch",
     "Rows",
+    "drawn",
     "fitting",
     "keeping",
     "length",

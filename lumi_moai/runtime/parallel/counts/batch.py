@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from ....errors import RequestError
 from ..share import Share
-from . import constants, picking, reducing, rows, users
+from . import constants, drawn, picking, reducing, rows, users
 from .names import ADDED, AS_ONE, EACH, PAIRED, PRODUCTS, READS, VIEW
 from .places import PICKED, Part, after_each, after_einsum, after_product, after_view, check_alike
 from .size import Rows
@@ -148,6 +148,9 @@ def fitting(first: Any, second: Any) -> tuple[Any, Any]:
 @contextmanager
 def plainly(arguments: Any) -> Iterator[list["OfBatch"]]:
     """Within this the tensors of *arguments*, a model's, are plain ones: it computes with them as fast as ever."""
+    for leaf in tree_leaves(arguments):
+        if type(leaf) is torch.Tensor and leaf.dim() and (share := drawn.share_of(leaf)) is not None:
+            _become(leaf, share, 0)
     marked = [(leaf, type(leaf)) for leaf in tree_leaves(arguments) if type(leaf) in (OfBatch, OfAll)]
     for tensor, _ in marked:
         tensor.__class__ = torch.Tensor
@@ -197,7 +200,9 @@ def _of_all_rows(name: str, func: Any, tensor: OfBatch, args: tuple, kwargs: dic
     """What *func* gives for the rows of all ranks, if it needs them; else None."""
     if name == "getitem":
         found = picking.reordered(args)
-        return None if found is None else _become(found, tensor.share, 0)
+        if found is None:
+            return of_all(head) if (head := picking.first_ones(args)) is not None else None
+        return _become(found, tensor.share, 0)
     if name in READS and rows.is_read_whole(tensor):
         return func(rows.gathered(tensor, tensor.share).detach(), *args[1:], **kwargs)
     if name in AS_ONE and reducing.goes_over_rows(name, tensor, args, kwargs):

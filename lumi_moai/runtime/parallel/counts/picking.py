@@ -42,6 +42,17 @@ def reordered(args: tuple) -> torch.Tensor | None:
     return whole[(order, *rest)]
 
 
+def first_ones(args: tuple) -> torch.Tensor | None:
+    """The first rows of the whole batch, `tensor[:25]`, alike on all ranks; None if *args* ask for something else."""
+    tensor, index = args[0], args[1]
+    first, *rest = index if isinstance(index, tuple) and index else (index,)
+    if not isinstance(tensor, Part) or tensor.at != 0 or not isinstance(first, slice) or type(first.stop) is not int:
+        return None
+    if first.start not in (None, 0) or first.step not in (None, 1) or first.stop <= 0:
+        return None
+    return felt_by_all(rows.gathered(tensor, tensor.share), tensor.share)[(first, *rest)]
+
+
 def _is_order(index: Any, tensor: Part) -> bool:
     share = tensor.share
     if isinstance(index, (bool, int, slice)) or index is None or index is Ellipsis or tensor.shape[0] == share.total:
