@@ -198,6 +198,7 @@ def summary(reading: Reading) -> Log:
     if writers.logged > 1:
         notes["ranks_logged"] = writers.logged
     rate = steps.throughput(format_.scope if format_ else "total")
+    seconds = steps.step_seconds(vague=format_ is not None and format_.vague)
     return Log(
         name=reading.name,
         format=format_.name if format_ else None,
@@ -216,12 +217,12 @@ def summary(reading: Reading) -> Log:
         new_epochs=steps.new_epochs,
         first_seconds=steps.first_seconds,
         first_rate=steps.first_rate,
-        step_seconds=steps.step_seconds(),
+        step_seconds=seconds,
         throughput=rate,
         tflops=steps.tflops(),
         mfu=steps.mfu(),
         memory_gib=steps.memory_gib() or gibibytes(notes),
-        tokens_per_second=in_tokens(rate, steps.step_seconds(), notes),
+        tokens_per_second=in_tokens(rate, seconds, notes),
         steady_records=steps.steady_records,
         elapsed_seconds=reading.notes.elapsed_seconds,
         notes=notes,

@@ -49,3 +49,5 @@ class Format:
     """It counts only in a log that has no other format: the runtime measures beside whatever the script logs."""
     scope: str = "total"
     """Whether rates are those of the whole job or `per_device`."""
+    vague: bool = False
+    """Nobody says whether the time on a line is that of one step, or of all steps since the line before."""

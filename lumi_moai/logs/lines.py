@@ -42,6 +42,7 @@ def lines(
     scope: str = "total",
     weak: bool = False,
     one_line: bool = True,
+    vague: bool = False,
 ) -> Format:
     """The format called *name* whose step lines match *pattern*; without *one_line* a step may take several lines.
 
@@ -59,7 +60,7 @@ def lines(
         return {name: match.span(name) for name, text in named.items() if match and text}
 
     one = spans if one_line else None
-    return Format(name=name, mark=mark.encode(), rows=rows, spans=one, scope=scope, weak=weak)
+    return Format(name=name, mark=mark.encode(), rows=rows, spans=one, scope=scope, weak=weak, vague=vague)
 
 
 def shorthand(pattern: str, also: Sequence[str] = ()) -> str:

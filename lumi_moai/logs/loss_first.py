@@ -19,4 +19,5 @@ FORMAT = lines(
     r"(?P<step>\d{1,18})(?: ?/ ?(?P<total>\d{1,18})\b)?(?![\w.]){also}",
     also=[r"\binterval_samples_per_second: (?P<samples>{n})", RATES[0]],
     weak=True,
+    vague=True,
 )

@@ -80,4 +80,4 @@ def _other_spans(line: bytes, found: re.Match[bytes]) -> Mapping[str, tuple[int,
     }
 
 
-FORMAT = Format(name="moai", mark=b"[Step ", rows=_rows, spans=_spans)
+FORMAT = Format(name="moai", mark=b"[Step ", rows=_rows, spans=_spans, vague=True)

@@ -47,4 +47,5 @@ FORMAT = lines(
         *RATES,
     ],
     weak=True,
+    vague=True,
 )

@@ -130,14 +130,15 @@ class Steps:
         self.first_seconds = float(seconds) if seconds else None
         self.first_rate = float(rate) if rate else None
 
-    def step_seconds(self) -> float | None:
-        """Median seconds of a step after the first record; None where lines are several steps apart.
+    def step_seconds(self, *, vague: bool = False) -> float | None:
+        """Median seconds of a step after the first record.
 
-        Some programs then log the time of one step and some that of all steps since the last line, and none says which.
+        None for *vague* times on lines that are several steps apart: some scripts log the time of one step and some
+        that of all steps since the line before.
         """
         covered = (self.last_step or 0) - (self.first_step or 0)
         apart = self.records > 1 and not (self.restarts or self.new_epochs) and covered >= self.records
-        return None if apart else self._seconds.median()
+        return None if vague and apart else self._seconds.median()
 
     def throughput(self, scope: str) -> Throughput | None:
         """Median rate after the first record; None where no rate was logged after it."""
