@@ -43,7 +43,7 @@ LOGS = {
         ("nemo", 8, 99, 1.5, 3.5, None, None, None)),
     "NeMo 1": (
         "\rEpoch 0: :   1%|1    | {n}/1000 [00:31<50:10, reduced_train_loss={loss:.2f}, global_step={n}.0, train_step_timing in s=3.51]",
-        ("progress-bar", 8, 1000, 1.5, None, None, None, None)),
+        ("progress-bar", 8, 1000, 1.5, 3.51, None, None, None)),
     "diffusers": (
         "\rSteps:   1%|1     | {n}/1000 [00:31<50:10,  2.00it/s, lr=1e-5, step_loss={loss:.4f}]",
         ("progress-bar", 8, 1000, 1.5, 0.5, None, None, None)),

@@ -10,11 +10,13 @@ from typing import BinaryIO
 from ..step import Step
 from ..usage import Throughput
 from . import (
+    clu,
     composer,
     deepspeed,
     deepspeed_chat,
     detectron2,
     epochs,
+    espnet,
     fairseq,
     fairseq_simple,
     hf_trainer,
@@ -27,6 +29,7 @@ from . import (
     lightning,
     lightning_rich,
     litgpt,
+    llama2_c,
     llm_foundry,
     loss_first,
     maxtext,
@@ -44,6 +47,7 @@ from . import (
     nemo,
     neox,
     olmo,
+    opennmt,
     plain,
     progress,
     runtime,
@@ -55,6 +59,8 @@ from . import (
     torchtune_metrics,
     tqdm,
     train_output,
+    verl,
+    yolo,
 )
 from .blocks import blocks
 from .format import Format, Row
@@ -90,8 +96,8 @@ FORMATS: tuple[Format, ...] = (
     megatron_deepspeed.FORMAT,
     nanotron.FORMAT,
     deepspeed_chat.FORMAT,
-    deepspeed.FORMAT,
     nanogpt.FORMAT,
+    llama2_c.FORMAT,
     modded_nanogpt.FORMAT,
     modded_timing.FORMAT,
     maxtext.FORMAT,
@@ -113,9 +119,14 @@ FORMATS: tuple[Format, ...] = (
     keras.FORMAT,
     keras3.FORMAT,
     keras_lines.FORMAT,
+    espnet.FORMAT,
+    opennmt.FORMAT,
+    yolo.FORMAT,
+    clu.FORMAT,
     olmo.FORMAT,
     train_output.FORMAT,
     hf_trainer.FORMAT,
+    verl.FORMAT,
     composer.FORMAT,
     llm_foundry.FORMAT,
     jsonlines.FORMAT,
@@ -123,6 +134,7 @@ FORMATS: tuple[Format, ...] = (
     progress.FORMAT,
     plain.FORMAT,
     loss_first.FORMAT,
+    deepspeed.FORMAT,
     epochs.FORMAT,
     tqdm.FORMAT,
     runtime.FORMAT,
@@ -197,7 +209,7 @@ def summary(reading: Reading) -> Log:
         notes["other_formats"] = ", ".join(f"{other}: {count}" for other, count in others)
     if writers.logged > 1:
         notes["ranks_logged"] = writers.logged
-    rate = steps.throughput(format_.scope if format_ else "total")
+    rate = steps.throughput(format_.scope if format_ else "total") or writers.rate_beside()
     seconds = steps.step_seconds(vague=format_ is not None and format_.vague)
     return Log(
         name=reading.name,
@@ -221,7 +233,7 @@ def summary(reading: Reading) -> Log:
         throughput=rate,
         tflops=steps.tflops(),
         mfu=steps.mfu(),
-        memory_gib=steps.memory_gib() or gibibytes(notes),
+        memory_gib=steps.memory_gib() or gibibytes(notes) or writers.memory_beside(),
         tokens_per_second=in_tokens(rate, seconds, notes),
         steady_records=steps.steady_records,
         elapsed_seconds=reading.notes.elapsed_seconds,

@@ -49,5 +49,7 @@ class Format:
     """It counts only in a log that has no other format: the runtime measures beside whatever the script logs."""
     scope: str = "total"
     """Whether rates are those of the whole job or `per_device`."""
+    beside: bool = False
+    """It knows no loss: where another format has the steps, its rates and memory stand beside them."""
     vague: bool = False
     """Nobody says whether the time on a line is that of one step, or of all steps since the line before."""

@@ -1,4 +1,5 @@
-"""Keras' progress bar as an epoch leaves it; the step is that within the epoch.
+"""Keras' progress bar as an epoch leaves it; the step is that within the epoch, which
+TensorFlow 1 counted in samples; the time of one of these is left out.
 
 ::
 
@@ -10,5 +11,6 @@ from .lines import lines
 FORMAT = lines(
     "keras",
     "[====",
-    r"\b(?P<step>\d+)/(?P<total>\d+) \[=+\] - [\dhms]+ (?:(?P<ms>\d+)ms|(?P<seconds>\d+)s)/step - loss: (?P<loss>{n})",
+    r"\b(?P<step>\d+)/(?P<total>\d+) \[=+\] - [\dhms]+ (?:(?:(?P<ms>\d+)ms|(?P<us>\d+)us|(?P<seconds>\d+)s)/step"
+    r"|\d+[mu]?s/sample) - loss: (?P<loss>{n})",
 )

@@ -11,6 +11,6 @@ FORMAT = lines(
     "keras-3",
     "━ ",
     r"\b(?P<step>\d+)/(?P<total>(?P=step)) +(?:━)+ +[\dhms:]+ "
-    r"(?:(?P<ms>\d+)ms|(?P<seconds>\d+)s|\d+us)/(?:step|epoch) - (?:[^\r\n]*? - )?loss: (?P<loss>{n})",
+    r"(?:(?P<ms>\d+)ms|(?P<us>\d+)us|(?P<seconds>\d+)s)/(?:step|epoch) - (?:[^\r\n]*? - )?loss: (?P<loss>{n})",
     one_line=False,
 )

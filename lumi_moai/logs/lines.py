@@ -1,7 +1,7 @@
 """Formats that are one pattern: a regular expression with named groups makes a `Format`.
 
-Groups are named after what they hold: `step`, `total`, `loss`; the time of a step as `seconds`, `ms`, or as its inverse
-`per_second`; the rate as `tokens`, `samples` or `images` a second, `mtokens` in millions. Numbers may have
+Groups are named after what they hold: `step`, `total`, `loss`; the time of a step as `seconds`, `ms`, `us`, or as its
+inverse `per_second`; the rate as `tokens`, `samples` or `images` a second, `mtokens` in millions. Numbers may have
 separators of thousands and the suffixes K, M, G. Of one device: `tflops`; its part of the peak as `mfu` or
 `mfu_percent`; its memory as `gib` or `mib`. Where the step is one within an epoch, the epoch's number is `epoch`.
 """
@@ -17,6 +17,7 @@ _SUFFIX: Mapping[bytes, float] = {b"K": 1e3, b"M": 1e6, b"G": 1e9}
 _SECONDS: Mapping[str, Callable[[float], float]] = {
     "seconds": lambda value: value,
     "ms": lambda value: value / 1e3,
+    "us": lambda value: value / 1e6,
     "per_second": lambda value: 1 / value if value else 0.0,
 }
 _SHARES: Mapping[str, float] = {"mfu": 1.0, "mfu_percent": 0.01}

@@ -3,12 +3,14 @@
 ::
 
     Epoch 1 | iter 2 step 1 | loss train: 1.660, val: n/a | iter time: 548.72 ms (step)
+    iter 2 step 1: loss 1.6601, iter time: 548.72ms (optimizer.step)
 """
 
 from .lines import lines
 
 FORMAT = lines(
     "litgpt",
-    "| loss train: ",
-    r"\biter \d+ step (?P<step>\d+) \| loss train: (?P<loss>{n}),[^\r\n|]*\| iter time: (?P<ms>{n}) ms",
+    "iter time: ",
+    r"\biter \d+ step (?P<step>\d+)(?: \| loss train)?: (?:loss )?(?P<loss>{n}),"
+    r"[^\r\n|]*?(?:\| )?iter time: (?P<ms>{d}) ?ms\b",
 )

@@ -1,4 +1,4 @@
-"""Megatron-LM and Megatron-DeepSpeed; a step that the loss scaler skipped has no loss.
+"""Megatron-LM since 2019, all of its models; a step that the loss scaler skipped has no loss.
 
 ::
 
@@ -10,8 +10,8 @@ from .lines import lines
 FORMAT = lines(
     "megatron",
     "elapsed time per iteration (ms): ",
-    r"^(?![^\r\n]*samples/sec: )[^\r\n]*?\biteration +(?P<step>\d+)/ *(?P<total>\d+) \|[^\r\n]*?"
-    r"elapsed time per iteration \(ms\): (?P<ms>{n}){also}(?:[^\r\n]*?\| lm loss: (?P<loss>{n}))?",
+    r"^(?![^\r\n]*samples(?:/sec| per second): )[^\r\n]*?\biteration +(?P<step>\d+)/ *(?P<total>\d+) \|[^\r\n]*?"
+    r"elapsed time per iteration \(ms\): (?P<ms>{n}){also}(?:[^\r\n]*?\| (?:(?:lm|retrieval) )?loss:? (?P<loss>{n}))?",
     also=[r"(?:throughput per GPU \(TFLOP/s/GPU\)|\| TFLOPs): (?P<tflops>{n})", r"\| tokens/s/gpu: (?P<tokens>{n})"],
     scope="per_device",
 )

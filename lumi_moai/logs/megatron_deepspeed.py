@@ -1,4 +1,4 @@
-"""Megatron-DeepSpeed where it counts seconds, and tells the samples of all ranks.
+"""Megatron-DeepSpeed where it tells the samples of all ranks, or counts seconds.
 
 ::
 
@@ -9,8 +9,9 @@ from .lines import lines
 
 FORMAT = lines(
     "megatron-deepspeed",
-    "elapsed time per iteration (s): ",
-    r"\biteration +(?P<step>\d+)/ *(?P<total>\d+) \|[^\r\n]*?elapsed time per iteration \(s\): (?P<seconds>{n}){also}"
+    "elapsed time per iteration (",
+    r"\biteration +(?P<step>\d+)/ *(?P<total>\d+) \|[^\r\n]*?elapsed time per iteration "
+    r"(?:\(s\): (?P<seconds>{n})|\(ms\): (?P<ms>{n})(?=[^\r\n]*?\| samples per second: )){also}"
     r"(?:[^\r\n]*?\| lm loss: (?P<loss>{n}))?",
     also=[r"\| samples per second: (?P<samples>{n})", r"\| TFLOPs: (?P<tflops>{n})"],
 )

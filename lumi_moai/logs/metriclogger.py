@@ -11,7 +11,7 @@ FORMAT = lines(
     "metriclogger",
     "  eta: ",
     r"(?:Epoch: \[(?P<epoch>\d+)(?:/\d+)?\]|Training) +\[ *(?P<step>\d+)/(?P<total>\d+)\]  eta: {also}"
-    r"[^\r\n]*?(?:\bimg/s: (?P<images>{d})(?:  [^\r\n]*?|$))?"
+    r"[^\r\n]*?(?:\bimg/s: (?P<images>{d})(?: \([\d.]+\))?(?:  [^\r\n]*?|$))?"
     r"(?:\b(?:total_)?loss: (?P<loss>{n}) \([^\r\n]*?)?(?:\btime: (?P<seconds>{n})|$)",
     also=[r"\bmax mem: (?P<mib>\d+)\b"],
 )

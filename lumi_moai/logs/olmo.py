@@ -16,7 +16,9 @@ FORMAT = lines(
     "[step=",
     r"\[step=(?P<step>\d+)/(?P<total>\d+)[^\]\r\n]*\][^\r\n]*\r?\n"
     + _BELOW % ("train/(?:CrossEntropy|CE )[Ll]oss", r"(?P<loss>{n})")
-    + _BELOW % ("throughput/device/(?:tokens_per_second|TPS)", r"(?P<tokens>{n})"),
+    + _BELOW % ("throughput/device/(?:tokens_per_second|TPS)", r"(?P<tokens>{n})")
+    + _BELOW % ("throughput/device/MFU", r"(?P<mfu_percent>{n})")
+    + _BELOW % (r"(?:system|gpu_memory)/GPU active mem \(GiB\)", r"(?P<gib>{n})"),
     scope="per_device",
     one_line=False,
 )

@@ -43,7 +43,7 @@ FORMAT = lines(
     also=[
         r"(?<![\w.])(?P<ms>{d}) ?ms\b(?! ?[=:])",
         r"(?:(?<![\w.])(?={d} ?s(?:ec)?/(?:step|it|iter|batch)\b)|\btime \(s\): )(?P<seconds>{d})",
-        r"(?:(?<![\w.])(?={d} ?%(?: \w+)? mfu\b)|\bmfu:? )(?P<mfu_percent>{d})(?![\w.])",
+        r"(?:(?<![\w.])(?={d} ?%(?: \w+){0,2} mfu\b)|\bmfu:? )(?P<mfu_percent>{d})(?![\w.])",
         *RATES,
     ],
     weak=True,

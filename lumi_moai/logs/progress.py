@@ -16,9 +16,10 @@ FORMAT = lines(
     r"(?:(?<![^\r\n])|(?<=[\]A]))(?![^\r\n|]*(?i:val|eval|test|predict))"
     r"(?:[^\r\n|]*?\b(?i:epochs?):?[ =\[]*(?P<epoch>\d{1,9})\b)?[^\r\n|]*?"
     r"\d+%\|[^\r\n|]*\| (?P<step>\d+)/(?P<total>\d+) \[[\d:]+<[^\],]*"
-    r"(?:, +(?:(?P<per_second>{d})it/s|(?P<seconds>{d})s/it))?"
-    r"[^\]\r\n]*?[ ,\[](?:(?:train|step|reduced_train|avg|batch|running|training|total|mean)[_/ ])?(?i:loss)(?:_step)?"
-    r"(?:=|: ?)(?P<loss>{n})",
+    r"(?=(?:, +(?={d}s/(?:it|ba|steps?|batch)\b)|[^\]\r\n]*?\btrain_step_timing in s=)(?P<seconds>{d}))?"
+    r"(?:, +(?P<per_second>{d})(?:it|ba|steps?|batch|batches)/s)?"
+    r"[^\]\r\n]*?[ ,\[](?:(?:train|step|reduced_train|avg|batch|running|training|total|mean|gpt|lm|policy|actor)[_/ ])?"
+    r"(?i:loss)(?:_step|/train)?(?:/total)?(?:=|: ?)(?P<loss>{n})",
     weak=True,
     one_line=False,
 )

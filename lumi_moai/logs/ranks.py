@@ -2,6 +2,7 @@
 
 import re
 
+from ..usage import Throughput
 from .format import Format
 from .steps import Steps
 
@@ -54,6 +55,15 @@ class Writers:
     def logged(self) -> int:
         """How many ranks logged steps."""
         return sum(rank is not None and steps.records > 0 for rank, steps in self.ranks.items())
+
+    def rate_beside(self) -> Throughput | None:
+        """The rate that a format without losses told beside the steps."""
+        rates = (steps.throughput(format_.scope) for format_, steps in self.others.values() if format_.beside)
+        return next(filter(None, rates), None)
+
+    def memory_beside(self) -> float | None:
+        """The most memory of one device that such a format told, GiB."""
+        return max((steps.memory for format_, steps in self.others.values() if format_.beside), default=0.0) or None
 
     def better(self) -> tuple[Format, Steps] | None:
         """The other format, if the log's own is only a few lines among its."""

@@ -45,8 +45,12 @@ def _candidates(known: Format | None, formats: Sequence[Format]) -> Sequence[For
 
 
 def _others_of(format_: Format, formats: Sequence[Format]) -> list[Format]:
-    """The formats beside a log's own in which lines are looked for."""
-    return [each for each in formats if each.spans and not each.weak and each is not format_]
+    """The formats beside a log's own in which lines are looked for; beside a weak one those that are for that."""
+    return [
+        each
+        for each in formats
+        if each is not format_ and (each.beside or (each.spans and not each.weak and not format_.weak))
+    ]
 
 
 class Reading:
@@ -148,7 +152,7 @@ class Reading:
 
     def _others(self, block: Block, beside: bytes) -> None:
         """Steps in another format, on lines that have none in the log's own."""
-        if self.format is None or self.format.weak:
+        if self.format is None:
             return
         found = {each.mark: each for each in _others_of(self.format, self._formats)}
         for mark in block.having(tuple(found), beside):

@@ -153,6 +153,7 @@ SIGNS = (
     _sign("completed", 0, "done training in ", rb"\bdone training in [\d.]+ seconds"),
     _sign("completed", 0, "Training time", rb"^(?:[^\r\n]*(?:INFO|\)): )?Training time:? \d[\d:.]*s?\s*$"),
     _sign("completed", 0, "Trainer.fit` stopped", rb"Trainer\.fit` stopped: `max_\w+=\S+` reached"),
+    _sign("completed", 0, " epochs completed in ", rb"^\d+ epochs completed in [\d.]+ hours"),
     _sign("completed", MAYBE, "exits successfully", rb"Process \d+ exits successfully"),
     _sign("completed", MAYBE, "Total training time: ", rb"Total training time: \d[\d:]* \("),
 )

@@ -18,11 +18,13 @@ _SURE = 15
 # What a group is to the column of a row, as `lines` has it.
 _COLUMNS: Mapping[str, tuple[str, bytes]] = {
     "step": ("step", b""), "epoch": ("epoch", b""), "total": ("total", b""), "loss": ("loss", b""),
-    "seconds": ("seconds", b""), "ms": ("seconds", b""), "tokens": ("rate", b"tokens"), "samples": ("rate", b"samples"),
+    "seconds": ("seconds", b""), "ms": ("seconds", b""), "us": ("seconds", b""),
+    "tokens": ("rate", b"tokens"), "samples": ("rate", b"samples"),
     "images": ("rate", b"samples"),
     "tflops": ("tflops", b""), "mfu": ("mfu", b""), "mfu_percent": ("mfu", b""), "gib": ("memory_gib", b""),
     "mib": ("memory_gib", b""),
 }  # fmt: skip
+_DIVISORS = {"ms": 1e3, "us": 1e6}
 _FACTORS = {"mfu_percent": 0.01, "mib": 1 / 1024}
 
 
@@ -96,7 +98,7 @@ def _checked(line: bytes, row: Row, found: Mapping[str, tuple[int, int]], marks:
         unit = unit or counts
         decimals = len(text.partition(b".")[2])
         values.append(
-            Value(column, begin, begin + len(text), decimals, 1e3 if group == "ms" else 1.0, _FACTORS.get(group, 1.0))
+            Value(column, begin, begin + len(text), decimals, _DIVISORS.get(group, 1.0), _FACTORS.get(group, 1.0))
         )
     given = {value.column: value.of(int(line[value.begin : value.end].replace(b".", b""))) for value in values}
     wanted = {name: float(text) for name, text in row._asdict().items() if text and name != "unit"}

@@ -40,7 +40,7 @@ def _times(rate: Throughput, factor: float) -> Throughput:
 
 
 def gibibytes(notes: Mapping[str, str | float]) -> float | None:
-    """The peak memory that a log tells once, at its end: decimal GB, or MB of 2^20 bytes."""
-    if gigabytes := _count(notes, "memory_gb"):
-        return gigabytes * 1e9 / 2**30
+    """The peak memory that a log tells once, at its end: decimal GB or MB, or MB of 2^20 bytes."""
+    if decimal := _count(notes, "memory_gb") * 1e9 or _count(notes, "memory_mb") * 1e6:
+        return decimal / 2**30
     return _count(notes, "memory_mib") / 1024 or None
