@@ -168,3 +168,11 @@ def test_several_large_logs_are_read_by_several_processes(work, monkeypatch):
     assert [task["records"] for task in values["tasks"]] == [9] * 4
     assert asked == []  # all were read elsewhere
     assert "torn.out cannot be read" in stderr
+
+
+def test_the_table_of_a_logger_is_a_log(work):
+    write(
+        work, {"version_0/metrics.csv": "epoch,step,train_loss\n0,49,2.5\n0,99,1.5\n", "people.csv": "name,age\nx,1\n"}
+    )
+    report, _ = report_of(work)
+    assert (report["format"], report["last_step"], report["loss_last"]) == ("csv", 99, 1.5)

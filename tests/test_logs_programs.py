@@ -157,6 +157,25 @@ case("torchtitan 2025", "[rank0]:[titan] 2025-09-01 10:00:00,123 - root - INFO -
      format="torchtitan", records=8, loss_last=1.5, tflops=142.5, mfu=.4567, memory_gib=40.5)  # fmt: skip
 case("swin", "[2022-01-01 10:00:00 swin_tiny](main.py 200): INFO Train: [{e}/300][{n}/1251]\teta 0:10:10 lr 0.000014\t wd 0.0500\ttime 0.5000 (0.6000)\tloss {loss:.4f} (6.9)\tgrad_norm 1.1 (inf)\tloss_scale 65536.0000 (65536.0000)\tmem 5120MB", epochs=(0,1), steps=TENS,
      format="swin", records=16, loss_last=1.5, memory_gib=5.0, new_epochs=1)  # fmt: skip
+COMPOSER = ("\n\t Train time/epoch: 0\n\t Train time/batch: {n}\n\t Train time/token: 4096\n\t Train memory/peak_active_mem: 21.47483648\n"
+            "\t Train loss/train/total: {loss:.4f}\n\t Train throughput/tokens_per_sec: 104857.6\n"
+            "\t Train throughput/device/tokens_per_sec: 13107.2\n\t Train throughput/device/mfu: 0.4012")  # fmt: skip
+case("Composer by epochs", "[epoch={e}][batch={n}/8]:" + COMPOSER, epochs=(1, 2, 3), format="llm-foundry", total_steps=8, restarts=0,
+     new_epochs=2, first_epoch=1, last_epoch=3, throughput=(104857.6, TOKENS, "total"), mfu=0.4012, memory_gib=20.0)  # fmt: skip
+case("LLM Foundry by tokens", "[token={n}000/300000000]:" + COMPOSER, format="llm-foundry", last_step=8, total_steps=None,
+     throughput=(104857.6, TOKENS, "total"))  # fmt: skip
+case("Composer of 2022", "[epoch={e}][batch={n}/8]: loss/train/total: {loss:.4f}", epochs=(0, 1), format="composer", last_step=8,
+     new_epochs=1, restarts=0)  # fmt: skip
+case("Megatron's memory", MEGATRON + " lm loss: {loss:.6E} |\n[Rank 0] (after 1{n} iterations) memory (MB) | allocated: 1100.5 |"
+     " max allocated: 20480.0 | reserved: 22000.0 | max reserved: 22000.0", format="megatron", memory_gib=20.0)  # fmt: skip
+case("Lightning's CSVLogger", "{e},,{n},,{loss},\n{e},0.1,{n},,,\n{e},,{n},,,9.0", steps=range(49, 400, 50), epochs=(0,), head="epoch,lr,step,train_loss_epoch,train_loss_step,val_loss\n",
+     tail="0,,399,4.4,,\n1,,449,,1.5,\n1,,499,,9", records=9, format="csv", first_step=49, last_step=449, restarts=0, last_epoch=1)  # fmt: skip
+case("Lightning's CSVLogger by epochs", "{e},{n}99,{loss}\n{e},{n}99,", epochs=(3,), head="epoch,step,train_loss_epoch\r\n", format="csv", first_step=199,
+     last_step=899)  # fmt: skip
+case("Keras' CSVLogger", "{n},0.5,{loss},0.4,9.9", head="\ufeffepoch,accuracy,loss,val_accuracy,val_loss\r\n", format="csv", last_step=None, first_epoch=1,
+     last_epoch=8, restarts=0)  # fmt: skip
+case("timm's summary.csv", "{n},{loss},9.9,50.5,0.1", head="epoch,train_loss,eval_loss,eval_top1,lr\n", format="csv", last_epoch=8)  # fmt: skip
+case("a table of data", "{n},{loss},cat", head="step,height,name\n", records=0, loss_last=None, format=None)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CASES)

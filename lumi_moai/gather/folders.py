@@ -18,7 +18,10 @@ DEEP = 4
 MOST = 10_000
 """Files with the name of a log; more are no folder of a run but somebody's home."""
 _PACKED = r"(?:\.(?:gz|zst))?"
-_LOG = re.compile(rf"(?:.*\.(?:log|out|err|txt|jsonl|[oe]\d+)|std(?:out|err)){_PACKED}", re.IGNORECASE)
+_LOG = re.compile(
+    rf"(?:.*\.(?:log|out|err|txt|jsonl|[oe]\d+)|std(?:out|err)|(?:metrics|summary|history)\.csv){_PACKED}",
+    re.IGNORECASE,
+)
 _SURE = re.compile(rf"(?:.*\.(?:log|out|err|[oe]\d+)|std(?:out|err)){_PACKED}", re.IGNORECASE)
 _RANK = re.compile(r"[-_.]?(?:local[-_]?rank|rank|node|worker|proc|task|gpu)[-_.]?(\d{1,6})(?!\d)", re.IGNORECASE)
 _SUBMITIT = re.compile(r"(\d+(?:_\d+)?)_(\d{1,6})_log$")

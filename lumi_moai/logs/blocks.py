@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from .table import Header, header
 from .torn import whole
 
 BLOCK = 1 << 18
@@ -104,8 +105,15 @@ def texts(file: BinaryIO, wanted: Callable[[], int] = lambda: BLOCK) -> Iterator
     """The text of *file* as whole lines without colour codes, of about as many bytes as are *wanted* at the time.
 
     Carriage returns end lines too, so that a progress bar is many lines and not one. A loss at the very end that may
-    be torn is left out.
+    be torn is left out. The lines of a table that names its columns come as lines of JSON.
     """
+    table: Header | None = None
+    for place, text in enumerate(_texts(file, wanted)):
+        table = header(text) if place == 0 else table
+        yield table.lines(text) if table else text
+
+
+def _texts(file: BinaryIO, wanted: Callable[[], int]) -> Iterator[bytes]:
     kept, too_long, before = b"", False, b""
     while data := file.read(wanted()):
         cut = max(data.rfind(b"\n"), data.rfind(b"\r")) + 1

@@ -10,5 +10,6 @@ from .lines import lines
 FORMAT = lines(
     "composer",
     "[batch=",
-    r"\[batch=(?P<step>\d+)/(?P<total>\d+)\]: (?:Train )?loss/train/total: (?P<loss>{n})",
+    r"(?:\[epoch=(?P<epoch>\d+)\])?\[batch=(?P<step>\d+)(?:/(?P<total>\d+))?\]: "
+    r"(?:Train )?loss/train/total: (?P<loss>{n})",
 )

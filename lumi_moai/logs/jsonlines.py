@@ -14,7 +14,7 @@ from typing import Any
 
 from .format import Format, Row
 
-_STEPS = (
+STEPS = (
     "step",
     "global_step",
     "iteration",
@@ -26,7 +26,7 @@ _STEPS = (
     "current_steps",
 )
 _TOTALS = ("total_steps", "max_steps")
-_LOSSES = (
+LOSSES = (
     "loss",
     "train_loss",
     "train/loss",
@@ -35,12 +35,15 @@ _LOSSES = (
     "training_loss",
     "train/CrossEntropyLoss",
     "total_loss",
+    "train_loss_step",
+    "train/loss_step",
+    "loss_step",
 )
-_TIMES = {
+TIMES = {
     "step_time": 1.0, "step_seconds": 1.0, "seconds_per_step": 1.0, "step_time_s": 1.0, "time_per_step": 1.0,
     "step_time_ms": 1e-3, "step_ms": 1e-3, "elapsed_time_per_iteration_ms": 1e-3,
 }  # fmt: skip
-_RATES = {
+RATES = {
     "tokens_per_second": b"tokens", "tokens_per_sec": b"tokens", "tokens/sec": b"tokens", "tokens/s": b"tokens",
     "tps": b"tokens", "train_tokens_per_second": b"tokens", "throughput/tokens_per_second": b"tokens",
     "samples_per_second": b"samples", "samples_per_sec": b"samples", "samples/sec": b"samples", "samples/s": b"samples",
@@ -64,19 +67,24 @@ def _row(line: bytes) -> Row | None:
         found = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(found, dict):
+    return row_of(found) if isinstance(found, dict) else None
+
+
+def row_of(found: Mapping[str, Any], *, epochs: bool = False) -> Row | None:
+    """The row of the values in *found*; with *epochs* also of one that tells of an epoch and of no step."""
+    step, loss = _first(found, STEPS), _first(found, LOSSES)
+    if step is None and not (epochs and "epoch" in found):
         return None
-    step, loss = _first(found, _STEPS), _first(found, _LOSSES)
-    if step is None or not step.is_integer() or not 0 <= step < 1e18:
+    if step is not None and not (step.is_integer() and 0 <= step < 1e18):
         return None
-    rates = {**_RATES, **_FACTORY} if "current_steps" in found else _RATES
+    rates = {**RATES, **_FACTORY} if "current_steps" in found else RATES
     rate = next((name for name in rates if _number(found, name) is not None), None)
-    times = {**_TIMES, "time": 1.0} if "data_time" in found else _TIMES
+    times = {**TIMES, "time": 1.0} if "data_time" in found else TIMES
     time = next((name for name in times if _number(found, name) is not None), None)
     if loss is None and rate is None and time is None:
         return None
     return Row(
-        step=b"%d" % int(step),
+        step=b"" if step is None else b"%d" % int(step),
         total=_whole(_first(found, _TOTALS)),
         loss=_bytes(loss),
         seconds=_bytes(_number(found, time), times[time]) if time else b"",

@@ -22,6 +22,7 @@ _NOTES = [
     (b"Duration:  ", "train_seconds", rb"Train Duration: +" + _NUMBER),
     (b"Duration:  ", "eval_seconds", rb"Evaluation Duration: +" + _NUMBER),
     (b"Memory used: ", "memory_gb", rb"^Memory used: " + _NUMBER + rb" GB"),
+    (b"memory/peak_active_mem: ", "memory_gb", rb" memory/peak_active_mem: " + _NUMBER),
     (b"Peak GPU Memory (MB)=", "memory_mb", rb"Peak GPU Memory \(MB\)=([\d,]+)"),
     (b"| max allocated: ", "memory_mib", rb"memory \(MB\) [^\r\n]{0,80}?\| max allocated: " + _NUMBER),
     (b"eak memory ", "memory_mib", rb"^peak memory (?:allocated|consumption): (\d+) MiB"),
@@ -34,7 +35,7 @@ _NOTES = [
 ]
 _PATTERNS = [(mark, name, re.compile(pattern, re.MULTILINE)) for mark, name, pattern in _NOTES]
 MARKS = tuple(dict.fromkeys(mark for mark, _, _ in _NOTES))
-_PEAKS = ("memory_mib", "memory_mb")
+_PEAKS = ("memory_mib", "memory_mb", "memory_gb")
 """Of these the largest counts, of all others the last."""
 LAST = frozenset(mark for mark, name, _ in _NOTES if name not in _PEAKS)
 """Marks of which a block's last line counts, whatever stands in other lines that differ only in their digits."""
