@@ -1,10 +1,13 @@
 """Whole logs in the manner of many programs and their versions, each with what a reader by hand extracts; written by us."""
 
+import io
 import math
 
 import pytest
 from test_logs_columns import both
 from test_logs_nasty import read
+
+from lumi_moai.logs.series import read_series
 
 TOKENS, SAMPLES = "tokens_per_second", "samples_per_second"
 TENS = range(10, 81, 10)
@@ -189,3 +192,49 @@ def test_a_log_of_a_program(name):
 def test_columns_say_what_patterns_say(name):
     plain, quick = both(CASES[name][0].encode())
     assert plain == quick
+
+
+LABELS = (
+    "{rank}: ",
+    "[rank{rank}]:",
+    "[rank{rank}]: ",
+    "[default{rank}]:",
+    "[1,{rank}]<stdout>:",
+    "0: [default{rank}]:",
+)
+LABELLED = [name for name in CASES if CASES[name][1].get("format") != "csv"]
+
+
+@pytest.mark.parametrize("ranks", [(0,), (0, 3)])
+@pytest.mark.parametrize("label", LABELS)
+@pytest.mark.parametrize("name", LABELLED)
+def test_labels_of_launchers(name, label, ranks):
+    text, want = CASES[name]
+    lines = [label.format(rank=rank) + line + "\n" for line in text.removesuffix("\n").split("\n") for rank in ranks]
+    found = said(read("".join(lines)))
+    want = {**want, "records": want["records"] * len(ranks)}
+    assert {key: found[key] for key in want if not same(found[key], want[key])} == {}
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_a_chart_shows_one_rank_of_several(label):
+    text = "".join(f"{label.format(rank=rank)}step {step} loss 2.5\n" for step in range(1, 9) for rank in (3, 7))
+    (start,) = read_series(io.BytesIO(text.encode())).starts
+    assert (start.first_step, start.last_step, start.records) == (1, 8, 8)
+
+
+def test_a_rank_whose_label_was_lost_on_a_line_is_still_the_one_that_counts():
+    text = "step 4 loss 9.0\n" + "".join(f"{rank}: step {step} loss 2.5\n" for step in range(1, 9) for rank in (1, 0))
+    log = read(text)
+    assert (log.restarts, log.last_step, log.loss_last, log.notes["ranks_logged"]) == (0, 8, 2.5, 2)
+
+
+def test_a_rank_that_begins_to_log_later_is_no_part_of_the_first():
+    alone = "".join(f"0: step {step} loss 2.5 {'x' * 90}\n" for step in range(1, 4000))
+    both_ = "".join(f"{rank}: step {step} loss 2.5\n" for step in range(4000, 4100) for rank in (1, 0))
+    log = read(alone + both_)
+    assert (log.restarts, log.first_step, log.last_step) == (0, 1, 4099)
+
+
+def test_the_clock_of_lines_with_labels():
+    assert read("0: 2025-01-01 10:00:00 a\n0: 2025-01-01 10:00:05 b\n").elapsed_seconds == 5

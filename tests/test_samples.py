@@ -16,6 +16,7 @@ from lumi_moai.gather.samples import samples
 from lumi_moai.gather.stories import stories
 from lumi_moai.logs import FORMATS
 from lumi_moai.logs.clock import MOST_MARKS, marks, over_clock, stamped, step_times
+from lumi_moai.logs.series import read_series
 from lumi_moai.report import Report
 from lumi_moai.report.html import as_html
 from lumi_moai.report.page import page
@@ -152,7 +153,9 @@ def test_any_sizes_and_any_log_have_times_or_none(sizes, data):
 def test_date_and_time_in_front_of_lines_are_a_clock(front):
     stamps = [f"{10 + n // 3600:02}:{n // 60 % 60:02}:{n % 60:02}" for n in range(0, 3000, 30)]
     text = "".join(front.format(time) + STEP.format(n + 1, 1.0) for n, time in enumerate(stamps)).encode()
-    (found,) = step_times(io.BytesIO(text), MOAI, stamped(io.BytesIO(text), len(text)))
+    (found,) = step_times(
+        io.BytesIO(text), MOAI, stamped(io.BytesIO(text), len(text)), read_series(io.BytesIO(text)).rank
+    )
     assert dict(found)[100.0] == pytest.approx(2970, abs=1)
     assert over_clock([(50.0, 0.0)], found)[0][0] == pytest.approx(49 * 30, abs=31)
 

@@ -56,8 +56,8 @@ def _lines(path: Path) -> Iterator[Line]:
                 yield line
 
 
-def clock(log: Path, known: str | None, at: Sequence[Mark]) -> tuple[tuple[Point, ...], ...]:
-    """The times of the steps in *log*, whose format is *known*, start by start; none where nothing tells them.
+def clock(log: Path, known: str | None, at: Sequence[Mark], rank: int | None = None) -> tuple[tuple[Point, ...], ...]:
+    """The times of the steps in *log*, whose format is *known*, for each start of *rank*; none where nothing tells.
 
     By the marks *at*; a log without them may have date and time in front of its lines.
     """
@@ -69,4 +69,4 @@ def clock(log: Path, known: str | None, at: Sequence[Mark]) -> tuple[tuple[Point
             return ()
         at = at or stamped(file.raw, log.stat().st_size)
         file.raw.seek(0)
-        return step_times(file.raw, format_, at) if len(at) > 1 else ()
+        return step_times(file.raw, format_, at, rank) if len(at) > 1 else ()

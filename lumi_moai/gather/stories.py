@@ -77,7 +77,7 @@ def _story(word: str, report: Report, folder: RunFolder | None) -> Story:
         report=report,
         series=series,
         history=history,
-        clock=clock(log, series.format, marks) if log and series.starts else (),
+        clock=clock(log, series.format, marks, series.rank) if log and series.starts else (),
         flavor=_text(part(job, "job").get("flavor")),
         job=part(job, "job"),
         plan=plan,
@@ -120,7 +120,8 @@ def _age(path: Path) -> tuple[int, str]:
 def measured(story: Story) -> Measured:
     """*story* as the scaling reads it; None for what nothing says."""
     report, series = story.report, story.series
-    took, rate = report.accounting, report.log.throughput if report.log else None
+    took, log = report.accounting, report.log
+    rate = (log.throughput or log.tokens_per_second) if log else None
     devices = report.world_size or (took.usage.devices if took else None) or series.ranks
     planned = report.planned
     per_hour = report.bill.per_hour if report.bill else None

@@ -12,6 +12,7 @@ from typing import BinaryIO
 from .blocks import texts
 from .format import Format
 from .numbers import Numbers
+from .ranks import apart
 from .series import MOST_STARTS
 from .thin import Point
 
@@ -78,8 +79,10 @@ def _seconds(match: re.Match[bytes]) -> float | None:
     return whole + int((match[2] or b"0").ljust(6, b"0")) / 1e6
 
 
-def step_times(file: BinaryIO, known: Format, at: Sequence[Mark]) -> tuple[tuple[Point, ...], ...]:
-    """Points of (step, seconds) for each start of the training in *file*, which is in the format *known*.
+def step_times(
+    file: BinaryIO, known: Format, at: Sequence[Mark], rank: int | None = None
+) -> tuple[tuple[Point, ...], ...]:
+    """Points of (step, seconds) for each start of the training of *rank* in *file*, which is in the format *known*.
 
     Steps logged between two marks are spread evenly over the time between them, at most twice the usual time
     between marks: what a killed run wrote last was not written when its successor began.
@@ -89,7 +92,7 @@ def step_times(file: BinaryIO, known: Format, at: Sequence[Mark]) -> tuple[tuple
     times, before = _Times(), 0
     waiting: list[tuple[int, int]] = []
     for text in texts(pieces):  # type: ignore[arg-type]  # nothing but its `read` is needed
-        waiting += times.steps(known, text)
+        waiting += times.steps(known, dict(apart(text)).get(rank, b""))
         if pieces.reached > before:
             times.add(waiting, *_span(at, pieces.reached - 1, usual))
             waiting, before = [], pieces.reached

@@ -25,7 +25,7 @@ _NOTES = [
     (b"memory/peak_active_mem: ", "memory_gb", rb" memory/peak_active_mem: " + _NUMBER),
     (b"Peak GPU Memory (MB)=", "memory_mb", rb"Peak GPU Memory \(MB\)=([\d,]+)"),
     (b"| max allocated: ", "memory_mib", rb"memory \(MB\) [^\r\n]{0,80}?\| max allocated: " + _NUMBER),
-    (b"eak memory ", "memory_mib", rb"^peak memory (?:allocated|consumption): (\d+) MiB"),
+    (b"eak memory ", "memory_mib", rb"\bpeak memory (?:allocated|consumption): (\d+) MiB"),
     (b"seq_length .", "sequence_length", rb"\bseq_length \.+ (\d+)"),
     (b"global_batch_size .", "global_batch_size", rb"\bglobal_batch_size \.+ (\d+)"),
     (b", sequence length ", "sequence_length", rb"global batch size \d+, [^\r\n]*?sequence length (\d+)"),
@@ -40,7 +40,10 @@ _PEAKS = ("memory_mib", "memory_mb", "memory_gb")
 LAST = frozenset(mark for mark, name, _ in _NOTES if name not in _PEAKS)
 """Marks of which a block's last line counts, whatever stands in other lines that differ only in their digits."""
 _WORDS = ("platform_version", "platform_job_id", "parallelism")
-_CLOCK = re.compile(rb"^[\[(|]?(\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d)(?:[.,](\d{1,6}))?", re.MULTILINE)
+_CLOCK = re.compile(
+    rb"^(?: *\d{1,7}: |\[(?:default|rank)\d{1,7}\]: ?)?[\[(|]?(\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d)(?:[.,](\d{1,6}))?",
+    re.MULTILINE,
+)
 
 
 class Notes:

@@ -122,5 +122,5 @@ def _hits(text: bytes, present: set[bytes]) -> Iterator[tuple[Sign, re.Match[byt
 
 def _rank(match: re.Match[bytes]) -> int | None:
     named = match.groupdict()
-    digits = named.get("rank") or named.get("rank_of_torch") or named.get("rank_of_srun")
+    digits = named.get("rank") or named.get("rank_of_torch") or named.get("rank_of_srun") or named.get("rank_of_mpi")
     return int(digits) if digits and len(digits) < 10 else None

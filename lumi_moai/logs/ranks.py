@@ -1,28 +1,61 @@
-"""Whose steps the lines of a log are: `srun --label` puts the rank's number in front, and ranks overtake each other."""
+"""Whose steps the lines of a log are: launchers put the rank's number in front, and ranks overtake each other.
+
+::
+
+    3: step 10 loss 2.5                 srun --label
+    [rank3]:step 10 loss 2.5            torchrun with a template of one's own; torch in front of errors
+    [default3]:step 10 loss 2.5         torchrun --tee
+    [1,3]<stdout>:step 10 loss 2.5      mpirun --tag-output
+"""
 
 import re
+from collections.abc import Mapping
+from typing import TypeVar
 
 from ..usage import Throughput
 from .format import Format
 from .steps import Steps
 
-_LABEL = re.compile(rb"^ *(\d{1,7}): ", re.MULTILINE)
-_LINE = re.compile(rb"(?: *(\d{1,7}): )?([^\n]*\n?)")
+_FRONT = (
+    rb" *(?:(\d{1,7}): (?: *(?=\[(?:default|rank)\d))?|(?=\[(?:default|rank)\d{1,7}\]:|\[\d{1,7},\d{1,7}\]<std))"
+    rb"(?:\[(?:default|rank)(\d{1,7})\]: ?|\[\d{1,7},(\d{1,7})\]<std(?:out|err)>: ?)?"
+)
+_LABEL = re.compile(rb"^" + _FRONT, re.MULTILINE)
+_LINE = re.compile(rb"(?:" + _FRONT + rb")?([^\n]*\n?)")
+_NODE = 1 << 24
+"""More than the ranks of a node: where two launchers label, the outer one's number counts first."""
+Item = TypeVar("Item")
 
 
 def apart(text: bytes) -> list[tuple[int | None, bytes]]:
-    """*text* as one text of each rank, without its label, where two or more are labelled; else as it is."""
-    if b": " not in text or len(set(map(int, _LABEL.findall(text)))) < 2:
+    """*text* as one text of each rank, without its label; lines without one belong to None."""
+    if (b": " not in text and b"]:" not in text and b"]<std" not in text) or _LABEL.search(text) is None:
         return [(None, text)]
     texts: dict[int | None, list[bytes]] = {}
-    for label, line in _LINE.findall(text):
-        texts.setdefault(int(label) if label else None, []).append(line)
+    for outer, inner, tagged, line in _LINE.findall(text):
+        texts.setdefault(_rank(outer, inner or tagged), []).append(line)
     return [(rank, b"".join(lines)) for rank, lines in texts.items()]
+
+
+def _rank(outer: bytes, inner: bytes) -> int | None:
+    if outer and inner:
+        return int(outer) * _NODE + int(inner)
+    return int(outer or inner) if outer or inner else None
 
 
 def labelled(text: bytes, mark: bytes) -> bool:
     """Whether a line of *text* with *mark* in it has a label."""
-    return re.search(rb"^ *\d{1,7}: [^\r\n]*" + re.escape(mark), text, re.MULTILINE) is not None
+    return mark in text and re.search(rb"^" + _FRONT + rb"[^\r\n]*" + re.escape(mark), text, re.MULTILINE) is not None
+
+
+def main(ranks: Mapping[int | None, Item], records: Mapping[int | None, int]) -> Item | None:
+    """What stands for all *ranks*: that of lines without a label, else of the lowest rank that logged as many.
+
+    A rank with less than half of the most *records* has lost its label here and there, or says little.
+    """
+    most = max(records.values(), default=0)
+    many = [rank for rank, count in records.items() if count and 2 * count >= most]
+    return ranks[min(many, key=lambda rank: (rank is not None, rank or 0))] if many else None
 
 
 class Writers:
@@ -47,9 +80,8 @@ class Writers:
 
     @property
     def main(self) -> Steps:
-        """Those that stand for all ranks: of the lines without a label, else of the lowest rank that logged any."""
-        logged = [(rank is not None, rank or 0, steps) for rank, steps in self.ranks.items() if steps.records]
-        return min(logged, key=lambda each: each[:2])[2] if logged else self.ranks[None]
+        """Those that stand for all ranks."""
+        return main(self.ranks, {rank: steps.records for rank, steps in self.ranks.items()}) or self.ranks[None]
 
     @property
     def logged(self) -> int:

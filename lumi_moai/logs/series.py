@@ -9,6 +9,7 @@ from . import FORMATS
 from .blocks import blocks
 from .format import Format
 from .numbers import Numbers
+from .ranks import apart, main
 from .reading import rows_of
 from .thin import LIMIT, Point, Thin
 
@@ -70,23 +71,27 @@ class Series:
     ranks: int | None = None
     format: str | None = None
     """Name of the log's format."""
+    rank: int | None = None
+    """Whose lines these are, where a launcher put the ranks' numbers in front (`ranks.apart`)."""
 
 
 def read_series(file: BinaryIO) -> Series:
     """The series of *file*. Any bytes are a log, if an empty one."""
     format_: Format | None = None
-    steps, memory, said = _Steps(), _Trace(), _Said()
+    ranks, said = _Ranks(), _Said()
     for block in blocks(file):
-        found, rows = rows_of(block.text, format_, FORMATS)
-        if format_ and found is not format_:  # the weak one has met a better one
-            steps = _Steps()
-        format_ = found
-        steps.add(rows)
-        memory.add(_memories(block.text))
+        for rank, text in apart(block.text):
+            found, rows = rows_of(text, format_, FORMATS)
+            if format_ and found is not format_:  # the weak one has met a better one
+                ranks = _Ranks()
+            format_ = found
+            ranks.add(rank, rows, text)
         said.look(block.text)
+    rank, steps, memory = ranks.main
     return Series(
         starts=tuple(steps.starts()),
         memory=tuple(thin.points for thin in memory.parts if thin.points),
+        rank=rank,
         unit=steps.unit.decode() or None,
         scope=format_.scope if format_ else "total",
         work=said.work,
@@ -94,6 +99,25 @@ def read_series(file: BinaryIO) -> Series:
         ranks=said.ranks,
         format=format_.name if format_ else None,
     )
+
+
+class _Ranks:
+    """The steps and the memory of each rank that a launcher's labels tell apart."""
+
+    def __init__(self) -> None:
+        self._of: dict[int | None, tuple[int | None, _Steps, _Trace]] = {}
+
+    def add(self, rank: int | None, rows: Iterable[tuple[bytes, ...]], text: bytes) -> None:
+        points = list(_memories(text))
+        if rows or points:
+            _, steps, memory = self._of.setdefault(rank, (rank, _Steps(), _Trace()))
+            steps.add(rows)
+            memory.add(points)
+
+    @property
+    def main(self) -> "tuple[int | None, _Steps, _Trace]":
+        """Those of the rank that stands for all."""
+        return main(self._of, {rank: each[1].records for rank, each in self._of.items()}) or (None, _Steps(), _Trace())
 
 
 class _Steps:
@@ -120,6 +144,10 @@ class _Steps:
         if not self._parts or (step < self._parts[-1].last and len(self._parts) < MOST_STARTS):
             self._parts.append(_Part(step, LIMIT if len(self._parts) < 4 else _FEW))
         return self._parts[-1]
+
+    @property
+    def records(self) -> int:
+        return sum(part.records for part in self._parts)
 
     def starts(self) -> Iterator[Start]:
         for part in self._parts:

@@ -59,7 +59,10 @@ class Sign:
 
 
 # What `srun --label`, torch or a shell trace puts in front of a line.
-_LABEL = rb"^[ \t]*(?:(?P<rank_of_srun>\d+): ?)?(?:\[rank(?P<rank_of_torch>\d+)\]: ?)?[ \t]*"
+_LABEL = (
+    rb"^[ \t]*(?:(?P<rank_of_srun>\d+): ?)?(?:\[(?:default(?=\d+\]:)|rank)(?P<rank_of_torch>\d+)\]: ?)?"
+    rb"(?:\[\d+,(?P<rank_of_mpi>\d+)\]<std(?:out|err)>: ?)?[ \t]*"
+)
 # What the other ranks say once one is gone, and what they say of each other when one is stuck.
 _STUCK = (
     rb"[Tt]imed out (?:init|wait|after \d)|[Ss]ocket Timeout|wait timeout after|Watchdog caught|socket has timed out"
@@ -139,7 +142,7 @@ SIGNS = (
     # The end as it should be.
     _sign("completed", 0, "Training Done"),
     _sign("completed", 0, "aved in ", rb"(?:Model|Model and Tokenizer) (?:is )?saved in "),
-    _sign("completed", 0, "Performance Summary", rb"^ *Performance Summary *$"),
+    _sign("completed", 0, "Performance Summary", _LABEL + rb"Performance Summary *$"),
     _sign("completed", 0, "'train_runtime'"),
     _sign("completed", 0, "TrainOutput(", rb"TrainOutput\(global_step="),
     _sign("completed", 0, "Job exited normally"),
@@ -147,13 +150,13 @@ SIGNS = (
     _sign("completed", 0, "Training complete", rb"\bTraining complete\b"),
     _sign("completed", 0, "raining finished", rb"\b[Tt]raining finished\b"),
     _sign("completed", 0, "Finished ", rb"\bFinished [Tt]raining[.!]*\s*$"),
-    _sign("completed", 0, "*** Best metric: ", rb"^\*\*\* Best metric: \S+ \(epoch \d+\)"),
+    _sign("completed", 0, "*** Best metric: ", _LABEL + rb"\*\*\* Best metric: \S+ \(epoch \d+\)"),
     _sign("completed", MAYBE, "[exiting program at", rb"\[exiting program at iteration \d+\]"),
     _sign("completed", 0, "raining is done", rb"\[after training is done\]"),
     _sign("completed", 0, "done training in ", rb"\bdone training in [\d.]+ seconds"),
-    _sign("completed", 0, "Training time", rb"^(?:[^\r\n]*(?:INFO|\)): )?Training time:? \d[\d:.]*s?\s*$"),
+    _sign("completed", 0, "Training time", _LABEL + rb"(?:[^\r\n]*(?:INFO|\)): )?Training time:? \d[\d:.]*s?\s*$"),
     _sign("completed", 0, "Trainer.fit` stopped", rb"Trainer\.fit` stopped: `max_\w+=\S+` reached"),
-    _sign("completed", 0, " epochs completed in ", rb"^\d+ epochs completed in [\d.]+ hours"),
+    _sign("completed", 0, " epochs completed in ", _LABEL + rb"\d+ epochs completed in [\d.]+ hours"),
     _sign("completed", MAYBE, "exits successfully", rb"Process \d+ exits successfully"),
     _sign("completed", MAYBE, "Total training time: ", rb"Total training time: \d[\d:]* \("),
 )
