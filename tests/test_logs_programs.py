@@ -2,6 +2,7 @@
 
 import io
 import math
+import time
 
 import pytest
 from test_logs_columns import both
@@ -238,3 +239,16 @@ def test_a_rank_that_begins_to_log_later_is_no_part_of_the_first():
 
 def test_the_clock_of_lines_with_labels():
     assert read("0: 2025-01-01 10:00:00 a\n0: 2025-01-01 10:00:05 b\n").elapsed_seconds == 5
+
+
+@pytest.mark.parametrize(
+    "name", ["torchtitan 2025", "torchvision", "openrlhf sft", "fairseq json", "llm.c early", "litgpt 2023"]
+)
+def test_a_long_line_of_torn_steps_is_read_in_time(name):
+    """Each of these took minutes for a line of 40 KB: every torn step looked for its values to the line's end."""
+    text = CASES[name][0]
+    line = max(text.split("\n"), key=len)
+    torn = line[: len(line) // 2] * (40_000 // len(line))
+    begun = time.process_time()
+    read(f"{text}{torn}\n")
+    assert time.process_time() - begun < 5

@@ -13,6 +13,9 @@ from .format import Format, Row
 
 # What a pattern writes for a number; a number ends where it ends, so that a line that was cut has none.
 NUMBER = r"[-+]?(?:\d[\d,]*\.?\d*(?:[eE][-+]?\d{1,3})?|nan|inf|NaN)[KMG]?(?![\w.])"
+REACH = 2048
+"""Bytes of a line in which a value is looked for; without an end, a long line of texts like steps takes minutes."""
+_ANY = re.compile(r"(\[\^(?:[^\]\\]|\\.)*\])\*")
 _SUFFIX: Mapping[bytes, float] = {b"K": 1e3, b"M": 1e6, b"G": 1e9}
 _SECONDS: Mapping[str, Callable[[float], float]] = {
     "seconds": lambda value: value,
@@ -44,13 +47,17 @@ def lines(
     weak: bool = False,
     one_line: bool = True,
     vague: bool = False,
+    reach: int | None = REACH,
 ) -> Format:
     """The format called *name* whose step lines match *pattern*; without *one_line* a step may take several lines.
 
     In it `{n}` stands for a number that must end there, `{d}` for plain digits that a unit may follow, and `{also}` for
-    the place from which the patterns *also* are looked for in the rest of the line.
+    the place from which the patterns *also* are looked for in the rest of the line. Any text of a line is at most
+    *reach* bytes of it.
     """
-    compiled = re.compile(shorthand(pattern, also).encode(), re.MULTILINE)
+    text = shorthand(pattern, also)
+    text = _ANY.sub(rf"\1{{0,{reach}}}", text) if reach else text
+    compiled = re.compile(text.encode(), re.MULTILINE)
 
     def rows(block: bytes) -> list[tuple[bytes, ...]]:
         return [_safe_row(match.groupdict()) for match in compiled.finditer(block)]

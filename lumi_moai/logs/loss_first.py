@@ -20,4 +20,5 @@ FORMAT = lines(
     also=[r"\binterval_samples_per_second: (?P<samples>{n})", RATES[0]],
     weak=True,
     vague=True,
+    reach=400,
 )

@@ -13,5 +13,6 @@ FORMAT = lines(
     r"(?:Epoch: \[(?P<epoch>\d+)(?:/\d+)?\]|Training) +\[ *(?P<step>\d+)/(?P<total>\d+)\]  eta: {also}"
     r"[^\r\n]*?(?:\bimg/s: (?P<images>{d})(?: \([\d.]+\))?(?:  [^\r\n]*?|$))?"
     r"(?:\b(?:total_)?loss: (?P<loss>{n}) \([^\r\n]*?)?(?:\btime: (?P<seconds>{n})|$)",
+    reach=1000,
     also=[r"\bmax mem: (?P<mib>\d+)\b"],
 )

@@ -71,7 +71,7 @@ class OwnFormat:
     @property
     def format(self) -> Format:
         """The format, which raises RunError from `rows` where its pattern is too slow."""
-        plain = lines(self.name, self.mark, self.pattern, also=self.also, scope=self.scope)
+        plain = lines(self.name, self.mark, self.pattern, also=self.also, scope=self.scope, reach=None)
 
         def rows(block: bytes) -> Sequence[tuple[bytes, ...]]:
             with _bounded(self.name):

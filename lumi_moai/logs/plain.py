@@ -48,4 +48,5 @@ FORMAT = lines(
     ],
     weak=True,
     vague=True,
+    reach=400,
 )

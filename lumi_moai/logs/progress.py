@@ -22,4 +22,5 @@ FORMAT = lines(
     r"(?i:loss)(?:_step|/train)?(?:/total)?(?:=|: ?)(?P<loss>{n})",
     weak=True,
     one_line=False,
+    reach=400,
 )

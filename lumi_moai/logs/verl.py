@@ -20,4 +20,5 @@ FORMAT = lines(
         r" - (?:perf|actor/perf)/max_memory_allocated_gb:(?:np\.float\d+\()?(?P<gib>{d})",
     ],
     scope="per_device",
+    reach=16384,
 )
