@@ -83,7 +83,8 @@ FIRES = {
     "LM103": [(small(more="--qoss=debug"), True), (small(more="--zzz=1"), False)],
     "LM104": [(small(more="--comment='open"), False)],
     "LM105": [(small(more="--job-name=$NAME"), False)],
-    "LM106": [(small(time="1hour"), False), (small(nodes="##N##"), False), (small(mem="lots"), False)],
+    "LM106": [(small(time="1hour"), False), (small(nodes="##N##"), False), (small(mem="lots"), False),
+              (small(more="-N=1"), True), (small(more="-q"), False), (small(time="90m"), False), (small(mem="60.5G"), False)],
     "LM107": [(small().removeprefix("#!/bin/bash\n"), True)],
     "LM108": [("#!/usr/bin/fish\n#SBATCH -p small -A project_465000001 -t 5\nset x 1\n", False),
               ("#!/bin/tcsh\n#SBATCH -p small -A project_465000001 -t 5\nsetenv X 1\n", False)],
@@ -163,6 +164,7 @@ FIRES = {
 # The same near a mistake, and right: the rule in question stays silent.
 SILENT = {
     "LM101": "set -e\ncat << EOF > inner.sh\n#!/bin/bash\n#SBATCH --mem=1G\nEOF\n",
+    "LM106": small(more="--exclusive\n--signal=B:USR1@120\n-J a=b\n--nodes=1-1"), "LM111": small(more="-J a # b"),
     "LM105": "cat << EOF > inner.sh\n#!/bin/bash\n#SBATCH -J $NAME -p small-g\nEOF\n",
     "LM201": small(partition="dev-g"), "LM202": small().replace("project_4", "Project_4"),
     "LM203": small(time="5"), "LM204": small(time="0:12:00"), "LM206": job(BOUND, cpus=7), "LM210": small(time="3-0"),

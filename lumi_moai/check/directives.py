@@ -3,15 +3,16 @@
 import re
 from collections.abc import Iterator
 
-from ..errors import RequestError, did_you_mean
+from ..errors import did_you_mean
 from ..sbatch import header
 from ..sbatch.options import FLAGS, VALUES
-from ..units import parse_gib, parse_minutes
 from .case import Case, replace_text
+from .forms import refused
 from .rule import Edit, Hit, Rule
 
 _SLURM = "Slurm's sbatch(1)"
-_COUNTS = frozenset(("nodes", "ntasks", "ntasks-per-node", "cpus-per-task", "cpus-per-gpu"))
+_FREE = frozenset(("job-name", "output", "error", "input", "comment"))  # any text is one of their values
+_OPTIONAL = frozenset(("wait", "x11"))
 
 
 def _late(case: Case) -> Iterator[Hit]:
@@ -74,22 +75,16 @@ def _variable(case: Case) -> Iterator[Hit]:
 
 def _unreadable(case: Case) -> Iterator[Hit]:
     for directive in case.script.header.directives:
-        if "$" in directive.value or not _wrong(directive.name, directive.value):
-            continue
-        yield Hit(place=case.script.place(directive), message=f"{directive.value!r} is no value for --{directive.name}")
-
-
-def _wrong(name: str, text: str) -> bool:
-    try:
-        if name == "time":
-            return text.upper() not in ("UNLIMITED", "INFINITE") and not parse_minutes(text)
-        if name in ("mem", "mem-per-cpu", "mem-per-gpu"):
-            return parse_gib(text) < 0
-    except RequestError:
-        return not re.fullmatch(r"[0:-]+", text)
-    if name == "nodes":
-        return not re.fullmatch(r"[\d,:-]+[kKmM]?", text)
-    return name in _COUNTS and not re.fullmatch(r"\d+[kKmM]?", text)
+        place, value = case.script.place(directive), directive.value
+        if re.fullmatch(r"-\w=", directive.written):
+            start = None if place.start is None else place.start + 2
+            yield Hit(place=place, severity="warning" if directive.name in _FREE else None,
+                      message=f"a short option takes its value without `=`: sbatch reads {f'={value}'!r}",
+                      edits=(Edit(start=start, end=start + 1, text=""),) if start is not None else ())  # fmt: skip
+        elif not directive.given and directive.name in VALUES - _OPTIONAL:
+            yield Hit(place=place, message=f"--{directive.name} needs a value, and sbatch refuses it without one")
+        elif "$" not in value and refused(directive.name, value):
+            yield Hit(place=place, message=f"{value!r} is no value for --{directive.name}")
 
 
 def _shebang(case: Case) -> Iterator[Hit]:
@@ -164,8 +159,8 @@ RULES = (
     Rule(id="LM110", name="second-part", severity="note", title="A heterogeneous job",
          reason="Its components have requests of their own; a step names the one that it runs in.", source=_SLURM,
          look=_second_part),
-    Rule(id="LM111", name="stray-word", severity="warning", title="A word that belongs to no option",
-         reason="Slurm takes it for the end of the options or refuses it.", source=_SLURM, look=_stray),
+    Rule(id="LM111", name="stray-word", severity="error", title="A word that belongs to no option",
+         reason="sbatch refuses such a line: `Invalid directive found in batch script`.", source=_SLURM, look=_stray),
     Rule(id="LM112", name="unread", severity="note", title="Text that could not be read",
          reason="No rule speaks of what it has not read.", source="lumi-moai", look=_unread),
 )  # fmt: skip

@@ -67,6 +67,8 @@ class Directive:
     """Where the value begins; the same as `end` for an option without one."""
     written: str
     """As it was spelled, without the value: `-N`, `--nodes=`."""
+    given: bool = True
+    """Whether a value was written at all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +89,7 @@ class Header:
     """The further parts of a heterogeneous job, each with its own lines only."""
 
 
-_LINE = re.compile(r"#SBATCH\s+(?=\S)")
+_LINE = re.compile(r"#SBATCH\s*(?=\S)")
 
 
 def header(script: str) -> Header:
@@ -137,6 +139,7 @@ def _directive(number: int, line: str, words: tuple[Token, ...], option: Option)
         end=last.end,
         value_start=value_start,
         written=line[first.start : value_start],
+        given=option.given,
     )
 
 

@@ -57,10 +57,6 @@ class Option:
     """Index of its first and of its last word."""
 
 
-_PART = re.compile(r"\\(?P<escaped>.)|'(?P<single>[^']*)'|\"(?P<double>(?:\\.|[^\"\\])*)\"|(?P<plain>[^\s\\'\"]+|\\$)")
-_UNESCAPE = re.compile(r"\\([\"\\$`])")
-
-
 def tokens(line: str, start: int = 0) -> tuple[tuple[Token, ...], bool]:
     """The words of *line* from *start* up to a comment, and whether a quote is left open (then the rest is one word).
 
@@ -78,6 +74,8 @@ def tokens(line: str, start: int = 0) -> tuple[tuple[Token, ...], bool]:
         text, end = _word(line, at)
         if end == at:  # an open quote
             return (*found, *(Token(text=m[0], start=m.start(), end=m.end()) for m in _plain(line, at))), True
+        if not text:
+            break  # Slurm reads no further behind an empty word
         found.append(Token(text=text, start=at, end=end))
         at = end
     return tuple(found), False
@@ -88,16 +86,25 @@ def _plain(line: str, at: int) -> Iterator[re.Match[str]]:
 
 
 def _word(line: str, at: int) -> tuple[str, int]:
-    """The word at *at* and its end; the same *at* for a quote that never closes."""
-    text, start = "", at
-    while at < len(line) and not line[at].isspace():
-        match = _PART.match(line, at)
-        if not match:
-            return "", start
-        name = match.lastgroup or "plain"
-        text += _UNESCAPE.sub(r"\1", match[name]) if name == "double" else match[name]
-        at = match.end()
-    return text, at
+    """The word at *at* and its end; the same *at* for a quote that never closes.
+
+    As Slurm's reader (`_get_argument`) does, not as a shell: a backslash counts in both kinds of quotes, holds no
+    blank together outside of them, and `#` ends a word wherever it stands.
+    """
+    text, quote, escaped = "", "", False
+    for end in range(at, len(line)):
+        letter = line[end]
+        if not quote and (letter.isspace() or (letter == "#" and not escaped)):
+            return text, end
+        if escaped or (quote and letter not in (quote, "\\")):
+            text, escaped = text + letter, False
+        elif letter == "\\":
+            escaped = True
+        elif letter in "'\"":
+            quote = "" if quote else letter
+        else:
+            text += letter
+    return (text, len(line)) if not quote else ("", at)
 
 
 def full_name(name: str) -> str:
