@@ -41,6 +41,13 @@ def words_of(text, name, files=None):
         ("A=1\n(A=2)\necho $A", ["echo", "1"]),
         ("A=1\nx | A=2\necho $A", ["echo", "1"]),
         ("eval 'A=9'\necho $A", ["echo", "9"]),
+        ("A=1\nB=2\necho \"$A $B  ${A} $((A+B)) $(x)\"", ["echo", "1 2  1 3 $(x)"]),
+        ("A=(5 6)\nN=9\neval \"echo ${A[0]} ${#A[@]} ${N%8}\"", ["echo", "${A[0]}", "${#A[@]}", "${N%8}"]),
+        ("exec > log 2>&1\necho a", ["echo", "a"]),
+        ("exec 3>&1\nexec echo a\necho b", ["echo", "a"]),
+        ("bash <<< 'echo a'", ["echo", "a"]),
+        ("A=1\nbash <<< \"echo $A\"", ["echo", "1"]),
+        ("\ufeff#!/bin/bash\necho a", ["echo", "a"]),
         ("#SBATCH -N 4\n#SBATCH --ntasks-per-node=8\necho $SLURM_NTASKS $SLURM_PROCID", ["echo", "32", "${SLURM_PROCID}"]),
     ],
 )  # fmt: skip
@@ -82,6 +89,12 @@ def test_a_wrapper_made_by_a_here_document_is_followed():
     assert not script.absent
 
 
+def test_steps_side_by_side_are_two_steps_of_two_components():
+    found = words_of("srun -n 1 python a.py : -n 8 python b.py : --het-group=0 c\n", "srun")
+    assert found == [["srun", "--het-group=0", "-n", "1", "python", "a.py"],
+                     ["srun", "--het-group=1", "-n", "8", "python", "b.py"], ["srun", "--het-group=0", "c"]]  # fmt: skip
+
+
 def test_helpers_at_hand_are_followed_and_others_are_named():
     text = "source env.sh\nsource gone.sh\nsrun ./launch.sh x\nsrun ./absent.sh\n"
     files = {"env.sh": "export A=1\n", "launch.sh": "#!/bin/bash\npython $1 $A\n"}
@@ -114,7 +127,8 @@ def test_modules_and_computed_exports_hide_what_they_set():
 
 
 @pytest.mark.parametrize(
-    ("sum_", "value"), [("2*(3+4)", "14"), ("-7/2", "-4"), ("N%3", "1"), ("X+1", "${X}"), ("9**9**9", "${arithmetic}")]
+    ("sum_", "value"),
+    [("2*(3+4)", "14"), ("-7/2", "-3"), ("-7%2", "-1"), ("N%3", "1"), ("X+1", "${X}"), ("9**9**9", "${arithmetic}")],
 )
 def test_sums_are_reckoned_without_running_anything(sum_, value):
     assert shown(arithmetic(sum_, {"N": "4"})) == value

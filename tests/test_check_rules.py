@@ -85,7 +85,7 @@ FIRES = {
     "LM105": [(small(more="--job-name=$NAME"), False)],
     "LM106": [(small(time="1hour"), False), (small(nodes="##N##"), False), (small(mem="lots"), False),
               (small(more="-N=1"), True), (small(more="-q"), False), (small(time="90m"), False), (small(mem="60.5G"), False)],
-    "LM107": [(small().removeprefix("#!/bin/bash\n"), True)],
+    "LM107": [(small().removeprefix("#!/bin/bash\n"), True), ("\ufeff" + small(), True)],
     "LM108": [("#!/usr/bin/fish\n#SBATCH -p small -A project_465000001 -t 5\nset x 1\n", False),
               ("#!/bin/tcsh\n#SBATCH -p small -A project_465000001 -t 5\nsetenv X 1\n", False)],
     "LM109": [(small("# SBATCH --exclusive"), False)],
@@ -135,8 +135,10 @@ FIRES = {
               (job("srun torchrun --nproc-per-node=8 --master-port=29500 t.py", tasks=1, cpus=56), False)],
     "LM604": [(two("export MASTER_ADDR=localhost", PORT, BOUND), True),
               (two(f"srun --cpu-bind=mask_cpu:{MASKS} bash -c 'export MASTER_ADDR=$(hostname); python t.py'"), False)],
-    "LM605": [(job("export RANK=$SLURM_PROCID", BOUND), False)],
+    "LM605": [(job("export RANK=$SLURM_PROCID", BOUND), False),
+              (job("cat > run.sh << EOF", "export RANK=$SLURM_PROCID", 'exec "\\$@"', "EOF", BOUND.replace("python", "bash run.sh python")), False)],
     "LM606": [(job(f'srun --cpu-bind=mask_cpu:{MASKS} bash -c "RANK=$SLURM_PROCID python t.py"'), True),
+              (job("cat > run.sh << EOF", "python t.py --rank $SLURM_PROCID", "EOF", BOUND.replace("python", "bash run.sh")), False),
               (small(f'srun singularity run {LAIF} bash -c "$WITH_CONDA; python t.py"'), True)],
     "LM607": [(small("srun bash -c 'python t.py --id \\$SLURM_JOB_ID'"), True)],
     "LM608": [(small("f() {", "  exec $*", "}", "srun python t.py"), True)],
@@ -199,6 +201,15 @@ SILENT = {
     "LM902": small(more="--output=%j.out"), "LM903": small(time="1-00:00:00", more="--signal=USR2@120"),
     "LM905": two(BOUND, more="--output=x-%j.log\n--no-requeue"), "LM906": small("source env/bin/activate", "srun python t.py"),
 }  # fmt: skip
+# More that only looks like a mistake.
+QUIET = [
+    ("LM602", two(ADDRESS, "export WORLD_SIZE=16", "srun accelerate launch --num_processes 16 t.py", tasks=1, cpus=56)),
+    ("LM602", two(ADDRESS, "export WORLD_SIZE=16", "srun deepspeed t.py", tasks=1, cpus=56)),
+    ("LM605", two("export RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID", TORCHRUN, tasks=1, cpus=56)),
+    ("LM605", job("cat > run.sh << 'EOF'", "export RANK=$SLURM_PROCID", 'exec "$@"', "EOF", BOUND.replace("python", "bash run.sh python"))),
+    ("LM606", job("cat > run.sh << EOF", "python t.py --rank \\$SLURM_PROCID", "EOF", BOUND.replace("python", "bash run.sh"))),
+    ("LM701", two("exec > log.txt 2>&1", BOUND)),
+]  # fmt: skip
 DELTA_JOB = """#!/bin/bash
 #SBATCH -A bbka-delta-gpu -p gpuA100x4 -t 10 --nodes=1 --ntasks-per-node=4 --gpus-per-node=4 --mem=200G
 #SBATCH --cpus-per-task=16
@@ -231,7 +242,7 @@ def test_a_rule_fires_on_its_mistake(rule, text, fix):
     assert bool(found[0].hit.edits) == fix
 
 
-@pytest.mark.parametrize(("rule", "text"), SILENT.items())
+@pytest.mark.parametrize(("rule", "text"), [*SILENT.items(), *QUIET])
 def test_a_rule_is_silent_on_what_only_looks_like_its_mistake(rule, text):
     assert rule not in ids(text)
 
@@ -243,6 +254,15 @@ def test_after_the_fix_the_rule_is_silent_and_nothing_else_has_come_up(rule, tex
     assert {"error"} & {f.severity for f in check(read(after, "job.sh"), LUMI)} <= {
         f.severity for f in check(read(text, "job.sh"), LUMI)
     }
+
+
+def test_a_world_that_one_task_a_node_may_start_itself_is_a_note():
+    text = two(ADDRESS, "export WORLD_SIZE=16", "srun python t.py", tasks=1, cpus=56)
+    assert [f.severity for f in check(read(text, "job.sh"), LUMI) if f.rule.id == "LM602"] == ["note"]
+
+
+def test_what_stands_below_a_redirection_is_judged():
+    assert "LM604" in ids(two("exec > >(tee log.txt) 2>&1", "export MASTER_ADDR=localhost", PORT, BOUND))
 
 
 def test_steps_need_their_cores_where_srun_does_not_take_them_over():

@@ -251,6 +251,14 @@ def option_value(word: Word) -> str:
     return word.text.partition("=")[2] if word.text.startswith("--") else word.text
 
 
+def starts_ranks(command: Command) -> bool:
+    """Whether it is a launcher, which starts the ranks of its node itself and numbers them."""
+    texts = {word.text for word in command.words[1:4]}
+    names = (*LAUNCHERS, "accelerate-launch")
+    modules = {"accelerate.commands.launch", "deepspeed.launcher.runner"}
+    return is_torchrun(command) or command.name in names or bool(texts & modules)
+
+
 def is_torchrun(command: Command) -> bool:
     """Whether it is torchrun under one of its names."""
     texts = [word.text for word in command.words]

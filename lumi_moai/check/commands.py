@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 from . import programs, value
@@ -31,7 +32,11 @@ class Commands:
         for child in node.children:
             if child.type == "variable_assignment":
                 pairs.append(self._pair(child, expander))
-            elif child.is_named and child.type not in ("file_redirect", "herestring_redirect", "heredoc_redirect"):
+            elif child.type == "herestring_redirect":
+                self.input = next(
+                    (self._text(word) for one in child.named_children for word in expander.words(one)), None
+                )
+            elif child.is_named and child.type not in ("file_redirect", "heredoc_redirect"):
                 torn = child.start_byte == end and found  # one word to bash, two to the parser
                 found.extend(expander.words(child) if not torn else [])
                 if torn:
@@ -82,6 +87,8 @@ class Commands:
         """Start the program in *words* with the variables *given* for it alone; whether the shell ends."""
         shell = self.shell
         name = words[0].shown
+        if name == "srun" and (parts := _side_by_side(words)):
+            return any([self.start(part, place, given, own) for part in parts])
         builtin = _BUILTINS.get(name)
         if name in shell.state.functions:
             return self._call(name, words)
@@ -130,7 +137,7 @@ class Commands:
             self.shell.book.inner.append(self.input)
         elif not found:
             self._helper(command, words[0], words[1:])
-        return name == "exec"
+        return name == "exec" and found is not None and found.at < len(words)  # without one it only redirects
 
     def _next(self, command: Command, words: list[Word], sets: dict[str, str]) -> None:
         shell = self.shell
@@ -258,6 +265,18 @@ class Commands:
     def leave(self, _words: list[Word], _place: Place) -> bool:
         """`exit` ends the shell."""
         return True
+
+
+def _side_by_side(words: list[Word]) -> list[list[Word]]:
+    """The steps of `srun A : B`, each as an srun of its own that names its component; none where there is one only."""
+    bounds = [at for at, word in enumerate(words) if word.raw == ":"]
+    parts = [words[begin + 1 : end] for begin, end in pairwise([0, *bounds, len(words)])] if bounds else []
+    named = []
+    for number, part in enumerate(parts):
+        given = any(word.text.startswith(("--het-group", "--pack-group")) for word in part)
+        own = [] if given else [replace(words[0], text=f"--het-group={number}")]
+        named.append([words[0], *own, *part])
+    return named
 
 
 def _exported(state: Any) -> Any:

@@ -8,7 +8,7 @@ from ..site import Node
 from ..units import format_cores
 from .case import Case, Step, option_value, replace_text, torchrun_value
 from .rule import Edit, Hit, Rule, Severity
-from .value import holes, known
+from .value import hole, known
 
 _BINDING = "lumi-userguide docs/runjobs/scheduled-jobs/distribution-binding.md"
 _NOISE = "LUMI-training-materials User-Updates/Update-202308/lumig-lownoise.md"
@@ -73,7 +73,7 @@ def _remapped(case: Case, step: Step) -> bool:
         return True
     names = case.site.check.visible_devices
     set_here = [a.variable.text for a in case.script.assignments if a.variable.name in names]
-    if any(holes(text) != ("SLURM_LOCALID",) for text in set_here):
+    if any(text != hole("SLURM_LOCALID") for text in set_here):
         return True
     return any(step.command in one.within for one in case.script.absent)
 

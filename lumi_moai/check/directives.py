@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from ..errors import did_you_mean
 from ..sbatch import header
+from ..sbatch.asked import BOM
 from ..sbatch.options import FLAGS, VALUES
 from .case import Case, replace_text
 from .forms import refused
@@ -88,6 +89,10 @@ def _unreadable(case: Case) -> Iterator[Hit]:
 
 
 def _shebang(case: Case) -> Iterator[Hit]:
+    if case.script.text.startswith(BOM) and not case.script.offset:
+        yield Hit(place=case.script.line_place(0), edits=(Edit(start=0, end=1, text=""),),
+                  message="a byte order mark stands in front of the `#!`: sbatch refuses the script")  # fmt: skip
+        return
     if case.script.text.startswith("#!") or case.script.offset or not case.script.header.lines:
         return
     yield Hit(place=case.script.line_place(0), message="the first line is no `#!`: sbatch refuses the script",
@@ -95,7 +100,7 @@ def _shebang(case: Case) -> Iterator[Hit]:
 
 
 def _other_shell(case: Case) -> Iterator[Hit]:
-    first = case.script.text.split("\n", 1)[0]
+    first = case.script.text.split("\n", 1)[0].removeprefix(BOM)
     if first.startswith("#!") and not re.search(r"\b(ba|da|z|k)?sh\b", first):
         yield Hit(place=case.script.line_place(0),
                   message=f"{first[2:].strip()!r} is no Bourne shell: only the #SBATCH lines are read")  # fmt: skip

@@ -3,10 +3,10 @@
 import re
 from collections.abc import Iterator
 
-from .case import LAUNCHERS, Case, Step, is_torchrun, option_value, replace_text, torchrun_value
+from .case import Case, Step, is_torchrun, option_value, replace_text, starts_ranks, torchrun_value
 from .rule import Edit, Hit, Rule, Severity
 from .script import Command, Word
-from .value import holes, whole_number
+from .value import holes, known, shown, whole_number
 
 _MULTI = "LUMI-AI-Guide 05-multi-gpu-and-node"
 _PER_TASK = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID")
@@ -22,8 +22,8 @@ def _no_srun(case: Case) -> Iterator[Hit]:
     if case.steps or case.script.absent or case.launches_elsewhere or not (many or (case.tasks or 1) > 1):
         return
     for command in case.training():
-        if not many and (is_torchrun(command) or command.name in LAUNCHERS):
-            continue  # it starts the ranks of its node itself
+        if not many and starts_ranks(command):
+            continue
         lost = f"the other {(case.nodes or 2) - 1} nodes" if many else f"the other {(case.tasks or 2) - 1} tasks"
         yield Hit(place=command.words[0].place,
                   message=f"this runs on the first node only, without srun: {lost} are paid for and idle")  # fmt: skip
@@ -35,8 +35,8 @@ def _world(case: Case) -> Iterator[Hit]:
         for command in case.trained(step):
             if is_torchrun(command):
                 yield from _torchrun(case, step, command)
-            else:
-                yield from _world_size(step, command)
+            elif not starts_ranks(command):
+                yield from _world_size(case, step, command)
 
 
 def _torchrun(case: Case, step: Step, command: Command) -> Iterator[Hit]:
@@ -76,10 +76,15 @@ def _number(word: Word | None) -> tuple[int, Word] | None:
     return (number, word) if number is not None and word else None
 
 
-def _world_size(step: Step, command: Command) -> Iterator[Hit]:
+def _world_size(case: Case, step: Step, command: Command) -> Iterator[Hit]:
     found = command.variables.get("WORLD_SIZE")
     size = whole_number(found.text) if found and found.exported else None
     if size and found and found.place and step.tasks and size != step.tasks:
+        if step.tasks_per_node == 1 and size == step.tasks * (case.devices_per_node or 0):
+            yield Hit(place=found.place, severity="note",
+                      message=f"WORLD_SIZE is {size}, and srun starts one task a node: right only if the program starts"
+                      " the others itself")  # fmt: skip
+            return
         yield Hit(place=found.place,
                   message=f"WORLD_SIZE is {size}, but srun starts {step.tasks} tasks: they wait for each other for ever"
                   if size > step.tasks else f"WORLD_SIZE is {size}, but srun starts {step.tasks} tasks")  # fmt: skip
@@ -141,15 +146,17 @@ def _on_host(case: Case) -> Iterator[Hit]:
         if not step.tasks or step.tasks < 2:
             continue
         for command in case.trained(step):
-            for name in _RANKS:
+            for name in _RANKS if not starts_ranks(command) else ():
                 found = command.variables.get(name)
                 if not found or not found.exported or not found.place or found.place in said:
                     continue
+                written = not known(found.raw)  # in a here-document, where it was filled in
                 host = any(a.place == found.place and not a.in_task for a in case.script.assignments)
-                if host and set(holes(found.text)) & set(_PER_TASK):
+                if (host or written) and set(holes(found.text)) & set(_PER_TASK):
                     said.add(found.place)
+                    how = f"Write \\{shown(found.raw)}" if written else "Set it in the task"
                     yield Hit(place=found.place, message=f"{name} is set once, in the batch script, where"
-                              f" {found.raw} is 0: all ranks get 0. Set it in the task")  # fmt: skip
+                              f" {shown(found.raw)} is 0: all ranks get 0. {how}")  # fmt: skip
 
 
 def _in_words(case: Case) -> Iterator[Hit]:
@@ -165,6 +172,19 @@ def _in_words(case: Case) -> Iterator[Hit]:
                       severity="note" if ignored else None if found[0] in _PER_TASK else "warning",
                       message=f"${found[0]} is expanded by the batch script, not {where}; put the text in single"
                       " quotes or write \\$")  # fmt: skip
+        yield from _in_written(case, step)
+
+
+def _in_written(case: Case, step: Step) -> Iterator[Hit]:
+    """The same in a script that a here-document writes for the tasks."""
+    if (step.tasks or 2) < 2:
+        return
+    for command in step.starts:
+        for word in command.words:
+            found = [name for name in holes(word.raw) if name in _PER_TASK or name in case.site.check.inside]
+            if found and word.place.start is None:
+                yield Hit(place=word.place, message=f"${found[0]} is filled in where the batch script writes this line,"
+                          " not in the task; quote the mark of the here-document or write \\$")  # fmt: skip
 
 
 def _c10d(step: Step) -> bool:

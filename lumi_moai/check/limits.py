@@ -78,10 +78,9 @@ def _too_long(case: Case) -> Iterator[Hit]:
 def _minutes(case: Case) -> Iterator[Hit]:
     found = case.script.directive("time")
     if found and re.fullmatch(r"\d{1,2}:\d\d", found.value):
-        first, _, second = found.value.partition(":")
-        yield Hit(place=case.script.place(found),
-                  message=f"{found.value} is {int(first)} minutes and {int(second)} seconds to Slurm;"
-                  f" {int(first)} hours are {first}:{second}:00")  # fmt: skip
+        first, second = (int(part) for part in found.value.split(":"))
+        yield Hit(place=case.script.place(found), message=f"{found.value} is {first} min {second} s to Slurm;"
+                  f" {first} h {second} min are {found.value}:00")  # fmt: skip
 
 
 def _nodes(case: Case) -> Iterator[Hit]:

@@ -5,6 +5,7 @@ from bisect import bisect_right
 from functools import cache, cached_property
 from typing import Any
 
+from ..sbatch.asked import BOM
 from .script import Place
 
 _NOT_ASCII = re.compile(r"[^\t\n\r -~]")
@@ -31,7 +32,8 @@ class Source:
 
         The parser gets ASCII, one letter for each character: the grammar's C code was seen to crash on others.
         """
-        return _parser().parse(_NOT_ASCII.sub("_", self.text).encode()).root_node
+        text = f" {self.text[1:]}" if self.text.startswith(BOM) else self.text
+        return _parser().parse(_NOT_ASCII.sub("_", text).encode()).root_node
 
     @cached_property
     def _line_starts(self) -> list[int]:

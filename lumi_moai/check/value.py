@@ -10,11 +10,20 @@ from collections.abc import Mapping
 
 _OPEN, _CLOSE = "\ue000", "\ue001"
 _HOLE = re.compile(f"{_OPEN}([^{_CLOSE}]*){_CLOSE}")
+_NAME = re.compile(r"^\(.*|[A-Za-z_]\w*|.*", re.DOTALL)
 _FAST_BLANK = "\u00a0"
 _LONGEST = 20_000  # of a value; a script that doubles a variable in a loop must not fill the memory
+
+
+def _quotient(one: int, other: int) -> int:
+    """As in a shell, which cuts towards zero where Python rounds down."""
+    whole = abs(one) // abs(other)
+    return whole if (one < 0) == (other < 0) else -whole
+
+
 _OPERATORS = {
     ast.Add: lambda a, b: a + b, ast.Sub: lambda a, b: a - b, ast.Mult: lambda a, b: a * b,
-    ast.FloorDiv: lambda a, b: a // b, ast.Mod: lambda a, b: a % b,
+    ast.FloorDiv: _quotient, ast.Mod: lambda a, b: a - b * _quotient(a, b),
 }  # fmt: skip
 
 
@@ -29,8 +38,8 @@ def hole(name: str) -> str:
 
 
 def holes(text: str) -> tuple[str, ...]:
-    """The names of the holes in *text*."""
-    return tuple(_HOLE.findall(text))
+    """What the holes in *text* are made of: the name of the variable, or the command behind a bracket."""
+    return tuple(_NAME.search(name)[0] for name in _HOLE.findall(text))  # type: ignore[index]
 
 
 def known(text: str) -> bool:

@@ -46,7 +46,9 @@ class Words:
         at = start
         for child in node.children:
             if child.type in _EXPANDING and child.start_byte >= at:
-                yield gap(self.source.slice(at, child.start_byte)), False
+                raw = self.source.raw(child)
+                begin = child.start_byte + len(raw) - len(raw.lstrip())  # the grammar takes blanks in front into it
+                yield gap(self.source.slice(at, begin)), False
                 yield from self._pieces(child)
                 at = child.end_byte
         yield gap(self.source.slice(at, max(at, end))), False
@@ -119,17 +121,16 @@ def _ansi(words: Words, node: Any) -> list[Piece]:
 
 
 def _simple(words: Words, node: Any) -> list[Piece]:
-    return [(words.look_up(words.source.raw(node)[1:]), True)]
+    return [(words.look_up(words.source.raw(node).lstrip()[1:]), True)]
 
 
 def _expansion(words: Words, node: Any) -> list[Piece]:
-    raw = words.source.raw(node)
+    raw = words.source.raw(node).lstrip()
     if whole := _ALL_OF.fullmatch(raw):
         return [(words.look_up(whole[1]), True)]
     match = _EXPANSION.fullmatch(raw)
     if not match:
-        first = re.search(r"[A-Za-z_]\w*", raw)
-        return [(value.hole(first[0] if first else "expansion"), True)]
+        return [(value.hole(raw[2:-1]), True)]
     name, operator, other = match.groups()
     if operator is None:
         return [(words.look_up(name), True)]
@@ -157,7 +158,7 @@ def _other(words: Words, node: Any, other: str) -> str:
 
 
 def _substitution(words: Words, node: Any) -> list[Piece]:
-    raw = words.source.raw(node)
+    raw = words.source.raw(node).strip()
     if raw.startswith("$((") and raw.endswith("))"):  # as the parser sees sums in here-documents
         return _sum(words, node)
     words.run(node)
@@ -166,7 +167,7 @@ def _substitution(words: Words, node: Any) -> list[Piece]:
 
 
 def _sum(words: Words, node: Any) -> list[Piece]:
-    raw = words.source.raw(node)
+    raw = words.source.raw(node).strip()
     inner = raw[3:-2] if raw.startswith("$((") else raw[2:-1]
     numbers = {name: found.text for name, found in words.variables.items()}
     return [(value.arithmetic(inner.strip(), numbers), True)]

@@ -89,13 +89,18 @@ class Header:
     """The further parts of a heterogeneous job, each with its own lines only."""
 
 
+BOM = "\ufeff"
+"""The byte order mark that some editors put in front of a file."""
 _LINE = re.compile(r"#SBATCH\s*(?=\S)")
 
 
 def header(script: str) -> Header:
     """The `#SBATCH` lines of *script*; Slurm stops at the first line that is neither blank nor a comment."""
     lines = script.split("\n")
-    end = next((n for n, line in enumerate(lines) if line.strip() and not line.lstrip().startswith("#")), len(lines))
+    end = next(
+        (n for n, line in enumerate(lines) if line.strip() and not line.lstrip().startswith(("#", BOM + "#"))),
+        len(lines),
+    )
     marked = [n for n, line in enumerate(lines) if _LINE.match(line)]
     counted = [n for n in marked if n < end]
     begins = [n for n in counted if lines[n].split()[1:2] in (["hetjob"], ["packjob"])]
