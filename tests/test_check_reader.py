@@ -89,6 +89,25 @@ def test_a_wrapper_made_by_a_here_document_is_followed():
     assert not script.absent
 
 
+LONG = """A=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+P=$(expr 10000 + $(echo -n $SLURM_JOB_ID | tail -c 4) + $(printf "%s" "a long line of more letters than are shown"))
+L="accelerate launch --main_process_ip $A --main_process_port $P"
+srun bash -c "$L train.py --port $P"
+cat << EOF > w.sh
+python t.py --at $A:$P "a b"
+EOF
+srun bash w.sh
+"""
+
+
+def test_what_is_filled_in_before_a_text_is_read_is_no_part_of_its_grammar():
+    script = read(LONG, "job.sh")
+    assert not script.unread
+    assert words_of(LONG, "accelerate")[0][-3:] == ["train.py", "--port", "$(expr ...)"]
+    assert words_of(LONG, "python")[0][-1] == "a b"
+    assert [c.name for c in script.commands if c.step is not None and c.name in ("scontrol", "expr")] == []
+
+
 def test_steps_side_by_side_are_two_steps_of_two_components():
     found = words_of("srun -n 1 python a.py : -n 8 python b.py : --het-group=0 c\n", "srun")
     assert found == [["srun", "--het-group=0", "-n", "1", "python", "a.py"],

@@ -112,7 +112,7 @@ FIRES = {
     "LM307": [(small(devices=4, cpus=28, mem=None), True)],
     "LM401": [(job(BOUND, devices=None, more="--gpus-per-task=1"), True),
               (job(f"srun --gpus-per-task=1 --cpu-bind=mask_cpu:{MASKS} python t.py"), False)],
-    "LM402": [(two(BOUND, devices=None, more="--gpus=16\n--open-mode=append"), True)],
+    "LM402": [(two(BOUND, devices=None, partition="dev-g", more="--gpus=8\n--open-mode=append"), True)],
     "LM403": [(job("srun torchrun --nproc-per-node=$SLURM_GPUS_PER_NODE train.py", devices="mi250:8", tasks=1, cpus=56), False)],
     "LM404": [(small("export ROCR_VISIBLE_DEVICES=0", "export HIP_VISIBLE_DEVICES=0", "srun python train.py"), False)],
     "LM501": [(job(f"srun --cpu-bind=mask_cpu:{MASKS.replace('fe', 'ff')} python t.py"), True),
@@ -168,6 +168,16 @@ SILENT = {
     "LM101": "set -e\ncat << EOF > inner.sh\n#!/bin/bash\n#SBATCH --mem=1G\nEOF\n",
     "LM106": small(more="--exclusive\n--signal=B:USR1@120\n-J a=b\n--nodes=1-1"), "LM111": small(more="-J a # b"),
     "LM105": "cat << EOF > inner.sh\n#!/bin/bash\n#SBATCH -J $NAME -p small-g\nEOF\n",
+    "LM102": small("printf 'a\rb'", "srun python train.py"), "LM103": small(more="--reserv=x\n--tasks-per-node=1"),
+    "LM104": small(more='--comment="it\'s # no end"'), "LM107": small().replace("#!/bin/bash", "#! /usr/bin/env -S bash -e"),
+    "LM108": small().replace("#!/bin/bash", "#!/usr/bin/env -S zsh -e"),
+    "LM109": small("# SBATCH lines end here", "##SBATCH --exclusive"), "LM110": small(more="-J hetjob", time="1:0:0"),
+    "LM112": small("A=(1 2); [[ $A =~ ^[0-9]+$ ]] && case $A in (1|2) x;; *) y <(z);; esac", "srun python t.py"),
+    "LM205": two(BOUND, nodes=1024), "LM207": job(BOUND, mem=None, more="--mem-per-gpu=60G"),
+    "LM208": small(devices="mi250:8", cpus=56, mem="480G"), "LM209": small(devices=None, more="--gres=gpu:mi250:1"),
+    "LM501": job("srun --cpu-bind=mask_cpu:" + MASKS.replace("fe", "7e") + " python t.py", cpus=6),
+    "LM703": small(more="--comment=mail-type"), "LM904": small(more="--exclude=$BAD"),
+    "LM802": two("export TRITON_CACHE_DIR=/tmp/t", "srun --ntasks-per-node=1 mkdir -p /tmp/t", BOUND),
     "LM201": small(partition="dev-g"), "LM202": small().replace("project_4", "Project_4"),
     "LM203": small(time="5"), "LM204": small(time="0:12:00"), "LM206": job(BOUND, cpus=7), "LM210": small(time="3-0"),
     "LM301": small(cpus=8), "LM302": small(mem="64G"), "LM303": small(), "LM304": small(more="--exclusive=user"),
@@ -204,6 +214,7 @@ SILENT = {
 # More that only looks like a mistake.
 QUIET = [
     ("LM602", two(ADDRESS, "export WORLD_SIZE=16", "srun accelerate launch --num_processes 16 t.py", tasks=1, cpus=56)),
+    ("LM402", two(BOUND, devices=None, more="--gpus=16\n--open-mode=append")),
     ("LM602", two(ADDRESS, "export WORLD_SIZE=16", "srun deepspeed t.py", tasks=1, cpus=56)),
     ("LM605", two("export RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID", TORCHRUN, tasks=1, cpus=56)),
     ("LM605", job("cat > run.sh << 'EOF'", "export RANK=$SLURM_PROCID", 'exec "$@"', "EOF", BOUND.replace("python", "bash run.sh python"))),
@@ -230,9 +241,18 @@ def all_fixed(text, site=LUMI):
     raise AssertionError("fixes go round in a circle")
 
 
-def test_every_rule_has_a_case():
-    assert {rule.id for rule in RULES} == {*FIRES, "LM507"}
-    assert len({rule.id for rule in RULES}) == len({rule.name for rule in RULES}) == len(RULES)
+def test_every_rule_has_its_three_tests():
+    """One that fires, one that does not, and where it can be fixed one after it; LM507 has a function of its own."""
+    ours = {rule.id for rule in RULES}
+    assert ours == {*FIRES, "LM507"} == {*SILENT, *(rule for rule, _ in QUIET), "LM507"}
+    assert len(ours) == len({rule.name for rule in RULES}) == len(RULES)
+    tested = {rule for rule, _, fix in CASES if fix} | {"LM507"}
+    page = (root("configs").parent / "docs" / "check.md").read_text().splitlines()
+    assert tested == {
+        line.split()[1] for line in page if line.startswith("| LM") and line.split("|")[4].strip() == "yes"
+    }
+    texts = [*(text for _, text, _ in CASES), *GOOD.values(), *SILENT.values()]
+    assert tested >= {f.rule.id for text in texts for f in check(read(text, "job.sh"), LUMI) if f.hit.edits}
 
 
 @pytest.mark.parametrize(("rule", "text", "fix"), CASES)

@@ -169,7 +169,7 @@ class Commands:
         if raw[:1] == "'" and raw[1:-1] == word.text and place.start is not None:
             book = self.shell.book
             return Source(place.path, word.text, whole=book.texts.get(place.path, ""), base=place.start + 1)
-        return Source(place.path, value.shown(word.text), around=place)
+        return Source(place.path, word.text, around=place)
 
     def _follow(self, command: Command, source: Source, arguments: list[Word], *, shared: bool = False) -> None:
         """Run another text: in this process when *shared* (`source`), else in a new one."""
@@ -232,7 +232,7 @@ class Commands:
         text = " ".join(word.text for word in words[1:])
         if not value.known(text):
             self.shell.cloud(place)
-        self._follow(self.shell.book.commands[-1], Source(place.path, value.shown(text), around=place), [], shared=True)
+        self._follow(self.shell.book.commands[-1], Source(place.path, text, around=place), [], shared=True)
         return False
 
     def read_in(self, words: list[Word], _place: Place) -> bool:
@@ -254,7 +254,7 @@ class Commands:
     def on_signal(self, words: list[Word], place: Place) -> bool:
         """`trap TEXT SIGNAL`: the text may run."""
         if len(words) > 2:
-            child = self.shell.child(Source(place.path, words[1].shown, around=place), self.shell.state.copy())
+            child = self.shell.child(Source(place.path, words[1].text, around=place), self.shell.state.copy())
             child.run_all()
         return False
 
@@ -302,7 +302,7 @@ def _target(node: Any) -> Any:
 
 
 def _may_be_script(path: str) -> bool:
-    if path.startswith(_SYSTEM) or path.endswith((".py", ".sif", ".jl", ".R", ".pl")):
+    if path.startswith(_SYSTEM) or "://" in path or path.endswith((".py", ".sif", ".jl", ".R", ".pl")):
         return False
     return path.endswith((".sh", ".bash", ".slurm", ".sbatch")) or "/" in path
 

@@ -48,6 +48,8 @@ def _in_all(case: Case) -> Iterator[Hit]:
     found, nodes, devices = case.script.directive("gpus"), case.nodes, case.script.asked.devices
     if found is None or not nodes or nodes < 2 or case.script.directive("gpus-per-node"):
         return
+    if case.node and devices == nodes * case.node.devices:
+        return  # all devices of all nodes
     even = devices and devices % nodes == 0
     yield Hit(place=case.script.place(found),
               edits=case.rename_directive("gpus", f"--gpus-per-node={devices // nodes}") if even and devices else (),

@@ -117,7 +117,7 @@ def _address(case: Case) -> Iterator[Hit]:
             found = command.variables.get("MASTER_ADDR")
             if found and found.place and _nowhere(case, found.raw, found.text, found.place.start):
                 yield Hit(place=found.place, edits=_scontrol(case, found.place, found.name),
-                          message=f"MASTER_ADDR={found.raw} is another machine on each of the {step.nodes}"
+                          message=f"MASTER_ADDR={shown(found.raw)} is another machine on each of the {step.nodes}"
                           " nodes: the ranks never meet")  # fmt: skip
                 return
             word = torchrun_value(command, "rdzv-endpoint", "master-addr")
@@ -150,7 +150,7 @@ def _on_host(case: Case) -> Iterator[Hit]:
                 found = command.variables.get(name)
                 if not found or not found.exported or not found.place or found.place in said:
                     continue
-                written = not known(found.raw)  # in a here-document, where it was filled in
+                written = not known(found.raw) and not _early(case, step.command)  # in a here-document
                 host = any(a.place == found.place and not a.in_task for a in case.script.assignments)
                 if (host or written) and set(holes(found.text)) & set(_PER_TASK):
                     said.add(found.place)
@@ -159,12 +159,19 @@ def _on_host(case: Case) -> Iterator[Hit]:
                               f" {shown(found.raw)} is 0: all ranks get 0. {how}")  # fmt: skip
 
 
+def _early(case: Case, command: Command, *, raw: bool = False) -> list[tuple[int, Word, list[str]]]:
+    """The words of *command* with variables that only a task knows and that were filled in before, and their names."""
+    names = {*_PER_TASK, *case.site.check.inside}
+    texts = [(at, word, word.raw if raw else word.text) for at, word in enumerate(command.words) if at or raw]
+    return [(at, word, found) for at, word, text in texts if (found := [name for name in holes(text) if name in names])]
+
+
 def _in_words(case: Case) -> Iterator[Hit]:
     inside = case.site.check.inside
     for step in case.steps:
-        for at, word in enumerate(step.command.words[1:], 1):
-            found = [name for name in holes(word.text) if name in _PER_TASK or name in inside]
-            if not found or (found[0] in _PER_TASK and (step.tasks or 2) < 2):
+        early = _early(case, step.command)
+        for at, word, found in early:
+            if found[0] in _PER_TASK and (step.tasks or 2) < 2:
                 continue
             ignored = step.command.words[at - 1].text.replace("_", "-") == "--node-rank" and _c10d(step)
             where = "in the container" if found[0] in inside else "in the task"
@@ -172,7 +179,8 @@ def _in_words(case: Case) -> Iterator[Hit]:
                       severity="note" if ignored else None if found[0] in _PER_TASK else "warning",
                       message=f"${found[0]} is expanded by the batch script, not {where}; put the text in single"
                       " quotes or write \\$")  # fmt: skip
-        yield from _in_written(case, step)
+        if not early:
+            yield from _in_written(case, step)
 
 
 def _in_written(case: Case, step: Step) -> Iterator[Hit]:
@@ -180,9 +188,8 @@ def _in_written(case: Case, step: Step) -> Iterator[Hit]:
     if (step.tasks or 2) < 2:
         return
     for command in step.starts:
-        for word in command.words:
-            found = [name for name in holes(word.raw) if name in _PER_TASK or name in case.site.check.inside]
-            if found and word.place.start is None:
+        for _, word, found in _early(case, command, raw=True):
+            if word.place.start is None:
                 yield Hit(place=word.place, message=f"${found[0]} is filled in where the batch script writes this line,"
                           " not in the task; quote the mark of the here-document or write \\$")  # fmt: skip
 

@@ -57,7 +57,7 @@ class Launched:
 
 def launched(command: Command) -> Launched | None:
     """The Python program that *command* starts; None when it starts none that can be seen."""
-    texts = [word.raw.strip('"') if "unread" in holes(word.text) else shown(word.text) for word in command.words]
+    texts = [shown(word.raw.strip('"') if "unread" in holes(word.text) else word.text) for word in command.words]
     launcher, at = _launcher(command, texts)
     if launcher is None:
         return None

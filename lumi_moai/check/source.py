@@ -7,6 +7,7 @@ from typing import Any
 
 from ..sbatch.asked import BOM
 from .script import Place
+from .value import filled
 
 _NOT_ASCII = re.compile(r"[^\t\n\r -~]")
 
@@ -30,10 +31,11 @@ class Source:
     def root(self) -> Any:
         """The tree of the text, in which a byte is a character.
 
-        The parser gets ASCII, one letter for each character: the grammar's C code was seen to crash on others.
+        The parser gets ASCII, one letter for each character: the grammar's C code was seen to crash on others. What a
+        hole stands for is no text of the shell any more, so it is letters too.
         """
         text = f" {self.text[1:]}" if self.text.startswith(BOM) else self.text
-        return _parser().parse(_NOT_ASCII.sub("_", text).encode()).root_node
+        return _parser().parse(_NOT_ASCII.sub("_", filled(text)).encode()).root_node
 
     @cached_property
     def _line_starts(self) -> list[int]:

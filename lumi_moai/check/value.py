@@ -47,6 +47,11 @@ def known(text: str) -> bool:
     return _OPEN not in text
 
 
+def filled(text: str) -> str:
+    """*text* with letters in the place of holes, as many as before."""
+    return _HOLE.sub(lambda match: "_" * len(match[0]), text)
+
+
 def shown(text: str) -> str:
     """*text* for people: `${NAME}` for a hole.
 

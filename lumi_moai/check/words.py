@@ -11,6 +11,7 @@ from .source import Source
 # A piece of a word, and whether its blanks split it.
 Piece = tuple[str, bool]
 _DEEPEST = 60
+_LONG = 80  # letters of a command that are shown
 _EXPANSION = re.compile(r"\$\{([A-Za-z_]\w*|\d+)(?:(:?[-=+?])(.*))?\}", re.DOTALL)
 _ALL_OF = re.compile(r"\$\{([A-Za-z_]\w*)\[[@*]\]\}")
 _EXPANDING = frozenset(
@@ -163,7 +164,9 @@ def _substitution(words: Words, node: Any) -> list[Piece]:
         return _sum(words, node)
     words.run(node)
     echo = re.fullmatch(r"\$\(\s*echo\s+\"?\$\{?(\w+)\}?\"?\s*\)", raw)
-    return [(words.look_up(echo[1]) if echo else value.hole(f"({raw.strip('$()`')[:60]})"), True)]
+    inner = raw[2:-1] if raw.startswith("$(") else raw.strip("`")
+    short = inner if len(inner) < _LONG else f"{' '.join(inner.split()[:1])[:_LONG]} ..."
+    return [(words.look_up(echo[1]) if echo else value.hole(f"({short})"), True)]
 
 
 def _sum(words: Words, node: Any) -> list[Piece]:
