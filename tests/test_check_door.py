@@ -139,6 +139,7 @@ def test_other_shells_are_judged_by_their_directives(here, first):
     done = check("job.sh")
     assert "LM108" in done.stdout
     assert "LM210" in done.stdout
+    assert "LM506" not in check("job.sh").stdout  # what stands below the directives is not read
 
 
 def test_a_script_for_another_site_is_told_so(here):
@@ -153,6 +154,43 @@ def test_helpers_beside_the_script_are_followed(here):
     (here / "sub" / "job.sh").write_text(WRONG.replace('python träin.py "$x"', "./go.sh"))
     (here / "sub" / "go.sh").write_text("#!/bin/bash\nexport MASTER_PORT=29500\npython t.py\n")
     assert "go.sh:2:8: warning: port 29500" in check("sub/job.sh").stdout
+
+
+def test_a_script_from_standard_input(here):
+    done = CliRunner().invoke(main, ["check", "-"], input=WRONG)
+    assert (done.exit_code, "-:4:37: error" in done.stdout) == (1, True)
+    assert CliRunner().invoke(main, ["check", "-", "--fix"], input=WRONG).exit_code == 2
+    assert "ends after" in CliRunner().invoke(main, ["explain", "-"], input=WRONG).stdout
+    assert "is empty" in CliRunner().invoke(main, ["check", "-"], input="").stderr
+
+
+def test_bytes_that_are_no_utf8_stay_what_they_are(here):
+    (here / "job.sh").write_bytes(WRONG.encode("latin-1"))
+    check("job.sh", "--fix")
+    assert (here / "job.sh").read_bytes() == WRONG.replace("4-00", "3-00").replace("-task=1", "-task=7").encode(
+        "latin-1"
+    )
+
+
+def test_a_file_that_cannot_be_written_is_one_sentence_and_the_rest_is_fixed(here, monkeypatch):
+    (here / "other.sh").write_text(WRONG)
+    real = os.open
+
+    def full(path, flags, *rest, **more):
+        if ".job.sh." in str(path) and flags & os.O_CREAT:
+            raise OSError(28, "No space left on device")
+        return real(path, flags, *rest, **more)
+
+    monkeypatch.setattr(os, "open", full)
+    done = check("job.sh", "other.sh", "--fix", "--json")
+    monkeypatch.undo()
+    assert done.exit_code == 1
+    first, second = json.loads(done.stdout)["scripts"]
+    assert (first["problem"], len(first["findings"]), first["fixed"]) == (
+        "job.sh cannot be written: No space left on device", 2, [])  # fmt: skip
+    assert (second["problem"], second["findings"], len(second["fixed"])) == (None, [], 2)
+    assert (here / "job.sh").read_text() == WRONG
+    assert sorted(os.listdir(here)) == ["job.sh", "other.sh"]
 
 
 def test_terminal_controls_in_a_script_do_not_reach_the_terminal(here):

@@ -9,6 +9,7 @@ from ..sbatch.asked import BOM
 from ..sbatch.options import FLAGS, VALUES
 from .case import Case, replace_text
 from .forms import refused
+from .reader import bourne
 from .rule import Edit, Hit, Rule
 
 _SLURM = "Slurm's sbatch(1)"
@@ -101,7 +102,7 @@ def _shebang(case: Case) -> Iterator[Hit]:
 
 def _other_shell(case: Case) -> Iterator[Hit]:
     first = case.script.text.split("\n", 1)[0].removeprefix(BOM)
-    if first.startswith("#!") and not re.search(r"\b(ba|da|z|k)?sh\b", first):
+    if not bourne(first):
         yield Hit(place=case.script.line_place(0),
                   message=f"{first[2:].strip()!r} is no Bourne shell: only the #SBATCH lines are read")  # fmt: skip
 

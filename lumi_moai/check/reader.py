@@ -1,9 +1,11 @@
 """Reads a batch script into a `Script`: its directives, then its shell text, followed from its first line on."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ..sbatch import Asked, asked_of, header
+from ..sbatch.asked import BOM
 from . import value
 from .script import Absent, Assignment, Command, Place, Script, Variable
 from .shell import Shell, State
@@ -73,6 +75,12 @@ def _normal(path: str) -> str:
     return path
 
 
+def bourne(text: str) -> bool:
+    """Whether the first line names no interpreter that is no Bourne shell."""
+    first = text.removeprefix(BOM).split("\n", 1)[0]
+    return not first.startswith("#!") or re.search(r"\b(ba|da|z|k)?sh\b", first) is not None
+
+
 def _is_shell(name: str, text: str) -> bool:
     first = text[:200].split("\n", 1)[0]
     return ("sh" in first) if first.startswith("#!") else name.endswith((".sh", ".bash", ".slurm", ".sbatch"))
@@ -94,8 +102,9 @@ def _read(text: str, path: str, files: Files, *, inner: bool, offset: int = 0) -
     if inner:
         around = Place(path=path, line=offset + 1, column=1, end_line=offset + text.count("\n") + 1, end_column=1)
     shell = Shell(book, Source(path, text, around=around), State(_given(found, asked), {}, seen=True), (), 0)
-    shell.run_all()
-    _follow_uncalled(book)
+    if bourne(text):
+        shell.run_all()
+        _follow_uncalled(book)
     comments = _comments(shell.source.root) if found.late else ()
     made = [] if inner else book.made_scripts()
     return Script(

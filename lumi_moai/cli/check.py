@@ -19,18 +19,19 @@ from .show import json_option, show_json
 def check(scripts: tuple[str, ...], site: str | None, **options: bool) -> None:
     """Find mistakes in batch scripts, anybody's: what Slurm refuses, what costs too much, what runs slow or hangs.
 
-    Nothing of a script is run. Helper scripts that lie beside it are followed. Exits with 1 when there is an error, or
-    a script that cannot be read, and with 0 when there are warnings only.
+    Nothing of a script is run; `-` is standard input. Helper scripts that lie beside it are followed. Exits with 1 when
+    there is an error, or a script that cannot be read, and with 0 when there are warnings only.
     """
-    from ..gather.scripts import check_file, write_fixed
+    from ..gather.scripts import check_file, with_fixes
 
     as_json, as_sarif, as_diff = (options[name] for name in ("as_json", "as_sarif", "as_diff"))
     if as_json + as_sarif + as_diff > 1:
         raise click.UsageError("--json, --sarif and --diff each print something else; choose one")
+    writes = options["fix"] and not as_diff
+    if writes and "-" in scripts:
+        raise click.UsageError("standard input is no file that --fix could change; --diff shows what it would")
     checked = [check_file(path, site, fix=options["fix"] or as_diff) for path in scripts]
-    if options["fix"] and not as_diff:
-        for one in checked:
-            write_fixed(one)
+    checked = [with_fixes(one) for one in checked] if writes else checked
     found = [_loud(one, options["no_notes"]) for one in checked]
     if as_json:
         show_json(_objects(checked, found))

@@ -3,8 +3,10 @@
 import os
 import re
 import stat
+import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .. import billing, catalog
@@ -43,13 +45,7 @@ def text_of(path: Path) -> str:
 
     Raises RequestError with one sentence for what is no script: a folder, an empty or binary file, one without leave.
     """
-    try:
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # a pipe would wait for its writer
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise RequestError(f"{path} is not a plain file; name a batch script")
-            data = file.read(_LONGEST + 1)
-    except OSError as error:
-        raise RequestError(f"{path} cannot be read: {error.strerror}") from error
+    data = _data(path)
     if not data.strip():
         raise RequestError(f"{path} is empty; name a batch script")
     text = data.decode(errors="replace")
@@ -57,7 +53,29 @@ def text_of(path: Path) -> str:
         raise RequestError(f"{path} is a binary file, not a batch script")
     if len(data) > _LONGEST:
         raise RequestError(f"{path} is longer than {_LONGEST >> 20} MiB, more than Slurm takes for a batch script")
-    return text
+    return data.decode(_encoding(data))
+
+
+def _data(path: Path) -> bytes:
+    """The bytes of a file, not more than can be judged; `-` is what stands on standard input."""
+    try:
+        if str(path) == "-":
+            return sys.stdin.buffer.read(_LONGEST + 1)
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # a pipe would wait for its writer
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise RequestError(f"{path} is not a plain file; name a batch script")
+            return file.read(_LONGEST + 1)
+    except OSError as error:
+        raise RequestError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _encoding(data: bytes) -> str:
+    """UTF-8, else one that gives every byte a letter, so that a file that is written again keeps its bytes."""
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return "latin-1"
+    return "utf-8"
 
 
 def helpers(path: Path) -> Callable[[str], str | None]:
@@ -148,6 +166,15 @@ def _fixed(checked: Checked, site: Site) -> Checked:
     )  # fmt: skip
 
 
+def with_fixes(checked: Checked) -> Checked:
+    """*checked* once its fixes stand in its file; where it cannot be written, as it is, and why not in `problem`."""
+    try:
+        write_fixed(checked)
+    except RunError as error:
+        return replace(check_file(checked.path, checked.site), problem=str(error))
+    return checked
+
+
 def write_fixed(checked: Checked) -> None:
     """Put the fixed text in the place of the script: written beside it, then renamed, with the same permissions.
 
@@ -159,14 +186,14 @@ def write_fixed(checked: Checked) -> None:
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
-        with open(
-            os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", newline="", encoding="utf-8"
-        ) as file:
-            file.write(checked.fixed_text)
+        data = checked.fixed_text.encode(_encoding(path.read_bytes()), errors="replace")
+        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+            file.write(data)
         beside.chmod(mode)
         beside.replace(path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink()
         raise RunError(f"{checked.path} cannot be written: {error.strerror}") from error
 
 
