@@ -64,6 +64,41 @@ def test_explain_has_json(here):
     assert values["lines"][0] == {"line": 2, "text": "#SBATCH --job-name=llama", "meaning": "is called llama"}
 
 
+TWO = """#!/bin/bash
+#SBATCH -A project_465000001 -t 1:00:00 -p standard-g -N 2 --gpus-per-node=8 --ntasks-per-node=8 -c 7
+#SBATCH hetjob
+#SBATCH -p {} -n 1 -c 7 --mem=60G{}
+srun python train.py : -n 1 python serve.py
+"""
+
+
+def test_explain_tells_and_adds_up_every_component_of_the_job(here):
+    (here / "two.sh").write_text(TWO.format("small", ""))
+    text = run("explain", "two.sh").stdout
+    assert "component 1 of the job; in partition small: parts of nodes" in text
+    assert "starts 16 tasks on 2 nodes, 7 cores each; runs train.py; in component 1: starts 1 task on 1 node" in text
+    assert "An hour costs 8 GPU-hours and 30 core-hours on lumi: component 0: 2 nodes" in text
+    (here / "two.sh").write_text(TWO.format("small-g", " --gpus-per-node=1"))
+    values = json.loads(run("explain", "two.sh", "--json").stdout)
+    assert (values["billing_units_per_hour"], values["unit"]) == (8.5, "GPU-hours")
+    assert [price["per_hour"] for price in values["prices"]] == [8, 0.5]
+
+
+def test_import_takes_the_first_component_and_names_the_rest(here):
+    (here / "two.sh").write_text(TWO.format("small", "") + "srun python other.py\nsrun python train.py\n")
+    values = json.loads(run("import", "two.sh", "--json").stdout)
+    assert values["submit"][-1] == "train.py"
+    assert "the second component of the job is not taken over" in values["differences"]
+    assert "other programs that srun starts are not taken over: other.py" in values["differences"]
+
+
+def test_explain_names_the_program_behind_pythons_options(here):
+    (here / "job.sh").write_text(SCRIPT + "python -W ignore -u last.py\npython -c 'import a\nprint(a)'\n")
+    text = run("explain", "job.sh").stdout
+    assert "^ runs last.py" in text
+    assert "^ runs lines of Python\n" in text
+
+
 def test_explain_tells_what_does_not_count(here):
     (here / "job.sh").write_text(
         SCRIPT.replace("#SBATCH --mem=0", "#SBATCH --mem=1G\n#SBATCH --mem=2G") + "#SBATCH -N 9\n"

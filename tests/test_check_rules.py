@@ -110,7 +110,7 @@ FIRES = {
     "LM305": [(small(devices=8, cpus=56, mem="480G"), False)],
     "LM306": [(job(BOUND, mem="0"), True)],
     "LM307": [(small(devices=4, cpus=28, mem=None), True)],
-    "LM401": [(job(BOUND, devices=None, more="--gpus-per-task=1"), True),
+    "LM401": [(job(BOUND, devices=None, more="--gpus-per-task=1"), False),
               (job(f"srun --gpus-per-task=1 --cpu-bind=mask_cpu:{MASKS} python t.py"), False)],
     "LM402": [(two(BOUND, devices=None, partition="dev-g", more="--gpus=8\n--open-mode=append"), True)],
     "LM403": [(job("srun torchrun --nproc-per-node=$SLURM_GPUS_PER_NODE train.py", devices="mi250:8", tasks=1, cpus=56), False)],
@@ -216,6 +216,8 @@ QUIET = [
     ("LM602", two(ADDRESS, "export WORLD_SIZE=16", "srun accelerate launch --num_processes 16 t.py", tasks=1, cpus=56)),
     ("LM402", two(BOUND, devices=None, more="--gpus=16\n--open-mode=append")),
     ("LM602", two(ADDRESS, "export WORLD_SIZE=16", "srun deepspeed t.py", tasks=1, cpus=56)),
+    ("LM306", "#!/bin/bash\n#SBATCH -A project_465000001 -p standard -t 10 -N 1 --mem=0\nsrun python t.py\n"),
+    ("LM607", small("srun bash -c 'singularity run x.sif bash -c \"python t.py --id \\$SLURM_JOB_ID\"'")),
     ("LM605", two("export RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID", TORCHRUN, tasks=1, cpus=56)),
     ("LM605", job("cat > run.sh << 'EOF'", "export RANK=$SLURM_PROCID", 'exec "$@"', "EOF", BOUND.replace("python", "bash run.sh python"))),
     ("LM606", job("cat > run.sh << EOF", "python t.py --rank \\$SLURM_PROCID", "EOF", BOUND.replace("python", "bash run.sh"))),
@@ -283,6 +285,23 @@ def test_a_world_that_one_task_a_node_may_start_itself_is_a_note():
 
 def test_what_stands_below_a_redirection_is_judged():
     assert "LM604" in ids(two("exec > >(tee log.txt) 2>&1", "export MASTER_ADDR=localhost", PORT, BOUND))
+
+
+NOT_SAFE = {
+    "a default that may be overridden": ("LM603", small("export MASTER_PORT=${MASTER_PORT:-29500}", "srun python t.py")),
+    "a number that stands elsewhere": ("LM603", small("PORT=29500", "export MASTER_PORT=$PORT", "srun python t.py --port $PORT")),
+    "a port that is named twice": ("LM603", small("export MASTER_PORT=29500", "srun python t.py --port 29500")),
+    "an address that may be overridden": ("LM604", two("export MASTER_ADDR=${MASTER_ADDR:-localhost}", PORT, BOUND)),
+    "a name that is read below": ("LM702", small("export MIOPEN_USER_DB=/tmp/x", "mkdir -p $MIOPEN_USER_DB", "srun python t.py")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NOT_SAFE)
+def test_what_is_not_safe_to_change_is_told_only(name):
+    rule, text = NOT_SAFE[name]
+    found = [f for f in check(read(text, "job.sh"), LUMI) if f.rule.id == rule]
+    assert found
+    assert not any(f.hit.edits for f in found)
 
 
 def test_steps_need_their_cores_where_srun_does_not_take_them_over():

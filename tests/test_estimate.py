@@ -188,9 +188,9 @@ def test_what_cannot_be_read_is_said(line):
 
 
 def test_an_open_quote_and_a_heterogeneous_job():
-    asked = sbatch.read("#SBATCH -N 2 --comment='x\n#SBATCH hetjob\n#SBATCH -N 4\n")
-    assert asked.nodes == 2
-    assert ["open quote" in asked.notes[0], "heterogeneous" in asked.notes[1]] == [True, True]
+    first, second = sbatch.read_parts("#SBATCH -N 2 -t 60 -p a --comment='x\n#SBATCH hetjob\n#SBATCH -N 4 -p b\n")
+    assert (first.nodes, first.partition, first.minutes, "open quote" in first.notes[0]) == (2, "a", 60, True)
+    assert (second.nodes, second.partition, second.minutes) == (4, "b", 60)
 
 
 @pytest.mark.parametrize(
@@ -242,6 +242,31 @@ def test_a_script_from_the_command_line(work):
     moved = price("job.sbatch", "--partition", "standard-g", "--time", "2:00:00")
     assert (moved["billing_units"], moved["hours"]) == (16.0, 2.0)
     assert "stand in place of the script's" in moved["notes"][0]
+
+
+TWO = """#SBATCH -A project_465000001 -t 2:00:00 -p standard-g -N 2 --gpus-per-node=8
+#SBATCH hetjob
+#SBATCH -p small-g --ntasks=1 --cpus-per-task=7 --gpus-per-node=1 --mem=60G
+"""
+
+
+def test_every_component_of_a_heterogeneous_job_costs(work):
+    (work / "two.sh").write_text("#!/bin/bash\n" + TWO)
+    found = price("two.sh")
+    assert (found["billing_units"], found["billing_units_per_hour"], found["unit"]) == (17, 8.5, "GPU-hours")
+    assert (found["nodes"], found["devices"], found["cheaper"]) == (3, 17, None)
+    assert [(one["partition"], one["billing_units"]) for one in found["components"]] == [
+        ("standard-g", 16), ("small-g", 1)]  # fmt: skip
+    text = estimate("two.sh", "--site", "lumi").stdout
+    assert "component 1: partition small-g, 1 node, 1 device" in text
+    assert "17 GPU-hours" in text
+
+
+def test_components_in_other_units_are_not_added_up(work):
+    (work / "two.sh").write_text("#!/bin/bash\n" + TWO.replace("small-g", "small").replace("--gpus-per-node=1 ", ""))
+    found = price("two.sh")
+    assert (found["billing_units"], [one["unit"] for one in found["components"]]) == (16, ["GPU-hours", "core-hours"])
+    assert "60 core-hours" in estimate("two.sh", "--site", "lumi").stdout
 
 
 def test_an_array_costs_all_of_its_tasks(work):

@@ -12,6 +12,7 @@ from ..site import Site
 from ..units import format_gib, format_minutes
 from .case import Case, is_torchrun
 from .launched import Launched, programs
+from .parts import components
 from .programs import SHELLS
 from .script import Command, Script
 from .value import known
@@ -68,7 +69,8 @@ def convert(
     *exists* tells whether a file is known to be there.
     Raises RequestError when the script has no devices or starts no Python program that can be seen.
     """
-    case = Case(site, script)
+    first, *later = components(script)
+    case = Case(site, first)
     program = _program(case)
     command = program.command
     words, module = _words(program, exists)
@@ -88,7 +90,7 @@ def convert(
         placement=placement, settings=settings, env=env, sbatch=sbatch, options=tuple(options), command=words,
         differences=(
             *_shape(case, placement), *_start(case, site, command), *by_launcher, *module, *left,
-            *_around(case, command), *_open(words),
+            *_around(case, command), *_others(case, program, len(later)), *_open(words),
         ),
     )  # fmt: skip
 
@@ -246,6 +248,16 @@ def _around(case: Case, command: Command) -> Iterator[str]:
     texts = [" ".join(word.shown for word in one.words[:4]) for one in left]
     if texts:
         yield f"not taken over from around the program: {', '.join(dict.fromkeys(texts[:4]))}"
+
+
+def _others(case: Case, program: Launched, components: int) -> Iterator[str]:
+    """Other programs that srun starts, and other components of the job."""
+    if components:
+        several = "further components of the job are" if components > 1 else "second component of the job is"
+        yield f"the {several} not taken over"
+    inside = [one.program for one in programs(case) if one.command.step is not None]
+    if others := [name for name in dict.fromkeys(inside) if name != program.program]:
+        yield f"other programs that srun starts are not taken over: {', '.join(others[:4])}"
 
 
 def _open(words: Sequence[str]) -> Iterator[str]:

@@ -16,10 +16,10 @@ def _per_task(case: Case) -> Iterator[Hit]:
         found = case.script.directive(name)
         if found is None or (name == "cpus-per-gpu" and case.tasks_per_node is None) or _open_to_all(case):
             continue
-        yield Hit(place=case.script.place(found), edits=_by_node(case, name),
+        yield Hit(place=case.script.place(found),
                   severity=None if case.tasks_per_node else "note",
                   message=f"--{name} shuts each task in with its own devices, which then cannot copy to each other;"
-                  " ask with --gpus-per-node")  # fmt: skip
+                  " ask with --gpus-per-node, and let each task choose its own")  # fmt: skip
     for step in case.steps:
         for name in _PER_TASK:
             if name in step.options and step.tasks_per_node != 1 and not _open_to_all(case):
@@ -34,14 +34,6 @@ def _open_to_all(case: Case) -> bool:
         step.options[name].value for step in case.steps for name in ("gpu-bind", "gres-flags") if name in step.options
     ]
     return any(value in _SHARED for value in given)
-
-
-def _by_node(case: Case, name: str) -> tuple:
-    per_task, tasks = case.script.asked.devices_per_task, case.tasks_per_node
-    others = ("gpus-per-node", "gpus", "gres")
-    if name != "gpus-per-task" or not per_task or not tasks or any(case.script.directive(one) for one in others):
-        return ()
-    return case.rename_directive(name, f"--gpus-per-node={per_task * tasks}")
 
 
 def _in_all(case: Case) -> Iterator[Hit]:

@@ -83,6 +83,8 @@ def _changed(case: Case, found: Assignment, one: Advice) -> tuple[Edit, ...]:
     start, text = found.place.start, case.script.text
     if one.instead is None or start is None or found.place.path != case.script.path:
         return ()
+    if re.search(rf"\$\{{?{found.variable.name}\b", text):
+        return ()  # somebody reads it by this name
     if one.instead:
         return (Edit(start=start, end=start + len(found.variable.name), text=one.instead),)
     return _line_out(text, start, found.place.end or start, r"(export[ \t]+)?")

@@ -1,5 +1,6 @@
 """A batch script in words: line by line what it asks for and starts."""
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -8,6 +9,8 @@ from ..sbatch import Directive
 from ..site import Site
 from ..units import format_gib, format_minutes, parse_gib, parse_minutes
 from .case import Case, Step, is_torchrun, option_value, torchrun_value
+from .launched import launched
+from .parts import components
 from .programs import CONTAINERS, image
 from .script import Command, Script
 
@@ -23,9 +26,8 @@ class Told:
 
 def explain(script: Script, site: Site) -> tuple[Told, ...]:
     """The meaning of each line of *script* that asks for something or starts something, in their order."""
-    case = Case(site, script)
     found: dict[int, list[str]] = {}
-    for line, meaning in (*_directives(case), *_variables(case), *_commands(case)):
+    for line, meaning in _all(script, site):
         told = found.setdefault(line, [])
         if meaning not in told:
             told.append(meaning)
@@ -37,11 +39,30 @@ def explain(script: Script, site: Site) -> tuple[Told, ...]:
     )
 
 
+def _all(script: Script, site: Site) -> Iterator[tuple[int, str]]:
+    """Each line and its meaning, of all components of the job."""
+    first, *later = components(script)
+    case = Case(site, first)
+    yield from (*_directives(case), *_late(case), *_variables(case), *_commands(case))
+    for number, part in enumerate(later, 1):
+        case = Case(site, part)
+        if part.header.lines:
+            yield part.header.lines[0] + 1, f"component {number} of the job"
+        yield from _directives(case)
+        for line, meaning in _commands(case):
+            yield line, f"in component {number}: {meaning}"
+
+
 def _directives(case: Case) -> Iterator[tuple[int, str]]:
     for directive in case.script.header.directives:
+        if directive.line not in case.script.header.lines:
+            continue  # taken over from the component before
         last = case.script.directive(directive.name)
         meaning = _meaning(case, directive)
         yield directive.line + 1, meaning if last is directive else f"{meaning} (a later line stands in its place)"
+
+
+def _late(case: Case) -> Iterator[tuple[int, str]]:
     for line in case.script.header.late:
         yield line + 1, "a comment: Slurm stops reading at the first command"
 
@@ -143,8 +164,9 @@ def _command(command: Command) -> str:
         return f"torchrun starts {option_value(procs) if procs else 1} ranks for each task"
     if command.name in ("module", "ml"):
         return f"modules: {' '.join(texts[1:])}"
-    if command.name in ("python", "python3") and len(texts) > 1:
-        return f"runs {next((text for text in texts[1:] if not text.startswith('-')), texts[1])}"
+    if re.fullmatch(r"python[\d.]*", command.name) and len(texts) > 1:
+        program = launched(command)
+        return f"runs {program.program}" if program else "runs lines of Python" if "-c" in texts else "runs Python"
     if command.name in ("source", "."):
         return f"takes over what {texts[1] if len(texts) > 1 else 'nothing'} sets"
     return ""

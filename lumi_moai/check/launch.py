@@ -96,6 +96,8 @@ def _port(case: Case) -> Iterator[Hit]:
     for one in case.script.assignments:
         if one.variable.name == "MASTER_PORT" and one.variable.text.isdigit():
             plain = one.place.start is not None and one.place.path == case.script.path and not one.in_task
+            # A default may be overridden, and a number that stands elsewhere too has to stay the same there.
+            plain = plain and "$" not in one.variable.raw and case.script.text.count(one.variable.text) == 1
             edit = replace_text(one.place, f"MASTER_PORT={_PORT}") if plain else ()
             yield Hit(place=one.place, severity=severity, edits=edit, message=_port_words(one.variable.text))
     for command in case.training():
@@ -135,7 +137,7 @@ def _nowhere(case: Case, raw: str, text: str, start: int | None) -> bool:
 
 def _scontrol(case: Case, place: object, name: str) -> tuple[Edit, ...]:
     found = next((a for a in case.script.assignments if a.place == place), None)
-    if found is None or found.in_task or found.place.path != case.script.path:
+    if found is None or found.within or found.place.path != case.script.path or "${" in found.variable.raw:
         return ()
     return replace_text(found.place, f"{name}={_FIRST_NODE}")
 
@@ -212,7 +214,10 @@ def _literal(case: Case) -> Iterator[Hit]:
         if command.name not in ("bash", "sh"):
             continue
         for word in command.words[1:]:
-            if word.raw.startswith("'") and (found := re.search(r"\\\$\{?(SLURM_\w+|MASTER_\w+)", word.raw)):
+            found = re.search(r"\\\$\{?(SLURM_\w+|MASTER_\w+)", word.raw) if word.raw.startswith("'") else None
+            if found and not (
+                re.search(r"\b(ba|da|z|k)?sh\s+-\w*c\b", word.raw) and word.raw.count('"', 0, found.start()) % 2
+            ):
                 fixed = re.sub(r"\\(\$\{?(?:SLURM_|MASTER_)\w+)", r"\1", word.raw)
                 yield Hit(place=word.place, edits=replace_text(word.place, fixed) if "\n" not in word.raw else (),
                           message=f"{found[0]} in single quotes stays the text ${found[1]}: there the backslash"

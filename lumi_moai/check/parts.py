@@ -3,34 +3,19 @@
 import re
 from dataclasses import replace
 
-from ..sbatch import Header, asked_of
+from ..sbatch import Header, asked_of, parts
 from ..sbatch.options import options
 from .rule import Hit
 from .script import Command, Script
-
-# What a component takes over from the one before, unless it says something else (Slurm, heterogeneous_jobs.html).
-_INHERITED = frozenset(
-    (
-        "account", "acctg-freq", "begin", "cluster-constraint", "clusters", "comment", "deadline", "delay-boot",
-        "dependency", "distribution", "error", "exclude", "export", "export-file", "get-user-env", "hold", "input",
-        "job-name", "mail-type", "mail-user", "mcs-label", "no-kill", "no-requeue", "open-mode", "output", "priority",
-        "profile", "propagate", "qos", "requeue", "reservation", "signal", "time", "time-min", "wait", "wckey",
-    )
-)  # fmt: skip
 
 
 def components(script: Script) -> tuple[Script, ...]:
     """*script*; if it is a heterogeneous job, a script for each component, with the commands that run in it."""
     if not script.header.later:
         return (script,)
-    first = replace(script, commands=_commands(script, 0))
-    before, found = script.header, [first]
-    for number, part in enumerate(script.header.later, 1):
-        own = {directive.name for directive in part.directives}
-        taken = [one for one in before.directives if one.name in _INHERITED and one.name not in own]
-        before = replace(part, directives=(*taken, *part.directives))
-        found.append(_component(script, number, before))
-    return tuple(found)
+    first, *later = parts(script.header)
+    begin = replace(script, header=first, commands=_commands(script, 0))
+    return (begin, *(_component(script, number, part) for number, part in enumerate(later, 1)))
 
 
 def _component(script: Script, number: int, part: Header) -> Script:

@@ -122,7 +122,9 @@ def _whole_in_parts(case: Case) -> Iterator[Hit]:
 
 def _all_memory(case: Case) -> Iterator[Hit]:
     found = case.script.directive("mem")
-    whole = case.node is not None and (case.owns_nodes and case.devices_per_node in (None, case.node.devices))
+    # Nodes without devices may come in several sizes, and a number would rule the smaller ones out.
+    whole = case.node is not None and case.node.devices and case.owns_nodes
+    whole = whole and case.node is not None and case.devices_per_node in (None, case.node.devices)
     if found and case.script.asked.memory_gib == 0 and case.node and whole:
         yield Hit(place=case.script.place(found),
                   message=f"--mem=0 also takes nodes that have lost memory; --mem={case.node.memory_gib}G does not",

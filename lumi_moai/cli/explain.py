@@ -17,14 +17,16 @@ def explain(script: str, site: str | None, as_json: bool) -> None:
 
     found = explained(script, site)
     if as_json:
-        price = {"billing_units_per_hour": found.per_hour, "unit": found.unit}
+        unit, per_hour = next(iter(found.totals.items()), (None, None))
+        price = {"billing_units_per_hour": per_hour, "unit": unit, "prices": [asdict(price) for price in found.prices]}
         lines = [asdict(told) for told in found.lines]
         show_json({"path": script, "site": found.site, "lines": lines, **price, "notes": list(found.notes)})
         return
     for told in found.lines:
         click.echo(f"{told.line:>4}  {''.join(c if c.isprintable() else ' ' for c in told.text)}")
         click.echo(click.style(f"      ^ {told.meaning}", dim=True))
-    if found.per_hour is not None:
-        click.echo(f"An hour costs {found.per_hour:g} {found.unit} on {found.site}: {found.resources}")
+    if found.prices:
+        total = " and ".join(f"{per_hour:g} {unit}" for unit, per_hour in found.totals.items())
+        click.echo(f"An hour costs {total} on {found.site}: {'; '.join(price.resources for price in found.prices)}")
     for note in found.notes:
         click.echo(f"Note: {note}")

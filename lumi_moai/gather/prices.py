@@ -37,7 +37,8 @@ def estimate(what: str | None, given: Mapping[str, str | None], asked: Asked) ->
         raise RequestError(f"--flavor and {what!r} each say what to price; leave one of them out")
     path = Path(what)
     if path.is_file():
-        return _priced(site, account, what, _joined(_script(path), asked, path.name))
+        first, *later = _script(path)
+        return _with_components(_priced(site, account, what, _joined(first, asked, path.name)), site, later)
     if _names_resources(asked) or asked.partition or asked.minutes:
         raise RequestError(f"{what!r} is a job or run, whose resources are known; leave the options out")
     return _of_job(what, site)
@@ -73,14 +74,14 @@ def _of_flavor(
     return _estimate(site, account, f"flavor {wanted.name}", usage, notes=notes)
 
 
-def _script(path: Path) -> Asked:
+def _script(path: Path) -> tuple[Asked, ...]:
     try:
         with open(path, "rb") as file:
             text = file.read(_LONGEST_SCRIPT).decode(errors="replace")
     except OSError as error:
         raise RequestError(f"{path} cannot be read: {error.strerror}") from error
     try:
-        return sbatch.read(text)
+        return sbatch.read_parts(text)
     except RequestError as error:
         raise RequestError(f"{path}: {error}") from error
 
@@ -97,6 +98,19 @@ def _joined(script: Asked, asked: Asked, name: str) -> Asked:
     said = f"{', '.join(named)} of the command line stand in place of the script's"
     notes = (*script.notes, said) if named and any(getattr(script, key) for key in named) else script.notes
     return replace(script, **named, notes=notes)
+
+
+def _with_components(first: Estimate, site: Site, later: Sequence[Asked]) -> Estimate:
+    """*first* with the further components of a heterogeneous job."""
+    found, notes = [], list(first.notes)
+    for number, asked in enumerate(later, 1):
+        try:
+            used, said = sbatch.usage(site, asked)
+        except RequestError as error:
+            raise RequestError(f"component {number} of the job: {error}") from error
+        found.append((used, billing.bill(site, used)))
+        notes += [f"component {number}: {one}" for one in said]
+    return replace(first, later=tuple(found), notes=tuple(notes), cheaper=None) if found else first
 
 
 def _priced(site: Site, account: str | None, title: str, asked: Asked) -> Estimate:

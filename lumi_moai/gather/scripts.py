@@ -16,7 +16,7 @@ from ..check.convert import Converted, convert
 from ..check.explain import Told, explain
 from ..errors import ConfigError, RequestError, RunError
 from ..report.text import count
-from ..sbatch import usage
+from ..sbatch import Asked, asked_of, parts, usage
 from ..sbatch.options import FLAGS, VALUES
 from ..site import Site
 from ..units import format_gib
@@ -198,15 +198,29 @@ def write_fixed(checked: Checked) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Price:
+    """What an hour of a component of the job costs; a plain job has one component."""
+
+    per_hour: float
+    unit: str
+    resources: str
+    """What is paid for, in words."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Explained:
-    """A script in words, with the price of an hour; None where it cannot be reckoned, for the reason in `notes`."""
+    """A script in words, with the price of an hour; no prices where that cannot be reckoned: `notes` say why."""
 
     site: str
     lines: tuple[Told, ...]
-    per_hour: float | None
-    unit: str | None
-    resources: str
+    prices: tuple[Price, ...]
     notes: tuple[str, ...]
+
+    @property
+    def totals(self) -> dict[str, float]:
+        """The price of an hour of all components by its unit."""
+        units = dict.fromkeys(price.unit for price in self.prices)
+        return {unit: sum(price.per_hour for price in self.prices if price.unit == unit) for unit in units}
 
 
 def explained(path: str, site: str | None) -> Explained:
@@ -217,19 +231,29 @@ def explained(path: str, site: str | None) -> Explained:
     script = read_script(path)
     chosen = site_for(site, script)
     lines = explain(script, chosen)
-    try:
-        blocked, notes = usage(chosen, script.asked)
-    except RequestError as error:
-        return Explained(site=chosen.name, lines=lines, per_hour=None, unit=None, resources="", notes=(str(error),))
-    bill = billing.bill(chosen, blocked)
-    tasks = script.asked.array_tasks
+    prices: list[Price] = []
+    notes: list[str] = []
+    many = script.header.later
+    for number, part in enumerate(parts(script.header)):
+        named = f"component {number}: " if many else ""
+        try:
+            price, said = _price(chosen, asked_of(part, script.text))
+        except RequestError as error:
+            return Explained(site=chosen.name, lines=lines, prices=(), notes=(f"{named}{error}",))
+        prices.append(replace(price, resources=f"{named}{price.resources}"))
+        notes += [f"{named}{one}" for one in said]
+    return Explained(site=chosen.name, lines=lines, prices=tuple(prices), notes=tuple(notes))
+
+
+def _price(site: Site, asked: Asked) -> tuple[Price, tuple[str, ...]]:
+    blocked, notes = usage(site, asked)
+    bill = billing.bill(site, blocked)
+    each = ", for each run" if asked.array_tasks > 1 else ""
     resources = (
         f"{count(blocked.nodes, 'node')}, {count(blocked.devices, 'device')}, {count(blocked.cores, 'core')},"
-        f" {format_gib(blocked.memory_gib)}; decided by {bill.decided_by}{', for each run' if tasks > 1 else ''}"
+        f" {format_gib(blocked.memory_gib)}; decided by {bill.decided_by}{each}"
     )
-    return Explained(
-        site=chosen.name, lines=lines, per_hour=bill.per_hour, unit=bill.unit, resources=resources, notes=notes
-    )
+    return Price(per_hour=bill.per_hour, unit=bill.unit, resources=resources), notes
 
 
 def converted(path: str, site: str | None) -> Converted:

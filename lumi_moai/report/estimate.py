@@ -20,6 +20,8 @@ class Estimate:
     usage: Usage
     bill: Bill
     cheaper: tuple[Usage, Bill] | None = None
+    later: tuple[tuple[Usage, Bill], ...] = ()
+    """The further components of a heterogeneous job."""
     tasks: int = 1
     """Runs of an array; `bill` is that of one of them."""
     actual: bool = False
@@ -30,8 +32,29 @@ class Estimate:
 
     @property
     def billing_units(self) -> float:
-        """The price of all tasks."""
-        return self.bill.billing_units * self.tasks
+        """The price of all tasks, with the components that are billed in the same unit."""
+        return sum(bill.billing_units for _, bill in self._alike) * self.tasks
+
+    @property
+    def per_hour(self) -> float:
+        """The same for an hour."""
+        return sum(bill.per_hour for _, bill in self._alike) * self.tasks
+
+    @property
+    def components(self) -> tuple[tuple[Usage, Bill], ...]:
+        """All components; a plain job has one."""
+        return ((self.usage, self.bill), *self.later)
+
+    @property
+    def _alike(self) -> list[tuple[Usage, Bill]]:
+        return [one for one in self.components if one[1].unit == self.bill.unit]
+
+    @property
+    def upper_bound(self) -> float | None:
+        """What it may cost at most, None where that is certain."""
+        if all(bill.upper_bound is None for _, bill in self._alike):
+            return None
+        return sum(bill.upper_bound or bill.billing_units for _, bill in self._alike) * self.tasks
 
 
 def as_dict(estimate: Estimate) -> dict[str, Any]:
@@ -42,19 +65,30 @@ def as_dict(estimate: Estimate) -> dict[str, Any]:
         "unit": bill.unit,
         "hours": bill.hours,
         "partition": usage.partition,
-        "nodes": usage.nodes,
-        "devices": usage.devices,
+        "nodes": sum(one.nodes for one, _ in estimate.components),
+        "devices": sum(one.devices for one, _ in estimate.components),
         "decided_by": bill.decided_by,
         "cheaper": _cheaper(estimate),
-        "billing_units_per_hour": bill.per_hour * estimate.tasks,
-        "billing_units_upper_bound": None if bill.upper_bound is None else bill.upper_bound * estimate.tasks,
-        "cores": usage.cores,
-        "memory_gib": usage.memory_gib,
+        "billing_units_per_hour": estimate.per_hour,
+        "billing_units_upper_bound": estimate.upper_bound,
+        "cores": sum(one.cores for one, _ in estimate.components),
+        "memory_gib": sum(one.memory_gib for one, _ in estimate.components),
+        "components": [_component(estimate, *one) for one in estimate.components] if estimate.later else [],
         "tasks": estimate.tasks,
         "actual": estimate.actual,
         "site": estimate.site,
         "allocation": _allocation(estimate),
         "notes": list(estimate.notes),
+    }
+
+
+def _component(estimate: Estimate, usage: Usage, bill: Bill) -> dict[str, Any]:
+    kept = ("partition", "nodes", "devices", "cores", "memory_gib")
+    return {
+        **{name: value for name, value in asdict(usage).items() if name in kept},
+        "billing_units": bill.billing_units * estimate.tasks,
+        "unit": bill.unit,
+        "decided_by": bill.decided_by,
     }
 
 
@@ -87,11 +121,14 @@ def _lines(estimate: Estimate) -> Iterator[tuple[str, str]]:
     usage, bill = estimate.usage, estimate.bill
     yield "Job", f"{estimate.title} on {estimate.site}, partition {usage.partition}"
     yield "Resources", _resources(usage)
+    for number, (one, other) in enumerate(estimate.later, 1):
+        price = f"{units(other.billing_units * estimate.tasks)} {other.unit}"
+        yield "", f"component {number}: partition {one.partition}, {_resources(one)}: {price}"
     times = f" x {estimate.tasks} tasks" if estimate.tasks > 1 else ""
     yield "Time", f"{_hours(usage.hours)}{times}{', as it ran' if estimate.actual else ''}"
     yield "Price", f"{units(estimate.billing_units)} {bill.unit}{_per_hour(estimate)}, decided by {bill.decided_by}"
-    if bill.upper_bound is not None:
-        yield "", f"at most {units(bill.upper_bound * estimate.tasks)}, if the site rounds up on each node"
+    if (most := estimate.upper_bound) is not None:
+        yield "", f"at most {units(most)}, if the site rounds up on each node"
     if estimate.cheaper:
         yield "Cheaper", _advice(estimate, *estimate.cheaper)
     if estimate.balance:
@@ -113,7 +150,7 @@ def _hours(hours: float) -> str:
 def _per_hour(estimate: Estimate) -> str:
     if estimate.actual or not estimate.bill.hours:
         return ""
-    return f" ({units(estimate.bill.per_hour * estimate.tasks)} an hour)"
+    return f" ({units(estimate.per_hour)} an hour)"
 
 
 def _advice(estimate: Estimate, usage: Usage, bill: Bill) -> str:

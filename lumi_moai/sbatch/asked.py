@@ -148,17 +148,6 @@ def _directive(number: int, line: str, words: tuple[Token, ...], option: Option)
     )
 
 
-def read(script: str) -> Asked:
-    """The options in the `#SBATCH` lines of *script*.
-
-    Raises RequestError for a text without any such line.
-    """
-    found = header("\n".join(script.splitlines()))
-    if not found.lines:
-        raise RequestError("there is no #SBATCH line in it, so it does not say what it needs; give it as options")
-    return asked_of(found, script)
-
-
 def asked_of(found: Header, script: str) -> Asked:
     """What the directives of *found* ask for; later ones stand in place of earlier ones."""
     lines = script.splitlines()
@@ -166,8 +155,6 @@ def asked_of(found: Header, script: str) -> Asked:
     notes = [f"`{lines[n].strip()}` has an open quote" for n in found.open_quotes]
     for directive in found.directives:
         values |= _value(directive.name, directive.value, notes)
-    if found.hetjob is not None:
-        notes.append("only the first part of a heterogeneous job is counted")
     return Asked(**values, notes=tuple(notes))  # type: ignore[arg-type]
 
 
