@@ -287,23 +287,6 @@ def test_what_stands_below_a_redirection_is_judged():
     assert "LM604" in ids(two("exec > >(tee log.txt) 2>&1", "export MASTER_ADDR=localhost", PORT, BOUND))
 
 
-NOT_SAFE = {
-    "a default that may be overridden": ("LM603", small("export MASTER_PORT=${MASTER_PORT:-29500}", "srun python t.py")),
-    "a number that stands elsewhere": ("LM603", small("PORT=29500", "export MASTER_PORT=$PORT", "srun python t.py --port $PORT")),
-    "a port that is named twice": ("LM603", small("export MASTER_PORT=29500", "srun python t.py --port 29500")),
-    "an address that may be overridden": ("LM604", two("export MASTER_ADDR=${MASTER_ADDR:-localhost}", PORT, BOUND)),
-    "a name that is read below": ("LM702", small("export MIOPEN_USER_DB=/tmp/x", "mkdir -p $MIOPEN_USER_DB", "srun python t.py")),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", NOT_SAFE)
-def test_what_is_not_safe_to_change_is_told_only(name):
-    rule, text = NOT_SAFE[name]
-    found = [f for f in check(read(text, "job.sh"), LUMI) if f.rule.id == rule]
-    assert found
-    assert not any(f.hit.edits for f in found)
-
-
 def test_steps_need_their_cores_where_srun_does_not_take_them_over():
     text = DELTA_JOB.format("--cpu-bind=cores")
     assert "LM507" in ids(text, DELTA)

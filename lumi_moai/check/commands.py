@@ -1,13 +1,13 @@
 """What a command does to the shell, and which programs it starts: builtins, wrappers, containers, helper scripts."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 from . import programs, value
-from .script import Absent, Command, Place, Variable, Word
+from .script import Absent, Assignment, Command, Place, Variable, Word
 from .source import Source
 
 _ACTIVATE = re.compile(r"(^|/)(bin/activate|etc/profile(\.d/\w+\.sh)?|\.bashrc|conda\.sh)$")
@@ -26,7 +26,7 @@ class Commands:
     def run(self, node: Any) -> bool:
         """Follow a command node; whether it ends the shell."""
         shell, expander = self.shell, self.shell.words()
-        pairs: list[tuple[str, str]] = []
+        pairs: list[Variable] = []
         found: list[Word] = []
         end = -1
         for child in node.children:
@@ -43,15 +43,18 @@ class Commands:
                     found[-1] = replace(found[-1], text=value.hole("unread"))
             end = child.end_byte
         if not found:
-            for name, text in pairs:
-                shell.set(name, text, place=shell.source.of(node))
+            for one in pairs:
+                shell.set(one.name, one.text, raw=one.raw, place=one.place)
             return False
-        return self.start(found, shell.source.of(node), dict(pairs))
+        return self.start(found, shell.source.of(node), pairs)
 
-    def _pair(self, node: Any, expander: Any) -> tuple[str, str]:
-        right = node.child_by_field_name("value")
-        name = self.shell.source.raw(node.child_by_field_name("name"))
-        return name, expander.text(right) if right is not None else ""
+    def _pair(self, node: Any, expander: Any) -> Variable:
+        """A variable that stands in front of a command."""
+        right, source = node.child_by_field_name("value"), self.shell.source
+        return Variable(
+            name=source.raw(node.child_by_field_name("name")), text=expander.text(right) if right is not None else "",
+            raw=source.raw(right) if right is not None else "", exported=True, place=source.of(node),
+        )  # fmt: skip
 
     def run_redirected(self, node: Any) -> bool:
         """Follow a command with redirections: a here-document is a file that is made, or the input of a shell."""
@@ -83,7 +86,7 @@ class Commands:
         pieces = words.parts(body, _here_text, body.start_byte, body.end_byte)
         return source.inner(body, 0, "".join(text for text, _ in pieces), exact=False)
 
-    def start(self, words: list[Word], place: Place, given: dict[str, str], own: tuple[str, ...] = ()) -> bool:
+    def start(self, words: list[Word], place: Place, given: list[Variable], own: tuple[str, ...] = ()) -> bool:
         """Start the program in *words* with the variables *given* for it alone; whether the shell ends."""
         shell = self.shell
         name = words[0].shown
@@ -95,11 +98,13 @@ class Commands:
         before = shell.state
         if given:
             shell.state = before.copy()
-            for key, text in given.items():
-                shell.state.variables[key] = Variable(name=key, text=text, exported=True)
+            shell.state.variables |= {one.name: one for one in given}
+            shell.book.assignments += [
+                Assignment(variable=one, place=one.place, within=shell.within) for one in given if one.place
+            ]
         command = Command(
             words=tuple(words), place=place, variables=shell.book.frozen(shell.state.variables), within=shell.within,
-            own=(*own, *given), seen=shell.state.seen,
+            own=(*own, *(one.name for one in given)), seen=shell.state.seen,
         )  # fmt: skip
         shell.book.commands.append(command)
         ended = builtin(self, words, place) if builtin else self._opens(command, words)
@@ -130,7 +135,7 @@ class Commands:
         name = command.name
         found = programs.opened(texts)
         if found and found.at < len(words):
-            self._next(command, words[found.at :], dict(found.sets))
+            self._next(command, words[found.at :], found.sets)
         elif name in programs.SHELLS:
             self._shell(command, words, texts)
         elif name == "sbatch" and self.input is not None:
@@ -139,7 +144,7 @@ class Commands:
             self._helper(command, words[0], words[1:])
         return name == "exec" and found is not None and found.at < len(words)  # without one it only redirects
 
-    def _next(self, command: Command, words: list[Word], sets: dict[str, str]) -> None:
+    def _next(self, command: Command, words: list[Word], sets: Sequence[tuple[str, str]]) -> None:
         shell = self.shell
         state = _exported(shell.state)
         if command.name == "srun":
@@ -153,7 +158,9 @@ class Commands:
         inside = shell.child(shell.source, state, (*shell.within, command))
         follower = Commands(inside)
         follower.input = self.input
-        follower.start(words, command.place, sets, command.own)
+        place = replace(command.place, start=None, end=None)  # of no word of its own
+        given = [Variable(name=name, text=text, exported=True, place=place) for name, text in sets]
+        follower.start(words, command.place, given, command.own)
 
     def _shell(self, command: Command, words: list[Word], texts: list[str]) -> None:
         if (at := programs.shell_text(texts)) is not None:

@@ -14,6 +14,7 @@ _SECRETS = (
     (re.compile(r"\bsk-[A-Za-z0-9_-]{32,}"), "an API key"),
     (re.compile(r"\bglpat-[\w-]{20,}"), "a GitLab token"),
     (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"), "a private key"),
+    (re.compile(r"\bwandb login (?:--\S+ )*[0-9a-f]{40}\b"), "a Weights & Biases key"),
     (re.compile(r"(?i)\bWANDB_API_KEY=[\"']?([0-9a-f]{40})\b"), "a Weights & Biases key"),
     (re.compile(r"(?i)\b\w*(?:password|passwd|secret|api_?key|access_token)=[\"']?(?![\"'$/{(<]|your|xxx|\.\.\.)"
                 r"(?=\w*\d)[\w+/=-]{16,}"), "a password or key"),

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from ..binding import cpu_masks
 from ..site import Node
 from ..units import format_cores
-from .case import Case, Step, option_value, replace_text, torchrun_value
+from .case import Case, Step, is_torchrun, option_value, replace_text, torchrun_value
 from .rule import Edit, Hit, Rule, Severity
-from .value import hole, known
+from .script import Command
+from .value import hole, known, whole_number
 
 _BINDING = "lumi-userguide docs/runjobs/scheduled-jobs/distribution-binding.md"
 _NOISE = "LUMI-training-materials User-Updates/Update-202308/lumig-lownoise.md"
@@ -25,7 +26,8 @@ def _entries(step: Step, node: Node) -> list[tuple[int, ...]] | None:
         return None
     words = found[2].split(",")
     if found[1] == "map_cpu":
-        return [(int(word) % len(node.cores),) for word in words] if all(w.isdigit() for w in words) else None
+        numbers = [int(word, 0) for word in words if re.fullmatch(r"0x[0-9a-fA-F]{1,4}|0|[1-9]\d{0,4}", word)]
+        return [(number % len(node.cores),) for number in numbers] if len(numbers) == len(words) else None
     if not all(re.fullmatch(r"(0x)?[0-9a-fA-F]{1,64}", word) for word in words):
         return None
     return [_cores_of(int(word, 16), len(node.cores)) for word in words]
@@ -96,9 +98,18 @@ def _order(case: Case) -> Iterator[Hit]:
         if {core for cores in entries for core in cores} & set(node.reserved_cores):
             continue
         wrong = [_displaced(node, order, task, tasks, cores) for task, cores in enumerate(entries[:tasks])]
+        if _one_device_each(node, order, entries[:tasks]):
+            continue
         if said := [one for one in wrong if one]:
             yield _mask_hit(step, f"{'; '.join(said[:3])}{f'; {len(said) - 3} more' if len(said) > 3 else ''}",
                             _right_mask(case, step, node))  # fmt: skip
+
+
+def _one_device_each(node: Node, order: Sequence[int], entries: Sequence[tuple[int, ...]]) -> bool:
+    """Whether fewer tasks than devices are each beside the device of their number, which may be all that they use."""
+    if len(entries) >= node.devices:
+        return False
+    return all(set(cores) <= set(node.slots[order[task]].cores) for task, cores in enumerate(entries))
 
 
 def _shapes(node: Node) -> set[int]:
@@ -230,21 +241,28 @@ def _srun_cpus(case: Case) -> Iterator[Hit]:
                   message=f"srun does not take --cpus-per-task={cpus} over from sbatch since Slurm 22.05")  # fmt: skip
 
 
+def _ranks(command: Command) -> int | None:
+    """How many ranks the command starts in its task; None where that is not certain."""
+    if is_torchrun(command):
+        word = torchrun_value(command, "nproc-per-node")
+        return whole_number(option_value(word)) if word else 1
+    plain = command.name in ("python", "python3") and "-m" not in [word.text for word in command.words]
+    return 1 if plain else None
+
+
 def _workers(case: Case) -> Iterator[Hit]:
     for command in case.training():
         step = next((s for s in case.steps if command.step is s.command), None)
         cpus = step.cpus_per_task if step else case.script.asked.cpus_per_task
         word = torchrun_value(command, "num-workers", "workers", "dataloader-num-workers")
         count = int(option_value(word)) if word and option_value(word).isdigit() else None
-        if (
-            word is None
-            or count is None
-            or command.name not in ("python", "python3")
-            or "-m" in [w.text for w in command.words]
-        ):
+        ranks = _ranks(command)
+        if word is None or count is None or ranks is None:
             continue
         if count == 0:
             yield Hit(place=word.place, severity="note", message="0 loader workers: the device waits for the data")
+        elif ranks > 1 and cpus and count * ranks > cpus:
+            yield Hit(place=word.place, message=f"{ranks} ranks of {count} loader workers on {cpus} cores")
         elif cpus and count > cpus:
             yield Hit(place=word.place, message=f"{count} loader workers a task on {cpus} cores")
 

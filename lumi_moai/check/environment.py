@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from ..site import Advice, Variable
 from .case import Case, replace_text
-from .programs import CONTAINERS, image, verb
+from .programs import CONTAINERS, FOR_INSIDE, image, verb
 from .rule import Edit, Hit, Rule
 from .script import Assignment
 from .value import holes, known, shown
@@ -20,9 +20,7 @@ def _network(case: Case) -> Iterator[Hit]:
     wanted = next((v for v in case.site.environment if v.name == _INTERFACE), None)
     if wanted is None:
         return
-    if any(a.variable.name == _INTERFACE for a in case.script.assignments):
-        yield from _other_network(case, wanted)
-        return
+    yield from _other_network(case, wanted)
     for step in case.steps:
         if not step.nodes or step.nodes < wanted.min_nodes or step.command.value(_INTERFACE) is not None:
             continue
@@ -72,7 +70,8 @@ def _advice(case: Case, table: tuple[Advice, ...], text: str) -> Iterator[Advice
 
 def _variables(case: Case) -> Iterator[Hit]:
     for found in case.script.assignments:
-        text = f"{found.variable.name}={shown(found.variable.text)}"
+        inside = next((start for start in FOR_INSIDE if found.variable.name.startswith(start)), "")
+        text = f"{found.variable.name.removeprefix(inside)}={shown(found.variable.text)}"
         for one in _advice(case, case.site.check.variables, text):
             yield Hit(place=found.place, severity=one.severity, source=one.source, edits=_changed(case, found, one),
                       message=f"{found.variable.name}: {one.reason}")  # fmt: skip
@@ -82,6 +81,8 @@ def _changed(case: Case, found: Assignment, one: Advice) -> tuple[Edit, ...]:
     """Rename the variable, or take out a line that does nothing else."""
     start, text = found.place.start, case.script.text
     if one.instead is None or start is None or found.place.path != case.script.path:
+        return ()
+    if found.variable.name.startswith(FOR_INSIDE) and one.instead:
         return ()
     if re.search(rf"\$\{{?{found.variable.name}\b", text):
         return ()  # somebody reads it by this name

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 
 from .case import Case, Step, is_torchrun, option_value, replace_text, starts_ranks, torchrun_value
+from .launched import launched
 from .rule import Edit, Hit, Rule, Severity
 from .script import Command, Word
 from .value import holes, known, shown, whole_number
@@ -40,8 +41,11 @@ def _world(case: Case) -> Iterator[Hit]:
 
 
 def _torchrun(case: Case, step: Step, command: Command) -> Iterator[Hit]:
-    nodes, procs = (_number(torchrun_value(command, name)) for name in ("nnodes", "nproc-per-node"))
     devices = case.devices_per_node
+    nodes, procs = _number(torchrun_value(command, "nnodes")), _procs(case, step, command)
+    if _names_no_nodes(command) and step.nodes and step.nodes > 1:
+        yield Hit(place=command.words[0].place, severity="warning", message="torchrun without --nnodes makes a"
+                  f" training of its own on each of the {step.nodes} nodes")  # fmt: skip
     alone = next((word for word in command.words if word.text == "--standalone"), None)
     if alone and step.nodes and step.nodes > 1:
         yield Hit(place=alone.place, severity="warning",
@@ -62,6 +66,23 @@ def _torchrun(case: Case, step: Step, command: Command) -> Iterator[Hit]:
                   message=f"{ranks} ranks a node on {devices} devices: {devices - ranks} stay idle")  # fmt: skip
 
 
+def _names_no_nodes(command: Command) -> bool:
+    """Whether torchrun is certainly left with its default of one node."""
+    if torchrun_value(command, "nnodes", "standalone") or command.value("PET_NNODES") is not None:
+        return False
+    return launched(command) is not None and all(word.known for word in command.words)
+
+
+def _procs(case: Case, step: Step, command: Command) -> tuple[int, Word] | None:
+    """How many processes torchrun starts on a node, and the word that says so."""
+    word = torchrun_value(command, "nproc-per-node")
+    narrowed = any(command.value(name) is not None for name in case.site.check.visible_devices)
+    bound = _OWN_DEVICES & {*step.options, *(d.name for d in case.script.header.directives if "task" in d.name)}
+    if word and option_value(word) in ("gpu", "auto") and case.devices_per_node and not narrowed and not bound:
+        return case.devices_per_node, word
+    return _number(word)
+
+
 def _over_job(case: Case) -> Iterator[Hit]:
     for step in case.steps:
         option = step.options.get("nodes")
@@ -72,7 +93,8 @@ def _over_job(case: Case) -> Iterator[Hit]:
 
 
 def _number(word: Word | None) -> tuple[int, Word] | None:
-    number = whole_number(option_value(word)) if word else None
+    text = re.sub(r"^(\d+):\1$", r"\1", option_value(word)) if word else ""  # torchrun's least and most nodes
+    number = whole_number(text)
     return (number, word) if number is not None and word else None
 
 
@@ -93,8 +115,10 @@ def _world_size(case: Case, step: Step, command: Command) -> Iterator[Hit]:
 def _port(case: Case) -> Iterator[Hit]:
     shared = case.partition is not None and case.partition.allocation == "resource" and not case.owns_nodes
     severity: Severity | None = None if shared else "note"
+    said = set()
     for one in case.script.assignments:
         if one.variable.name == "MASTER_PORT" and one.variable.text.isdigit():
+            said.add(one.variable.text)
             plain = one.place.start is not None and one.place.path == case.script.path and not one.in_task
             # A default may be overridden, and a number that stands elsewhere too has to stay the same there.
             plain = plain and "$" not in one.variable.raw and case.script.text.count(one.variable.text) == 1
@@ -103,7 +127,7 @@ def _port(case: Case) -> Iterator[Hit]:
     for command in case.training():
         word = torchrun_value(command, "master-port", "main-process-port", "rdzv-endpoint")
         port = re.fullmatch(r"(?:.*:)?(\d{4,5})", option_value(word), re.DOTALL) if word else None
-        if word and port and word.raw.endswith(port[1]):
+        if word and port and port[1] not in said:
             yield Hit(place=word.place, severity=severity, message=_port_words(port[1]))
 
 

@@ -90,15 +90,17 @@ def _nodes(case: Case) -> Iterator[Hit]:
 
 
 def _cores(case: Case) -> Iterator[Hit]:
-    tasks, cpus = case.tasks_per_node, case.script.asked.cpus_per_task
-    if not case.node or not tasks or not cpus:
+    tasks, cpus = case.tasks_per_node, case.script.asked.cpus_per_task or 1
+    if not case.node or not tasks or case.script.directive("overcommit"):
         return
     most = len(case.node.usable_cores)
     threads = case.node.threads_per_core if _asks_threads(case) else 1
     if tasks * cpus > most * threads and (case.nodes == 1 or case.script.asked.tasks_per_node):
         fits = most // tasks
         reserved = f" ({len(case.node.reserved_cores)} are kept for the system)" if case.node.reserved_cores else ""
-        yield _hit(case, ("cpus-per-task",), f"{tasks} tasks of {cpus} cores are {tasks * cpus} on a node of {most}"
+        names = ("cpus-per-task", "ntasks-per-node", "ntasks")
+        of = f"{cpus} core{'s' if cpus > 1 else ''}"
+        yield _hit(case, names, f"{tasks} tasks of {of} are {tasks * cpus} on a node of {most}"
                    f"{reserved}", case.set_directive("cpus-per-task", str(fits)) if fits else ())  # fmt: skip
 
 

@@ -141,6 +141,8 @@ def _expansion(words: Words, node: Any) -> list[Piece]:
 def _default(words: Words, node: Any, name: str, operator: str, other: str) -> str:
     """`${NAME:-other}` and its kin."""
     given = name in words.variables
+    if not given and name.startswith("SLURM_") and operator[-1] in "-=":
+        return value.hole(name)  # Slurm sets it, to what is not known
     if operator[-1] == "+":
         return _other(words, node, other) if given else ""
     if given and (words.look_up(name) or ":" not in operator):
