@@ -1,5 +1,6 @@
 """A cluster as data: its nodes, partitions, prices, containers and environment. Read by `catalog`, never changed."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -10,6 +11,18 @@ from .units import parse_cores, parse_minutes
 # A field's metadata tells the reader of site files how its value is written there: `key` is the name in the file,
 # `parse` turns the text into the value.
 _CORES = {"parse": parse_cores}
+
+
+def _regular(text: str) -> str:
+    """*text*, which has to be a regular expression."""
+    try:
+        re.compile(str(text))
+    except (re.error, RecursionError, OverflowError) as error:
+        raise RequestError(f"{text!r} is no regular expression: {error}") from error
+    return str(text)
+
+
+_REGULAR = {"parse": _regular}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +207,7 @@ class JobPolicy:
     wait_seconds: int = 60
     """`srun --wait`: how long the other ranks may outlive the first that ended."""
     account_required: bool = True
-    account_pattern: str | None = None
+    account_pattern: str | None = field(default=None, metadata=_REGULAR)
     account_hint: str = ""
     cache_root: str = "/tmp"  # noqa: S108  # made with a job's own name and mode 700
     """A folder local to each node."""
@@ -206,12 +219,12 @@ class JobPolicy:
 class Advice:
     """Something that people write and that is wrong or useless here, for `lumi-moai check`."""
 
-    pattern: str
+    pattern: str = field(metadata=_REGULAR)
     """A regular expression that is looked for in what is written."""
     reason: str
     source: str = ""
     severity: Literal["error", "warning", "note"] = "warning"
-    image: str | None = None
+    image: str | None = field(default=None, metadata=_REGULAR)
     """Holds only in jobs whose container's image matches this."""
     instead: str | None = None
     """What stands in its place after `--fix`; an empty text takes the whole line out."""

@@ -3,9 +3,11 @@
 import pytest
 from test_check_rules import ADDRESS, BOUND, LUMI, PORT, job, two
 
+from lumi_moai import catalog
 from lumi_moai.check import check, read
-from lumi_moai.errors import RequestError
+from lumi_moai.errors import ConfigError, RequestError
 from lumi_moai.gather.scripts import site_for
+from lumi_moai.resources import root
 
 HEAD = "#!/bin/bash\n#SBATCH --account=project_465000001\n"
 ELSEWHERE = {
@@ -66,3 +68,13 @@ def test_a_variable_for_the_inside_of_a_container_counts_there(program):
 def test_an_interface_that_the_site_does_not_have(value, wrong):
     text = two(ADDRESS, PORT, f"export NCCL_SOCKET_IFNAME={value}", BOUND)
     assert ("LM701" in [f.rule.id for f in check(read(text, "job.sh"), LUMI)]) is wrong
+
+
+def test_a_broken_pattern_in_a_site_file_is_one_sentence(tmp_path):
+    (tmp_path / "lumi-moai" / "sites").mkdir(parents=True)
+    text = (root("configs") / "sites" / "lumi.yaml").read_text().replace("name: lumi\n", "name: mine\n")
+    broken = text.replace("pattern: ^MIOPEN_USER_DB=", 'pattern: "([MI"').replace("image: (lumi", 'image: "[(lumi')
+    (tmp_path / "lumi-moai" / "sites" / "mine.yaml").write_text(broken.replace("|rocm-7)", '|rocm-7)"'))
+    with pytest.raises(ConfigError) as error:
+        catalog.site("mine")
+    assert str(error.value).count("is no regular expression") == 2
