@@ -132,6 +132,12 @@ def test_a_batch_script_in_a_here_document_is_a_script_of_its_own():
     assert not script.header.lines
 
 
+def test_tabs_in_front_of_a_here_document_with_a_dash_are_gone():
+    script = read("if x; then\n\tsbatch <<- 'E'\n\t\t#!/bin/bash\n\t\t#SBATCH -N 2\n\t\tsrun x\n\tE\nfi\n", "job.sh")
+    (inner,) = script.inner
+    assert (inner.asked.nodes, [c.name for c in inner.commands], inner.line_place(1).line) == (2, ["srun", "x"], 4)
+
+
 def test_a_script_that_calls_itself_ends():
     text = "#!/bin/bash\nf() { f; f; }\nf\nbash job.sh\n"
     begun = time.monotonic()

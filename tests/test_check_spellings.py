@@ -1,7 +1,22 @@
 """The rules on the same mistake in many spellings: each of these is certain, so each is found; and what only looks so."""
 
 import pytest
-from test_check_rules import ADDRESS, BOUND, LAIF, LINEAR, LUMI, MASKS, NET, PORT, TORCHRUN, all_fixed, job, small, two
+from test_check_rules import (
+    ADDRESS,
+    BOUND,
+    CASES,
+    LAIF,
+    LINEAR,
+    LUMI,
+    MASKS,
+    NET,
+    PORT,
+    TORCHRUN,
+    all_fixed,
+    job,
+    small,
+    two,
+)
 
 from lumi_moai.check import check, read
 
@@ -151,3 +166,21 @@ def test_what_is_not_safe_to_change_is_told_only(name):
     found = [f for f in check(read(text, "job.sh"), LUMI) if f.rule.id == rule]
     assert found
     assert not any(f.hit.edits for f in found)
+
+
+WRITTEN = "#!/bin/bash\nmkdir -p logs\ncat > inner.sh << 'END'\n{}END\nsbatch inner.sh\n"
+# What is said of whole files only.
+OF_FILES = ("LM101", "LM102", "LM107", "LM608")
+
+
+@pytest.mark.parametrize(("rule", "text"), [(r, text) for r, text, fix in CASES if fix and r not in OF_FILES])
+def test_a_script_in_a_quoted_here_document_is_fixed_in_its_place(rule, text):
+    after = all_fixed(WRITTEN.format(text))
+    assert after == WRITTEN.format(all_fixed(text))
+    assert rule not in ids(after)
+
+
+def test_a_here_document_that_the_shell_fills_in_is_left_as_it_is():
+    text = WRITTEN.replace("'END'", "END").format(small(time="4-00:00:00"))
+    assert "LM210" in ids(text)
+    assert all_fixed(text) == text

@@ -200,7 +200,7 @@ class Case:
         """The edit that adds `#SBATCH text` below the last directive; none in a script that another one writes."""
         header = self.script.header
         lines = [line for line in header.lines if header.hetjob is None or line < header.hetjob]
-        if not lines or self.script.offset:
+        if not lines or self.script.base is None:
             return ()
         end = self.script.line_place(lines[-1]).end
         return (Edit(start=end, end=end, text=f"\n#SBATCH {text}"),) if end is not None else ()

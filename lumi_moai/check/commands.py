@@ -80,11 +80,14 @@ class Commands:
         start = next((child for child in here.children if child.type == "heredoc_start"), None)
         if body is None or start is None:
             return None
-        if source.raw(start)[:1] in "'\"\\":
-            return source.inner(body, 0, source.raw(body), exact=True)
-        words = self.shell.words()
-        pieces = words.parts(body, _here_text, body.start_byte, body.end_byte)
-        return source.inner(body, 0, "".join(text for text, _ in pieces), exact=False)
+        text = raw = source.raw(body)
+        quoted = source.raw(start)[:1] in "'\"\\"
+        if not quoted:
+            pieces = self.shell.words().parts(body, _here_text, body.start_byte, body.end_byte)
+            text = "".join(text for text, _ in pieces)
+        if any(child.type == "<<-" for child in here.children):
+            text = re.sub(r"(?m)^\t+", "", text)
+        return source.inner(body, 0, text, exact=quoted and text == raw)
 
     def start(self, words: list[Word], place: Place, given: list[Variable], own: tuple[str, ...] = ()) -> bool:
         """Start the program in *words* with the variables *given* for it alone; whether the shell ends."""

@@ -29,7 +29,7 @@ def _late(case: Case) -> Iterator[Hit]:
 def _moved_up(case: Case, line: int) -> tuple[Edit, ...]:
     """Take the line out and put it below the last that counts; not when that would change what is asked already."""
     place = case.script.line_place(line)
-    text = case.script.text
+    text = case.script.file_text
     alone = header(text[place.start : place.end]).directives if place.start is not None else ()
     names = {directive.name for directive in alone}
     taken = {directive.name for directive in case.script.header.directives}

@@ -56,7 +56,7 @@ def _is_other(text: str, wanted: str) -> bool:
 
 def _before(case: Case, start: int | None, text: str) -> tuple[Edit, ...]:
     """Export the interface on a line of its own, in front of a command that begins its line."""
-    whole = case.script.text
+    whole = case.script.file_text
     if start is None or start > len(whole) or (start and whole[start - 1] != "\n"):
         return ()
     return (Edit(start=start, end=start, text=f"export {_INTERFACE}={text}\n"),)
@@ -79,7 +79,7 @@ def _variables(case: Case) -> Iterator[Hit]:
 
 def _changed(case: Case, found: Assignment, one: Advice) -> tuple[Edit, ...]:
     """Rename the variable, or take out a line that does nothing else."""
-    start, text = found.place.start, case.script.text
+    start, text = found.place.start, case.script.file_text
     if one.instead is None or start is None or found.place.path != case.script.path:
         return ()
     if found.variable.name.startswith(FOR_INSIDE) and one.instead:
@@ -114,7 +114,7 @@ def _options(case: Case) -> Iterator[Hit]:
             place = case.script.place(directive)
             edits: tuple[Edit, ...] = ()
             if one.instead == "" and place.start is not None and place.end is not None:
-                edits = _line_out(case.script.text, place.start, place.end, r"#SBATCH[ \t]+")
+                edits = _line_out(case.script.file_text, place.start, place.end, r"#SBATCH[ \t]+")
             yield Hit(place=place, severity=one.severity, source=one.source, edits=edits,
                       message=f"--{directive.name}: {one.reason}")  # fmt: skip
 

@@ -121,7 +121,7 @@ def _port(case: Case) -> Iterator[Hit]:
             said.add(one.variable.text)
             plain = one.place.start is not None and one.place.path == case.script.path and not one.in_task
             # A default may be overridden, and a number that stands elsewhere too has to stay the same there.
-            plain = plain and "$" not in one.variable.raw and case.script.text.count(one.variable.text) == 1
+            plain = plain and "$" not in one.variable.raw and case.script.file_text.count(one.variable.text) == 1
             edit = replace_text(one.place, f"MASTER_PORT={_PORT}") if plain else ()
             yield Hit(place=one.place, severity=severity, edits=edit, message=_port_words(one.variable.text))
     for command in case.training():
@@ -249,15 +249,12 @@ def _literal(case: Case) -> Iterator[Hit]:
 
 
 def _star(case: Case) -> Iterator[Hit]:
-    for path, text in ((case.script.path, case.script.text),):
-        for match in re.finditer(r"(?m)^([ \t]*exec )(\\?)\$\*[ \t]*$", text):
-            line = text.count("\n", 0, match.start(1) + len(match[1]) - len(match[1].lstrip()))
-            place = case.script.line_place(line)
-            if path and place.start is not None:
-                edits = (Edit(start=match.start(2), end=match.end(), text=f'"{match[2]}$@"'),)
-                yield Hit(
-                    place=place, edits=edits, message='`exec $*` tears words with blanks apart; `exec "$@"` keeps them'
-                )
+    text, base = case.script.text, case.script.base
+    for match in re.finditer(r"(?m)^([ \t]*exec )(\\?)\$\*[ \t]*$", text) if base == 0 else ():
+        line = text.count("\n", 0, match.start(1) + len(match[1]) - len(match[1].lstrip()))
+        edits = (Edit(start=match.start(2), end=match.end(), text=f'"{match[2]}$@"'),)
+        yield Hit(place=case.script.line_place(line), edits=edits,
+                  message='`exec $*` tears words with blanks apart; `exec "$@"` keeps them')  # fmt: skip
 
 
 RULES = (

@@ -94,14 +94,22 @@ def read(text: str, path: str = "script", files: Files = lambda _path: None) -> 
     return _read(value.cleaned(text), path, files, inner=False)
 
 
-def _read(text: str, path: str, files: Files, *, inner: bool, offset: int = 0) -> Script:
+def _read(
+    text: str, path: str, files: Files, *, inner: bool, offset: int = 0, base: int | None = 0, whole: str = ""
+) -> Script:
     found = header(text)
     asked = asked_of(found, text) if found.lines else Asked()
     book = Book(path, text, files)
     around = None
-    if inner:
+    if base is None:
         around = Place(path=path, line=offset + 1, column=1, end_line=offset + text.count("\n") + 1, end_column=1)
-    shell = Shell(book, Source(path, text, around=around), State(_given(found, asked), {}, seen=True), (), 0)
+    shell = Shell(
+        book,
+        Source(path, text, whole=whole, base=base or 0, around=around),
+        State(_given(found, asked), {}, seen=True),
+        (),
+        0,
+    )
     if bourne(text):
         shell.run_all()
         _follow_uncalled(book)
@@ -110,14 +118,17 @@ def _read(text: str, path: str, files: Files, *, inner: bool, offset: int = 0) -
     return Script(
         path=path, text=text, header=found, asked=asked, commands=tuple(book.commands),
         assignments=tuple(book.assignments), absent=tuple(_once(book.absent)), clouds=tuple(book.clouds),
-        unread=tuple(dict.fromkeys(book.unread)), comments=frozenset(comments), offset=offset,
+        unread=tuple(dict.fromkeys(book.unread)), comments=frozenset(comments), offset=offset, base=base, whole=whole,
         inner=tuple(_read_inner(source, path, files) for source in made),
     )  # fmt: skip
 
 
 def _read_inner(source: Source, path: str, files: Files) -> Script:
     place = source.around or source.place(0, 0)
-    return _read(value.shown(source.text), path, files, inner=True, offset=place.line - 1)
+    text, offset = value.shown(source.text), place.line - 1
+    if source.around is None and source.path == path:
+        return _read(text, path, files, inner=True, offset=offset, base=source.base, whole=source.whole)
+    return _read(text, path, files, inner=True, offset=offset, base=None)
 
 
 def _comments(root: Any) -> Iterator[int]:

@@ -135,6 +135,15 @@ class Script:
     """Lines of `text` (from 0) that are comments to the shell: not those of here-documents."""
     offset: int = 0
     """Lines in the file above the first of `text`; an inner script has some."""
+    base: int | None = 0
+    """Where `text` begins in the file, None where it is not there letter by letter."""
+    whole: str = ""
+    """The file's text; empty where `text` is all of it."""
+
+    @property
+    def file_text(self) -> str:
+        """What the offsets of places count in."""
+        return self.whole or self.text
 
     def directive(self, name: str) -> Directive | None:
         """The last directive called *name*: it is the one that counts."""
@@ -149,10 +158,10 @@ class Script:
         """The characters from *start* to *end* of a line of `text` (from 0)."""
         end = len(self._lines[line].rstrip("\r")) if end is None else end
         at = self._starts[line]
-        inside = self.offset == 0
         return Place(
             path=self.path, line=line + self.offset + 1, column=start + 1, end_line=line + self.offset + 1,
-            end_column=end + 1, start=at + start if inside else None, end=at + end if inside else None,
+            end_column=end + 1, start=None if self.base is None else self.base + at + start,
+            end=None if self.base is None else self.base + at + end,
         )  # fmt: skip
 
     @cached_property

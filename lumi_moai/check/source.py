@@ -25,7 +25,7 @@ class Source:
 
     def __init__(self, path: str, text: str, *, whole: str = "", base: int = 0, around: Place | None = None) -> None:
         self.path, self.text, self.around = path, text, around
-        self._whole, self._base = whole or text, base
+        self.whole, self.base = whole or text, base
 
     @cached_property
     def root(self) -> Any:
@@ -40,7 +40,7 @@ class Source:
     @cached_property
     def _line_starts(self) -> list[int]:
         starts = [0]
-        for line in self._whole.split("\n"):
+        for line in self.whole.split("\n"):
             starts.append(starts[-1] + len(line) + 1)
         return starts
 
@@ -53,7 +53,7 @@ class Source:
         if self.around is not None:
             line = min(self.around.line + row, self.around.end_line)
             return Place(path=self.path, line=line, column=1, end_line=line, end_column=1)
-        first, last = self._base + start, self._base + end
+        first, last = self.base + start, self.base + end
         (line, column), (end_line, end_column) = self._at(first), self._at(last)
         return Place(
             path=self.path, line=line, column=column, end_line=end_line, end_column=end_column, start=first, end=last
@@ -74,5 +74,5 @@ class Source:
     def inner(self, node: Any, skip: int, text: str, *, exact: bool) -> "Source":
         """*text* that *node* holds, from *skip* on: of the same file, character by character when *exact*."""
         if exact and self.around is None:
-            return Source(self.path, text, whole=self._whole, base=self._base + node.start_byte + skip)
+            return Source(self.path, text, whole=self.whole, base=self.base + node.start_byte + skip)
         return Source(self.path, text, around=self.of(node))
