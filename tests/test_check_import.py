@@ -26,6 +26,10 @@ STARTS = {
     "srun accelerate launch -m axolotl.cli.train c.yml": ("script", ["run_axolotl_cli_train.py", "c.yml"], {}, "axolotl.cli.train"),
     "deepspeed --hostfile hosts --num_gpus=8 train.py --deepspeed ds.json": (
         "script", ["train.py", "--deepspeed", "ds.json"], {}, "deepspeed starts no ranks"),
+    "srun axolotl train c.yml --debug": (
+        "script", ["run_axolotl_cli_train.py", "c.yml", "--debug"], {}, "axolotl starts no ranks: lumi-moai starts one"),
+    "srun singularity run i.sif litgpt pretrain pythia-14m": (
+        "script", ["run_litgpt.py", "pretrain", "pythia-14m"], {}, "the module litgpt needs a file, run_litgpt.py"),
     "srun deepspeed --include localhost:0,1 --module pkg.train": (
         "script", ["run_pkg_train.py"], {}, "not taken over from deepspeed: --include localhost:0,1;"),
 }  # fmt: skip

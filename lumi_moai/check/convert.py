@@ -223,7 +223,7 @@ def _start(case: Case, site: Site, command: Command) -> Iterator[str]:
 
 def _by_launcher(program: Launched) -> tuple[dict[str, str], list[str]]:
     """Variables in the place of a launcher's options, and what is said of the others."""
-    if program.launcher not in ("accelerate", "deepspeed"):
+    if program.launcher in ("python", "torchrun"):
         return {}, []
     given = {v: text for option, v in _BY_ACCELERATE.items() if (text := program.option(option)) and known(text)}
     told = given if program.launcher == "accelerate" else {}

@@ -32,13 +32,17 @@ _LAYOUT = re.compile(
 """Options that say who runs where, which lumi-moai decides."""
 
 
+# Programs that are a Python module under another name, by their first words; they start ranks by themselves otherwise.
+_CONSOLE = {("axolotl", "train"): "axolotl.cli.train", ("litgpt",): "litgpt"}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Launched:
     """A Python program as a batch script starts it."""
 
     command: Command
     launcher: str
-    """One of `python`, `torchrun`, `accelerate`, `deepspeed`."""
+    """One of `python`, `torchrun`, `accelerate`, `deepspeed`, or a program that starts ranks by itself."""
     program: str
     """The file, or the name of the module."""
     module: bool
@@ -58,6 +62,11 @@ class Launched:
 def launched(command: Command) -> Launched | None:
     """The Python program that *command* starts; None when it starts none that can be seen."""
     texts = [shown(word.raw.strip('"') if "unread" in holes(word.text) else word.text) for word in command.words]
+    for names, found in _CONSOLE.items():
+        if (command.name, *texts[1 : len(names)]) == names and len(texts) > len(names):
+            return Launched(
+                command=command, launcher=names[0], program=found, module=True, arguments=tuple(texts[len(names) :])
+            )
     launcher, at = _launcher(command, texts)
     if launcher is None:
         return None
@@ -108,4 +117,6 @@ def _past(texts: Sequence[str], at: int, launcher: str) -> tuple[int, bool, list
 
 def programs(case: Case) -> list[Launched]:
     """The Python programs that the script starts, in its order."""
-    return [found for command in case.training() if (found := launched(command))]
+    training, console = set(case.training()), {names[0] for names in _CONSOLE}
+    commands = [one for one in case.script.commands if one in training or one.name in console]
+    return [found for command in commands if (found := launched(command))]
