@@ -201,6 +201,24 @@ def test_memory_that_runs_out_in_backward(work):
     assert "start the run once more, it will compute each rank's rows in 2 micro-batches" in rank.err
 
 
+def test_weights_in_parts_ask_for_another_start_with_smaller_pieces(work):
+    """The others are in the middle of an exchange with the rank whose memory ran out."""
+    lines, _ = plain(work, FITS)
+    run = Run(work / "spread", launch(4), Wishes(layout=Layout.parse("fsdp")))
+    slurm = {"LUMI_MOAI_REQUEUE": "1", "SLURM_JOB_ID": "5"}
+    for start, pieces in enumerate((2, 4)):
+        mine = [{**each, **slurm, "SLURM_RESTART_COUNT": str(start)} for each in submitit(4, str(77 + start))]
+        ranks = run.ranks(mine, run.script(FITS), "weights.pt")
+        assert all(rank.code for rank in ranks)
+        said = "".join(rank.err for rank in ranks)
+        assert f"the job asks to be queued again, and will compute each rank's rows in {pieces} micro-batches" in said
+        assert (run.folder / "checkpoints/requeue-5").read_text() == f"{start}\n"
+    ranks = run.ranks(submitit(4, "79"), run.script(FITS), str(run.folder / "weights.pt"))
+    assert [rank.code for rank in ranks] == [0] * 4, ranks[0].err
+    for line, expected in zip(ranks[0].out.splitlines(), lines, strict=True):
+        same(line, expected)
+
+
 REFUSED = (
     HEAD
     + """

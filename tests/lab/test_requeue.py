@@ -94,3 +94,27 @@ def test_a_training_that_hears_of_its_time_limit_asks_to_go_on(door):  # noqa: F
     assert "lumi-moai: resumed at step" in shown
     assert list(Path(run["folder"], "checkpoints").glob("requeue-*"))
     assert_same(losses(door, run), expected)
+
+
+FULL = TRAIN.replace(
+    "nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))",
+    "Full(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))",
+).replace(
+    "torch.manual_seed(0)",
+    """class Full(nn.Sequential):  # which fits with one row; no device here ever runs out
+    def forward(self, x):
+        if len(x) > 1 and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            raise torch.OutOfMemoryError("HIP out of memory")
+        return super().forward(x)
+
+torch.manual_seed(0)""",
+)
+
+
+def test_weights_in_parts_that_run_out_of_memory_go_on_in_smaller_pieces(door):  # noqa: F811
+    expected = whole_run(door, 3)
+    script = door.script(FULL.replace("EPOCHS", "3").replace("PAUSE", "0"))
+    run = door.submit("--flavor", "Large", "--layout", "fsdp", script)
+    assert door.until(run["job_id"], "COMPLETED", "FAILED", seconds=300) == "COMPLETED"
+    assert "in 2 micro-batches" in door.run("logs", run["job_id"]).stdout
+    assert_same(losses(door, run), expected)

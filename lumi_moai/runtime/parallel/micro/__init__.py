@@ -76,8 +76,7 @@ class Micro:
         return self.memory.attempt(lambda pieces: self._compute(pieces, root, call, args, kwargs))
 
     def _compute(self, pieces: int, root: nn.Module, call: rerun.Call, args: tuple, kwargs: dict[str, Any]) -> Any:
-        may_watch = self.memory.watches and not is_spread(root)
-        if pieces == 1 and not may_watch:
+        if pieces == 1 and not self.memory.watches:
             return call(*args, **kwargs)
         leaves, spec = rerun.flattened(args, rerun.without_cache(root, kwargs) if pieces > 1 else kwargs)
         goes_back = any(isinstance(leaf, torch.Tensor) and leaf.requires_grad for leaf in leaves)
@@ -90,7 +89,7 @@ class Micro:
         if pieces > 1:
             self.engine.say_once("micro", _COST.format(pieces=pieces))
             return self._counted(rerun.compute(work), work)
-        if may_watch and not goes_back and rows > 1:
+        if not goes_back and rows > 1 and not is_spread(root):
             return self._counted(self.memory.watch(Watched(work)), work)
         return call(*args, **kwargs)
 

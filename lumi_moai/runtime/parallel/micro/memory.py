@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ....errors import RequestError
-from ... import group
+from ... import again, group
 from ...meeting import write_json
 from . import rerun, state, tree
 from .watched import Watched
@@ -125,8 +125,12 @@ class Memory:
             self._stop(error)
 
     def _next_time(self) -> RequestError:
+        how = "start the run once more, it"
+        if again.can_ask():  # with twice as many pieces each time, until a piece is a row
+            again.ask(self.engine.me.run)
+            how = "the job asks to be queued again, and"
         return RequestError(
-            "device memory ran out where this step cannot be computed again; start the run once more, it will compute"
+            f"device memory ran out where this step cannot be computed again; {how} will compute"
             f" each rank's rows in {self.pieces} micro-batches"
         )
 

@@ -17,7 +17,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from ....errors import RequestError
-from ... import accelerator, alarm, group
+from ... import accelerator, again, alarm, group
 from ...output import Counted
 from .. import roots
 from ..counts import KINDS
@@ -164,13 +164,10 @@ class Resume:
         self.saver.wait()
         self.saver.is_short = lambda: False
         self.engine.say_once("short", f"saved at step {self.steps}, because the time limit is near")
-        if os.environ.get("LUMI_MOAI_REQUEUE") != "1":
+        if not again.can_ask():
             return
         if self.engine.rank == 0:
-            # The job script queues the job again when it finds this, and in it the number of this start. Written after
-            # a step that no earlier start has reached, so a job that gets nowhere is not queued for ever.
-            job, restart = os.environ.get("SLURM_JOB_ID", ""), os.environ.get("SLURM_RESTART_COUNT", "0")
-            (self.engine.me.run / "checkpoints" / f"requeue-{job}").write_text(f"{restart}\n")
+            again.ask(self.engine.me.run)  # after a step that no earlier start has reached
         self.engine.say_once("again", "the job asks to be queued again, and will go on from there")
         self.saver.wait()
         sys.exit(AGAIN)
