@@ -31,7 +31,7 @@ class Memory:
     def __init__(self, engine: "Engine", pieces: int) -> None:
         self.engine = engine
         self.folder = engine.me.run / _FOLDER
-        self.pieces = max(pieces, group.agree(self._stored()))
+        self.pieces = self._began = max(pieces, group.agree(self._stored()))
         self.rows = 0
         """That the rank with the fewest has in the batch at hand."""
         self._call: Watched | None = None
@@ -41,8 +41,8 @@ class Memory:
 
     @property
     def watches(self) -> bool:
-        """Whether a call that does not fit can still be computed in more pieces."""
-        return self.engine.meter.step < _FIRST_STEPS
+        """Whether a call that does not fit can still be computed in more pieces; one of the self-check is left alone."""
+        return self.engine.meter.step < _FIRST_STEPS and not self.engine.self_check.is_running
 
     def attempt(self, compute: Callable[[int], Any]) -> Any:
         """The output of *compute*, given the number of pieces; more of them while memory runs out."""
@@ -126,7 +126,7 @@ class Memory:
 
     def _next_time(self) -> RequestError:
         how = "start the run once more, it"
-        if again.can_ask():  # with twice as many pieces each time, until a piece is a row
+        if again.can_ask() and self.pieces > self._began:  # or the next start gets no further
             again.ask(self.engine.me.run)
             how = "the job asks to be queued again, and"
         return RequestError(
