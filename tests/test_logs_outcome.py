@@ -120,7 +120,7 @@ def test_an_error_glued_to_a_step_line_is_seen():
 CAUSES = {
     "srun: error: nid006024: task 3: Out Of Memory": ("host_out_of_memory", 3),
     "torch.OutOfMemoryError: HIP out of memory. Tried to allocate 20.00 MiB. GPU 0 has": ("device_out_of_memory", None),
-    "2: torch.OutOfMemoryError: HIP out of memory. Tried to allocate 20.00 MiB.": ("device_out_of_memory", None),
+    "2: torch.OutOfMemoryError: HIP out of memory. Tried to allocate 20.00 MiB.": ("device_out_of_memory", 2),
     "jaxlib.xla_extension.XlaRuntimeError: RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes, out of memory": (
         "device_out_of_memory", None),
     "RuntimeError: DataLoader worker (pid 9) is killed by signal: Killed.": ("host_out_of_memory", None),

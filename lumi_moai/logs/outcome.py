@@ -19,6 +19,9 @@ __all__ = ["FINAL", "OVER", "Cause", "Evidence", "Outcome", "Signs", "line_at"]
 OVER = 20
 """So many step lines after a sign mean that the run went on; a few may still come, from ranks that print late."""
 _HITS = 100
+_IGNORED = b"Exception ignored in"
+_NEAR = 4096
+"""Bytes ahead of an error in which it may say that it was ignored."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,10 +120,22 @@ def _hits(text: bytes, present: set[bytes]) -> Iterator[tuple[Sign, re.Match[byt
             for count, match in enumerate(sign.pattern.finditer(text)):
                 if count == _HITS:
                     break
-                yield sign, match
+                if sign.outcome != "failed" or _IGNORED not in text or not _ignored(text, match.start()):
+                    yield sign, match
+
+
+def _ignored(text: bytes, position: int) -> bool:
+    """Whether the error at *position* is one that Python ignored: of an object that it was clearing away."""
+    before = text[max(0, position - _NEAR) : position]
+    _, found, between = before.rpartition(_IGNORED)
+    return bool(found) and all(line[:1] in (b" ", b"T", b"\r", b"") for line in between.split(b"\n")[1:])
+
+
+_RANKS = ("rank", "rank_of_torch", "rank_of_srun", "rank_of_mpi", "rank_of_tee")
+"""Groups of a sign that tell the rank, the surest first: torchrun's label is the number within a node."""
 
 
 def _rank(match: re.Match[bytes]) -> int | None:
     named = match.groupdict()
-    digits = named.get("rank") or named.get("rank_of_torch") or named.get("rank_of_srun") or named.get("rank_of_mpi")
+    digits = next((named[each] for each in _RANKS if named.get(each)), None)
     return int(digits) if digits and len(digits) < 10 else None
