@@ -48,7 +48,7 @@ def test_a_pattern_in_the_users_folder_and_one_on_the_command_line(work, monkeyp
     ("text", "sentence"),
     [
         (r"pattern: '(?P<step>\d+'", "is no regular expression: missing ), unterminated subpattern at position 0"),
-        (r"pattern: '(?P<stepp>\d+)'", "the group 'stepp' is none of step, total, epoch, loss, "),
+        (r"pattern: '(?P<stepp>\d+)'", "the group 'stepp' is none of step, total, epoch, progress, loss, "),
         (r"pattern: '(?P<stepp>\d+)'", "did you mean 'step'?"),
         (r"pattern: '(?P<ms>\d+)'", "neither a group (?P<step>...) nor (?P<loss>...)"),
         (r"pattern: '(?P<step>\d*)'", "also fits an empty line"),

@@ -252,3 +252,36 @@ def test_a_long_line_of_torn_steps_is_read_in_time(name):
     begun = time.process_time()
     read(f"{text}{torn}\n")
     assert time.process_time() - begun < 5
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in CASES if CASES[name][1]["records"] and CASES[name][1].get("format") != "csv"]
+)
+def test_a_log_that_a_requeue_appended_to_is_two_starts(name):
+    text = CASES[name][0]
+    if "'epoch': 0.1" in text or "'epoch': '0.1'" in text or "Epoch 1/8\n60000" in text:
+        pytest.skip("nothing in it goes on")
+    once, twice = (
+        read(text),
+        read(
+            text + "slurmstepd: error: *** JOB 9 ON n CANCELLED AT 2024-05-20T16:13:38 DUE TO JOB REQUEUE ***\n" + text
+        ),
+    )
+    assert (twice.records, twice.restarts) == (2 * once.records, 2 * once.restarts + 1)
+    assert (twice.last_step, twice.last_epoch, twice.new_epochs) == (
+        once.last_step,
+        once.last_epoch,
+        2 * once.new_epochs,
+    )
+
+
+def test_epochs_of_a_trainer_without_steps_that_go_back_are_a_restart():
+    line = "{{'loss': 2.5, 'grad_norm': 1.1, 'learning_rate': 1e-05, 'epoch': {}}}\n"
+    log = read("".join(line.format(epoch) for epoch in (0.1, 0.1, 0.2, 0.3, 0.2, 0.3, 0.4)))
+    assert (log.records, log.restarts, log.new_epochs, log.last_epoch) == (7, 1, 0, None)
+
+
+def test_the_epochs_of_keras_stand_ahead_of_its_bars():
+    bar = "{0}/206 [==>...] - ETA: 1s - loss: 9.9\n206/206 [=====] - 2s 12ms/step - loss: 1.5 - val_loss: 1.6\n"
+    log = read("".join(f"Epoch {epoch}/9\n{bar.format(50)}" for epoch in (1, 2, 3, 2)))
+    assert (log.records, log.first_epoch, log.last_epoch, log.restarts) == (4, 1, 2, 1)

@@ -28,6 +28,8 @@ class Row(NamedTuple):
     """The most memory of one device so far, GiB."""
     epoch: bytes = b""
     """The epoch within which `step` and `total` count; a line without a step is one of the whole epoch."""
+    progress: bytes = b""
+    """How far the training is, in any unit, on lines without a step; where it goes back another start begins."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,8 @@ from .lines import lines
 FORMAT = lines(
     "hf-trainer",
     "'epoch': ",
-    r"\{'loss': '?(?P<loss>{n})'?,{also}[^{}\r\n]*'epoch': [^{}\r\n]*\}"
+    r"\{'loss': '?(?P<loss>{n})'?,{also}[^{}\r\n]*'epoch': (?:'?(?P<progress>{n})'?)?[^{}\r\n]*\}"
     r"|\{'train_runtime': [^{}\r\n]*?'train_samples_per_second': '?(?P<samples>{n})'?,[^{}\r\n]*\}",
     also=[r"'memory/max_mem(?:ory)?_active(?:\(gib\))?': '?(?P<gib>{d})"],
+    one_line=False,
 )

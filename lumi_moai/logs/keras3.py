@@ -10,7 +10,9 @@ from .lines import lines
 FORMAT = lines(
     "keras-3",
     "━ ",
+    r"(?:\bEpoch (?P<epoch>\d+)/\d+[^\S\r\n]*\r?\n(?:(?!Epoch \d)[^\n]*\n){0,4000}?[^\n]*?)?"
     r"\b(?P<step>\d+)/(?P<total>(?P=step)) +(?:━)+ +[\dhms:]+ "
     r"(?:(?P<ms>\d+)ms|(?P<us>\d+)us|(?P<seconds>\d+)s)/(?:step|epoch) - (?:[^\r\n]*? - )?loss: (?P<loss>{n})",
     one_line=False,
+    reach=1 << 16,
 )

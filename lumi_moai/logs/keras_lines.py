@@ -13,6 +13,7 @@ from .lines import lines
 FORMAT = lines(
     "keras-lines",
     "s - ",
+    r"(?:\bEpoch (?P<epoch>\d+)/\d+[^\S\r\n]*\r?\n)?"
     r"^(?:(?P<step>\d+)/(?P<total>(?P=step)) | ?)- [\dhms:]+ - {also}(?:[^\r\n]*? - )?loss: (?P<loss>{n})",
     also=[r"(?<!\d)(?:(?P<ms>\d+)ms|(?P<us>\d+)us|(?P<seconds>\d+)s)/step\b"],
     one_line=False,

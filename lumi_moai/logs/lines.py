@@ -3,7 +3,8 @@
 Groups are named after what they hold: `step`, `total`, `loss`; the time of a step as `seconds`, `ms`, `us`, or as its
 inverse `per_second`; the rate as `tokens`, `samples` or `images` a second, `mtokens` in millions. Numbers may have
 separators of thousands and the suffixes K, M, G. Of one device: `tflops`; its part of the peak as `mfu` or
-`mfu_percent`; its memory as `gib` or `mib`. Where the step is one within an epoch, the epoch's number is `epoch`.
+`mfu_percent`; its memory as `gib` or `mib`. Where the step is one within an epoch, the epoch's number is `epoch`;
+where lines have no step, `progress` is anything that grows while the training goes on.
 """
 
 import re
@@ -33,7 +34,7 @@ _RATES: Mapping[str, tuple[bytes, float]] = {
 }
 
 
-GROUPS = ("step", "total", "epoch", "loss", *_SECONDS, *_RATES, "tflops", *_SHARES, *_MEMORY)
+GROUPS = ("step", "total", "epoch", "progress", "loss", *_SECONDS, *_RATES, "tflops", *_SHARES, *_MEMORY)
 """The names that groups may have."""
 
 
@@ -105,6 +106,7 @@ def _row(found: Mapping[str, bytes | None]) -> Row:
         mfu=_scaled(found, _SHARES),
         memory_gib=_scaled(found, _MEMORY),
         epoch=_whole(found.get("epoch")),
+        progress=_number(found.get("progress")),
     )
 
 

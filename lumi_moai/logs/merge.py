@@ -28,7 +28,7 @@ def _steps(first: Steps, second: Steps) -> None:
     first.nan_steps += second.nan_steps
     first.first_epoch = second.first_epoch if first.first_epoch is None else first.first_epoch
     first.loss_first = second.loss_first if first.loss_first is None else first.loss_first
-    for name in ("last_step", "last_epoch", "total_steps", "loss_last"):
+    for name in ("last_step", "last_epoch", "total_steps", "last_progress", "loss_last"):
         if getattr(second, name) is not None:
             setattr(first, name, getattr(second, name))
     first.max_step = max((step for step in (first.max_step, second.max_step) if step is not None), default=None)

@@ -25,6 +25,7 @@ class Steps:
         self.first_epoch: int | None = None
         self.last_epoch: int | None = None
         self.total_steps: int | None = None
+        self.last_progress: float | None = None
         self.loss_first: float | None = None
         self.loss_last: float | None = None
         self.loss_min: float | None = None
@@ -46,6 +47,8 @@ class Steps:
             begins = self._begins(numbers, self.last_step) if len(numbers) == len(steps) else []
         self.restarts += max(0, len(begins) - first)
         self._epochs(epochs, numbers, len(begins) - first)
+        if not numbers and not epochs and len(figures) > 4:
+            self._progress([float(each) for each in figures[4] if each])
         self._steps(numbers, totals)
         self._losses(list(map(float, filter(None, losses))))
         rates = self._of_one_unit(rates, units)
@@ -89,6 +92,12 @@ class Steps:
             self.new_epochs += max(0, len(self._begins(steps, self.last_step)) - (self.last_step is None) - restarts)
             self.first_epoch = epochs[0] if self.first_epoch is None else self.first_epoch
             self.last_epoch = epochs[-1]
+
+    def _progress(self, reached: list[float]) -> None:
+        if reached:
+            before = reached[0] if self.last_progress is None else self.last_progress
+            self.restarts += sum(map(lt, reached, [before, *reached[:-1]]))
+            self.last_progress = reached[-1]
 
     def _steps(self, steps: list[int], totals: Sequence[bytes]) -> None:
         self.records += len(totals)
