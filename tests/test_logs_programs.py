@@ -281,6 +281,13 @@ def test_epochs_of_a_trainer_without_steps_that_go_back_are_a_restart():
     assert (log.records, log.restarts, log.new_epochs, log.last_epoch) == (7, 1, 0, None)
 
 
+def test_a_chart_of_a_trainer_without_steps_goes_back_as_its_epochs_do():
+    line = "{{'loss': 2.5, 'grad_norm': 1.1, 'learning_rate': 1e-05, 'epoch': {}}}\n"
+    text = "".join(line.format(step / 100) for step in (*range(1, 41), *range(21, 61)))
+    first, second = read_series(io.BytesIO(text.encode())).starts
+    assert [(start.first_step, start.last_step) for start in (first, second)] == [(1, 40), (21, 60)]
+
+
 def test_the_epochs_of_keras_stand_ahead_of_its_bars():
     bar = "{0}/206 [==>...] - ETA: 1s - loss: 9.9\n206/206 [=====] - 2s 12ms/step - loss: 1.5 - val_loss: 1.6\n"
     log = read("".join(f"Epoch {epoch}/9\n{bar.format(50)}" for epoch in (1, 2, 3, 2)))
