@@ -91,8 +91,8 @@ RATES = {
     "samples/s = 33": ("samples_per_second", 33.0),
     "images/sec 33.5 lr 1": ("samples_per_second", 33.5),
     "1234 tokens/s | samples/s: 3": ("tokens_per_second", 1234.0),
-    "tokens/s/gpu: 1234": None,
-    "1234 tokens/s/gpu": None,
+    "tokens/s/gpu: 1234": ("tokens_per_second", 1234.0),
+    "1234 tokens/s/gpu": ("tokens_per_second", 1234.0),
 }
 
 

@@ -180,6 +180,23 @@ case("Keras' CSVLogger", "{n},0.5,{loss},0.4,9.9", head="\ufeffepoch,accuracy,lo
      last_epoch=8, restarts=0)  # fmt: skip
 case("timm's summary.csv", "{n},{loss},9.9,50.5,0.1", head="epoch,train_loss,eval_loss,eval_top1,lr\n", format="csv", last_epoch=8)  # fmt: skip
 case("a table of data", "{n},{loss},cat", head="step,height,name\n", records=0, loss_last=None, format=None)  # fmt: skip
+case("mindspore","epoch: 1 step: {n}, loss is {loss:.4f}", records=8, last_step=8, loss_last=1.5)  # fmt: skip
+case("dllogger","DLL 2020-01-01 10:00:00.123456 - Epoch: {e} Iteration: {n}  step_loss : {loss:.4f} learning_rate : 0.001", epochs=(0,1), records=16, last_step=8, loss_last=1.5, restarts=0)  # fmt: skip
+case("dllogger bert","DLL 2020-01-01 10:00:00.123456 - Training Epoch: {e} Training Iteration: {n}  average_loss : 2.1 step_loss : {loss:.4f} learning_rate : 0.001", epochs=(0,1), records=16, last_step=8, loss_last=1.5, restarts=0)  # fmt: skip
+case("levanter","Progress on:train {n}it/100it\trate:2.0it/s remaining:01:00 elapsed:00:10 postfix:loss={loss:.4f}", records=8, last_step=8, loss_last=1.5, step_seconds=.5)  # fmt: skip
+case("paddlenlp","[2023-01-01 10:00:00,123] [    INFO] - loss: {loss:.4f}, learning_rate: 1e-05, global_step: {n}, current_memory_allocated: 5.1, interval_runtime: 1.5, interval_samples_per_second: 31.5, interval_steps_per_second: 0.65, progress_or_epoch: 0.1", records=8, last_step=8, loss_last=1.5, throughput=(31.5,SAMPLES,"total"))  # fmt: skip
+case("colossalai","\rEpoch {e}:  10%|1 | {n}/100 [00:10<01:00,  2.00s/it, Loss={loss:.4f}]", epochs=(0,1), records=16, loss_last=1.5, step_seconds=2.0, restarts=0)  # fmt: skip
+case("minGPT","iter_dt 12.34ms; iter {n}: train loss {loss:.5f}", records=8, last_step=8, loss_last=1.5)  # fmt: skip
+case("picotron","[rank 0] Step: {n:<5d} | Loss: {loss:6.4f} | Global batch size: 1.05M | Tokens/s: 12.5K | Tokens/s/GPU: 1.6K | Tokens: 1.05M | MFU: 41.23% | Memory usage:  40.12GB", records=8, last_step=8, loss_last=1.5, throughput=(12500,TOKENS,"total"), mfu=.4123)  # fmt: skip
+case("gpt-fast / plain tps gpu","step {n}: loss {loss:.4f}, 512.5 tokens/s/gpu", records=8, last_step=8, throughput=(512.5,TOKENS,"per_device"))  # fmt: skip
+case("lingua/meta","0: INFO    24-11-01 10:00:00.123 - 0:01:00 - step: {n}  acc: 0  loss:  {loss:.4f}  grad: 1.1e+00  flops: 4.12e+14  wps: 1.25e+04  iter: 0.5  data: 0.01  lr: 1e-04  mem: 40%  pow: 611.1 W", records=8, last_step=8, loss_last=1.5)  # fmt: skip
+case("DiT","[2023-01-01 10:00:00] (step={n:07d}) Train Loss: {loss:.4f}, Train Steps/Sec: 2.00", records=8, last_step=8, loss_last=1.5)  # fmt: skip
+case("flax imagenet","I1101 10:00:00.123456 140 logging_writer.py:48] [{n}] steps_per_second=2.0, train_accuracy=0.1, train_learning_rate=0.1, train_loss={loss:.4f}", records=8, last_step=8, loss_last=1.5, step_seconds=.5)  # fmt: skip
+case("xtuner v1","[XTuner][RANK 0][2024-11-01 10:00:00][INFO] [Train] (Epoch 1) Step {n}/1000  lr: 0.000020  loss: {loss:.3f}  loss(reduced): 2.1  grad_norm: 1.1  max_memory: 40.1GB  text_tokens: 8192  tgs: 1234  data_time: 0.01s  time: 0.50s  eta: 1:00:00", records=8, last_step=8, loss_last=1.5)  # fmt: skip
+case("lit-llama", "iter {n}: loss {loss:.4f}, time: 548.72ms, speed: 7500 toks/s/device",
+     records=8, last_step=8, loss_last=1.5, step_seconds=.54872, throughput=(7500, TOKENS, "per_device"))  # fmt: skip
+case("unsloth","{{'loss': {loss:.4f}, 'grad_norm': 1.1, 'learning_rate': 1e-05, 'epoch': {n}.01}}", head="==((====))==  Unsloth - 2x faster free finetuning | Num GPUs = 1\n", records=8, loss_last=1.5)  # fmt: skip
+case("speechbrain","epoch: {n}, lr: 1.00e+00 - train loss: {loss:.2f} - valid loss: 9.1, valid CER: 5.1", records=8, loss_last=1.5, last_epoch=8)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -10,10 +10,10 @@ from .lines import lines
 FORMAT = lines(
     "clu",
     "logging_writer.py:",
-    r"logging_writer\.py:\d+\] \[(?P<step>\d+)\](?: collection=train)? (?=[\w/]+=[^\r\n]*\b(?:loss|per_second)=){also}",
+    r"logging_writer\.py:\d+\] \[(?P<step>\d+)\](?: collection=train)? (?=[\w/]+=[^\r\n]*(?:loss|per_second)=){also}",
     also=[
         r"[ ,/](?:train_|train/|training_)?loss=(?P<loss>{n})",
-        r"\bsteps_per_second=(?P<per_second>{d})",
+        r"(?<!\w)steps_per_second=(?P<per_second>{d})",
         r"\b(?:seqs|examples|samples)_per_second=(?P<samples>{n})",
         r"\b(?:target_)?tokens_per_second=(?P<tokens>{n})",
     ],

@@ -13,5 +13,5 @@ FORMAT = lines(
     "Epoch ",
     r"Epoch (?P<epoch>\d+): +(?:(?:\d+%)?\|[^\r\n|]*\| (?=\d+/)|(?=\d+it \[))(?P<step>\d+)"
     r"(?:/(?P<total>\d+)|/\?|it) \[[^\]\r\n]*?"
-    r"(?:(?P<per_second>{d})it/s|(?P<seconds>{d})s/it)(?:[^\]\r\n]*?\b(?:train_loss|loss)(?:_step)?=(?P<loss>{n}))?",
+    r"(?:(?P<per_second>{d})it/s|(?P<seconds>{d})s/it)(?:[^\]\r\n]*?\b(?:train_loss|[Ll]oss)(?:_step)?=(?P<loss>{n}))?",
 )

@@ -20,33 +20,28 @@ _FRACTION = (
     r"(?<!epoch)(?<!epoch[ :])(?<!epoch: )(?<!test: )(?<!val: )(?<!eval: )(?<!test )(?<!val )(?<!eval )"
     r"\[ *(?=\d+ ?/ ?\d+\][ :,|-]{0,4}(?:train(?:ing)?[_ ])?loss)"
 )
-_TOKENS = r"tok(?:en)?s?(?:/| per |_per_)s(?:ec|econd)?"
+TOKENS = r"tok(?:en)?s?(?:/| per |_per_)s(?:ec|econd)?"
 _SAMPLES = r"(?:samples?|examples?|images?|imgs?)(?:/| per |_per_)s(?:ec|econd)?"
 
 
-def _rate(unit: str, group: str) -> str:
+def rate(unit: str, group: str) -> str:
     """A rate with its *unit* behind or in front of the number."""
     ahead = rf"(?<![\w.])(?={{n}} ?{unit}(?![\w=:/]))"
     return rf"(?:{ahead}|(?<![\w/]){unit}(?: ?[:=] ?| ))(?P<{group}>{{n}})"
 
 
-RATES = (_rate(_TOKENS, "tokens"), _rate(_SAMPLES, "samples"))
-FORMAT = lines(
-    "plain",
-    "oss",
+RATES = (rate(TOKENS, "tokens"), rate(_SAMPLES, "samples"))
+PATTERN = (
     r"(?i)(?:(?:(^\[)|\bepochs?" + _SIGN + r")(?P<epoch>\d{1,9})"
     r"(?(1), *|(?:(?: ?/ ?\d{1,9})?\]? \[ *|(?![\w.])[^\r\n]{0,40}?(?<!global.)\b" + _WORD + "))"
     r"|\b(?:global[_ ])?" + _WORD + r"|" + _FRACTION + r")"
     r"(?P<step>\d{1,18})(?: ?/ ?(?P<total>\d{1,18})\b)?(?![\w.]|: train loss [^,\r\n]*, val loss )[^\r\n]{0,160}?"
     r"(?<![a-z_])(?<!val )(?<!test )(?<!eval )(?<!valid )(?<!validation )"
-    r"(?:train(?:ing)?[_ ]|total[_ ])?loss(?:[:=]| [:=]|) ?(?P<loss>{n}){also}",
-    also=[
-        r"(?<![\w.])(?P<ms>{d}) ?ms\b(?! ?[=:])",
-        r"(?:(?<![\w.])(?={d} ?s(?:ec)?/(?:step|it|iter|batch)\b)|\btime \(s\): )(?P<seconds>{d})",
-        r"(?:(?<![\w.])(?={d} ?%(?: \w+){0,2} mfu\b)|\bmfu:? )(?P<mfu_percent>{d})(?![\w.])",
-        *RATES,
-    ],
-    weak=True,
-    vague=True,
-    reach=400,
+    r"(?:train(?:ing)?[_ ]|total[_ ]|step[_ ])?loss(?:[:=]| [:=]| is|) {0,3}(?P<loss>{n}){also}"
 )
+ALSO = (
+    r"(?<![\w.])(?P<ms>{d}) ?ms\b(?! ?[=:])",
+    r"(?:(?<![\w.])(?={d} ?s(?:ec)?/(?:step|it|iter|batch)\b)|\btime \(s\): )(?P<seconds>{d})",
+    r"(?:(?<![\w.])(?={d} ?%(?: \w+){0,2} mfu\b)|\bmfu:? )(?P<mfu_percent>{d})(?![\w.])",
+)
+FORMAT = lines("plain", "oss", PATTERN, also=[*ALSO, *RATES], weak=True, vague=True, reach=400)
