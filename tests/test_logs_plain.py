@@ -38,6 +38,7 @@ def test_a_line_printed_by_hand_is_a_step(text, total, rate):
         "step 100: train loss 2.5100, val loss 2.6100",
         "step 12.5 loss 2.5",
         "the batch 7 was lost: loss n/a",
+        "Step/Epoch [50/1][50/1000]:total_eta: 1:00:00, lr:1.0e-05, loss:2.5",
     ],
 )
 def test_what_only_looks_like_a_step_is_none(text):

@@ -212,19 +212,12 @@ def test_columns_say_what_patterns_say(name):
     assert plain == quick
 
 
-LABELS = (
-    "{rank}: ",
-    "[rank{rank}]:",
-    "[rank{rank}]: ",
-    "[default{rank}]:",
-    "[1,{rank}]<stdout>:",
-    "0: [default{rank}]:",
-)
+LABELS = ("{rank}: ", "[rank{rank}]:", "[default{rank}]:", "[1,{rank}]<stdout>:", "0: [default{rank}]:")
+MANY = [*((label, (0, 3)) for label in LABELS), (LABELS[0], (0,)), (LABELS[2], (0,))]
 LABELLED = [name for name in CASES if CASES[name][1].get("format") != "csv"]
 
 
-@pytest.mark.parametrize("ranks", [(0,), (0, 3)])
-@pytest.mark.parametrize("label", LABELS)
+@pytest.mark.parametrize(("label", "ranks"), MANY)
 @pytest.mark.parametrize("name", LABELLED)
 def test_labels_of_launchers(name, label, ranks):
     text, want = CASES[name]

@@ -15,7 +15,7 @@ FORMAT = lines(
     "epochs",
     "oss",
     r"(?i)^(?![^\r\n]*%\|)(?![^\r\n]{0,60}\b(?:val|valid|validation|test|eval|evaluation)\b[^\r\n]{0,20}epoch)[^\r\n]{0,80}?"
-    r"\bepoch(?: ?[:=#]? ?\[| ?[:=#])? *(?P<epoch>\d{1,9})(?: ?/ ?\d{1,9}\b)?(?![\w.])[^\r\n]{0,160}?"
+    r"(?<![/\w])epoch(?: ?[:=#]? ?\[| ?[:=#])? *(?P<epoch>\d{1,9})(?: ?/ ?\d{1,9}\b)?(?![\w.])[^\r\n]{0,160}?"
     r"(?<![a-z_])(?<!val )(?<!test )(?<!eval )(?<!valid )(?<!validation )"
     r"(?:train(?:ing)?[_ ])?(?:avg |average |mean )?loss(?:[:=]| [:=]|) *(?P<loss>{n}){also}",
     also=[r"(?<![\w.])(?P<samples>{n}) ?(?:samples|examples|images|imgs?)/s(?:ec|econd)?(?![\w=:])"],
