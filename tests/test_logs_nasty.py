@@ -81,6 +81,8 @@ def test_a_torn_last_line(cut):
     [
         ("nan", None),
         ("NaN", None),
+        ("NAN", None),
+        ("INF", math.inf),
         ("inf", math.inf),
         ("-inf", -math.inf),
         ("1.5e+01", 15),
@@ -181,3 +183,16 @@ def test_any_log_cut_at_any_byte_and_packed_gives_a_report(tmp_path_factory, beg
     path = tmp_path_factory.mktemp("cut") / "x.log"
     path.write_bytes(packed[packing])
     assert collect([str(path)]).outcome
+
+
+def test_the_bar_of_an_evaluation_in_between_is_another_loop():
+    bar = "\r {0}%|##  | {0}/{1} [00:10<01:00,  2.00s/it]"
+    bars = [*((n, 100) for n in range(1, 50)), *((n, 9) for n in range(1, 10)), *((n, 100) for n in range(50, 101))]
+    log = read("".join(bar.format(*each) for each in bars))
+    assert (log.format, log.records, log.restarts, log.total_steps) == ("tqdm", 100, 0, 100)
+
+
+def test_steps_with_separators_of_thousands_and_those_of_an_evaluation():
+    text = "".join(f"step {n:,} loss 2.5\neval step {n % 3} loss 9.9\n" for n in range(998, 1006))
+    log = read(text)
+    assert (log.records, log.first_step, log.last_step, log.loss_last, log.restarts) == (8, 998, 1005, 2.5, 0)

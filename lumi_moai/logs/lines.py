@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from .format import Format, Row
 
 # What a pattern writes for a number; a number ends where it ends, so that a line that was cut has none.
-NUMBER = r"[-+]?(?:\d[\d,]*\.?\d*(?:[eE][-+]?\d{1,3})?|nan|inf|NaN)[KMG]?(?![\w.])"
+NUMBER = r"[-+]?(?:\d[\d,]*\.?\d*(?:[eE][-+]?\d{1,3})?|nan|inf|NaN|NAN|INF)[KMG]?(?![\w.])"
 REACH = 2048
 """Bytes of a line in which a value is looked for; without an end, a long line of texts like steps takes minutes."""
 _ANY = re.compile(r"(\[\^(?:[^\]\\]|\\.)*\])\*")

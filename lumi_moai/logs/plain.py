@@ -34,8 +34,9 @@ RATES = (rate(TOKENS, "tokens"), rate(_SAMPLES, "samples"))
 PATTERN = (
     r"(?i)(?:(?:(^\[)|\bepochs?" + _SIGN + r")(?P<epoch>\d{1,9})"
     r"(?(1), *|(?:(?: ?/ ?\d{1,9})?\]? \[ *|(?![\w.])[^\r\n]{0,40}?(?<!global.)\b" + _WORD + "))"
-    r"|\b(?:global[_ ])?" + _WORD + r"|" + _FRACTION + r")"
-    r"(?P<step>\d{1,18})(?: ?/ ?(?P<total>\d{1,18})\b)?(?![\w.]|: train loss [^,\r\n]*, val loss )[^\r\n]{0,160}?"
+    r"|(?<!eval )(?<!val )(?<!test )(?<!valid )(?<!validation )\b(?:global[_ ])?" + _WORD + r"|" + _FRACTION + r")"
+    r"(?P<step>\d{1,3}(?:,\d{3})+(?![\d,])|\d{1,18})"
+    r"(?: ?/ ?(?P<total>\d{1,18})\b)?(?![\w.]|: train loss [^,\r\n]*, val loss )[^\r\n]{0,160}?"
     r"(?<![a-z_])(?<!val )(?<!test )(?<!eval )(?<!valid )(?<!validation )"
     r"(?:train(?:ing)?[_ ]|total[_ ]|step[_ ])?loss(?:[:=]| [:=]| is|) {0,3}(?P<loss>{n}){also}"
 )
