@@ -81,6 +81,16 @@ srun ./wrap_$SLURM_JOB_ID.sh python train.py
 """
 
 
+@pytest.mark.parametrize(
+    "start",
+    ["bash -c 'python \"$@\"' _ t.py", "bash -c 'python $1' name t.py", "bash -euxo pipefail -c 'python t.py'",
+     "bash -eo pipefail x.sh", "sh -ec 'exec python t.py'", "rocprofv3 --stats -- python t.py",
+     "/usr/bin/time -v stdbuf -oL python t.py", "timeout -s USR1 9 nice -n 5 python t.py"],
+)  # fmt: skip
+def test_the_program_is_found_behind_what_starts_it(start):
+    assert words_of(f"srun {start}", "python", {"x.sh": "#!/bin/bash\npython t.py\n"}) == [["python", "t.py"]]
+
+
 def test_a_wrapper_made_by_a_here_document_is_followed():
     script = read(WRITTEN, "job.sh")
     (rank,) = [a for a in script.assignments if a.variable.name == "RANK"]

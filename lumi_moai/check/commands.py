@@ -167,7 +167,7 @@ class Commands:
 
     def _shell(self, command: Command, words: list[Word], texts: list[str]) -> None:
         if (at := programs.shell_text(texts)) is not None:
-            self._follow(command, self._text(words[at]), words[at + 1 :])
+            self._follow(command, self._text(words[at]), words[at + 2 :])  # the first word behind the text is $0
         elif (at := programs.shell_file(texts)) is not None:
             self._helper(command, words[at], words[at + 1 :], asked=True)
         elif self.input is not None:

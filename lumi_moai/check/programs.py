@@ -22,6 +22,8 @@ _PLAIN = {
     "time": 0, "nice": 0, "nohup": 0, "stdbuf": 0, "exec": 0, "command": 0, "builtin": 0, "setsid": 0, "catchsegv": 0,
     "numactl": 0, "taskset": 1, "timeout": 1, "env": 0, "sudo": 0, "unbuffer": 0, "rocprof": 0,
 }  # fmt: skip
+# Profilers, whose program stands behind `--`.
+_BEHIND_DASHES = frozenset(("rocprofv3", "rocprof-sys-run", "rocprof-sys-sample", "omnitrace-run", "omnitrace-sample"))
 _PLAIN_VALUES = {
     "nice": {"-n"}, "stdbuf": {"-i", "-o", "-e"}, "timeout": {"-s", "-k"}, "env": {"-u", "-C"}, "time": {"-f", "-o"},
     "rocprof": {"-o", "-i", "-d"}, "exec": {"-a"},
@@ -44,6 +46,8 @@ def opened(words: Sequence[str]) -> Next | None:
         return Next(at=options(words[1:], program=True)[1] + 1)
     if name in CONTAINERS:
         return _container(words)
+    if name in _BEHIND_DASHES and "--" in words:
+        return Next(at=words.index("--") + 1)
     if name in _PLAIN:
         return _plain(name, words)
     if name in ("conda", "mamba", "micromamba", "uv", "poetry", "pixi") and words[1:2] == ["run"]:
@@ -90,13 +94,17 @@ def _past_options(words: Sequence[str], at: int, with_value: set[str] | frozense
     return min(at, len(words))
 
 
+_TAKES_NAME = re.compile(r"[-+][A-Za-z]*[oO]|--rcfile|--init-file")
+
+
 def shell_text(words: Sequence[str]) -> int | None:
     """The index of the text in `bash -c TEXT`, None without `-c`."""
-    for at, word in enumerate(words[1:], 1):
-        if re.fullmatch(r"-[A-Za-z]*c[A-Za-z]*", word):
-            return at + 1 if at + 1 < len(words) else None
-        if not re.match(r"[-+]", word):
-            return None
+    at = 1
+    while at < len(words) and re.match(r"[-+]", words[at]):
+        if re.fullmatch(r"-[A-Za-z]*c[A-Za-z]*", words[at]):
+            at += 2 if _TAKES_NAME.fullmatch(words[at]) else 1
+            return at if at < len(words) else None
+        at += 2 if _TAKES_NAME.fullmatch(words[at]) else 1
     return None
 
 
@@ -104,5 +112,5 @@ def shell_file(words: Sequence[str]) -> int | None:
     """The index of the script in `bash SCRIPT`, None when there is none."""
     at = 1
     while at < len(words) and words[at][:1] in ("-", "+"):
-        at += 2 if words[at] in ("-o", "-O", "+o", "--rcfile", "--init-file") else 1
+        at += 2 if _TAKES_NAME.fullmatch(words[at]) else 1
     return at if at < len(words) and shell_text(words) is None else None
