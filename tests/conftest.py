@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 _FOREIGN = ("SBATCH_", "SLURM_", "SRUN_", "SUBMITIT_", "LUMI_MOAI_", "MASTER_", "XDG_")
 collect_ignore = ["scripts", "bench"]
 """Programs that tests and the bench run; looking for doctests in them would run them here."""
-_KEPT = ("LUMI_MOAI_REQUIRE_LAB",)
+_KEPT = ("LUMI_MOAI_REQUIRE_LAB", "LUMI_MOAI_FUZZ_SECONDS", "LUMI_MOAI_FUZZ_SEED")
 
 
 @pytest.fixture(autouse=True)

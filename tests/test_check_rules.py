@@ -84,7 +84,7 @@ FIRES = {
     "LM104": [(small(more="--comment='open"), False)],
     "LM105": [(small(more="--job-name=$NAME"), False)],
     "LM106": [(small(time="1hour"), False), (small(nodes="##N##"), False), (small(mem="lots"), False),
-              (small(more="-N=1"), True), (small(more="-q"), False), (small(time="90m"), False), (small(mem="60.5G"), False)],
+              (small(more="-N=1"), True), (small(nodes=None, more="-nodes=1"), True), (small(more="-q"), False), (small(time="90m"), False), (small(mem="60.5G"), False)],
     "LM107": [(small().removeprefix("#!/bin/bash\n"), True), ("\ufeff" + small(), True)],
     "LM108": [("#!/usr/bin/fish\n#SBATCH -p small -A project_465000001 -t 5\nset x 1\n", False),
               ("#!/bin/tcsh\n#SBATCH -p small -A project_465000001 -t 5\nsetenv X 1\n", False)],

@@ -2,12 +2,15 @@
 
 import os
 import random
+import re
 import time
+from pathlib import Path
 
 from test_check_rules import CASES, GOOD, LUMI
 
 from lumi_moai.check import check, fixed, read
 
+ROOT = Path(__file__).parent.parent
 SEEDS = [text for _, text, _ in CASES] + list(GOOD.values())
 
 
@@ -37,3 +40,9 @@ def test_damaged_scripts_never_raise_and_fixes_end():
             if not done:
                 break
         assert not done, (seed, first)
+
+
+def test_what_make_fuzz_sets_reaches_the_tests():
+    """Every test's environment is emptied of our variables: for long this kept `make fuzz` to a few seconds."""
+    kept = re.search(r"_KEPT = (.*)", (ROOT / "tests" / "conftest.py").read_text())[1]
+    assert set(re.findall(r"LUMI_MOAI_FUZZ_\w+", (ROOT / "Makefile").read_text())) <= set(re.findall(r"\w+", kept))

@@ -18,6 +18,7 @@ def read(line):
         ("-N 2", [("nodes", "2")]),
         ("-N2", [("nodes", "2")]),
         ("-N=2", [("nodes", "2")]),
+        ("-Ja=b", [("job-name", "a=b")]),
         ("--nodes=2", [("nodes", "2")]),
         ("--nodes 2 -p x", [("nodes", "2"), ("partition", "x")]),
         ("--comment='a b' --exclusive -n 4 # why", [("comment", "a b"), ("exclusive", ""), ("ntasks", "4")]),
@@ -65,3 +66,8 @@ def test_the_program_of_srun_is_what_follows_its_options():
     found, at = options(line, program=True)
     assert line[at] == "./run.sh"
     assert [option.name for option in found] == ["label", "ntasks", "wait", "cpu-bind", "kill-on-bad-exit"]
+
+
+def test_an_equals_sign_in_a_glued_value_is_part_of_it():
+    (found,) = header("#SBATCH -Ja=b\n").directives
+    assert (found.written, found.value) == ("-J", "a=b")

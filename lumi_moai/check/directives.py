@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 from ..errors import did_you_mean
-from ..sbatch import header
+from ..sbatch import Directive, header
 from ..sbatch.asked import BOM
 from ..sbatch.options import FLAGS, VALUES
 from .case import Case, replace_text
@@ -78,7 +78,11 @@ def _variable(case: Case) -> Iterator[Hit]:
 def _unreadable(case: Case) -> Iterator[Hit]:
     for directive in case.script.header.directives:
         place, value = case.script.place(directive), directive.value
-        if re.fullmatch(r"-\w=", directive.written):
+        if name := _one_dash(case, directive):
+            start = None if place.start is None else place.start + 1
+            yield Hit(place=place, message=f"with one dash this is -{name[0]} and the value {value!r}; write --{name}",
+                      edits=(Edit(start=start, end=start, text="-"),) if start is not None else ())  # fmt: skip
+        elif re.fullmatch(r"-\w=", directive.written):
             start = None if place.start is None else place.start + 2
             yield Hit(place=place, severity="warning" if directive.name in _FREE else None,
                       message=f"a short option takes its value without `=`: sbatch reads {f'={value}'!r}",
@@ -87,6 +91,13 @@ def _unreadable(case: Case) -> Iterator[Hit]:
             yield Hit(place=place, message=f"--{directive.name} needs a value, and sbatch refuses it without one")
         elif "$" not in value and refused(directive.name, value):
             yield Hit(place=place, message=f"{value!r} is no value for --{directive.name}")
+
+
+def _one_dash(case: Case, directive: Directive) -> str | None:
+    """The long option that has lost a dash: `-nodes=2` is `-n` with the value `odes=2` to sbatch."""
+    written = case.script.text.split("\n")[directive.line][directive.start : directive.end]
+    found = re.match(r"-([a-z][a-z-]+)(?==|$)", written)
+    return found[1] if found and found[1] in FLAGS | VALUES else None
 
 
 def _shebang(case: Case) -> Iterator[Hit]:

@@ -134,7 +134,8 @@ def _directive(number: int, line: str, words: tuple[Token, ...], option: Option)
     if option.first != option.last:
         value_start = last.start
     else:
-        equals = line.find("=", first.start, first.end)
+        long = line.startswith("--", first.start)
+        equals = line.find("=", first.start, first.end if long else first.start + 3)
         value_start = first.end if not option.given else equals + 1 if equals >= 0 else first.start + 2
     return Directive(
         name=option.name,
