@@ -181,3 +181,8 @@ def test_torchrun_is_kept_as_the_launcher(here, launch, command):
     assert values["settings"]["launcher"] == "torchrun"
     assert values["settings"]["container"] == "none"
     assert values["submit"][-len(command) :] == command
+
+
+def test_import_takes_the_most_of_a_range_of_nodes(here):
+    (here / "two.sh").write_text(TWO.format("small", "").replace("-N 2", "-N 1-2"))
+    assert json.loads(run("import", "two.sh", "--json").stdout)["nodes"] == 2

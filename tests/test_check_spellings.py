@@ -184,3 +184,15 @@ def test_a_here_document_that_the_shell_fills_in_is_left_as_it_is():
     text = WRITTEN.replace("'END'", "END").format(small(time="4-00:00:00"))
     assert "LM210" in ids(text)
     assert all_fixed(text) == text
+
+
+def test_a_range_of_nodes_is_no_number_of_nodes():
+    text = two("srun torchrun --nnodes=2 --nproc-per-node=8 --rdzv-backend=c10d t.py", nodes="1-4", tasks=1, cpus=56)
+    assert not {"LM602", "LM205", "LM609"} & set(ids(text))
+    assert "LM602" in ids(text.replace("nodes=1-4", "nodes=4-4"))
+
+
+def test_devices_that_slurm_chooses_by_the_cores_leave_a_note_on_the_binding():
+    text = job("srun --gpu-bind=closest python train.py")
+    assert [f.severity for f in check(read(text, "job.sh"), LUMI) if f.rule.id == "LM504"] == ["note"]
+    assert all_fixed(text) == text

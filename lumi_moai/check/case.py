@@ -66,10 +66,11 @@ class Case:
 
     @cached_property
     def nodes(self) -> int | None:
-        """Nodes of the job; one where neither nodes nor tasks are named."""
+        """Nodes of the job; one where neither nodes nor tasks are named, None where Slurm may choose."""
         asked = self.script.asked
-        if self.script.directive("nodes") is not None:
-            return asked.nodes
+        if (found := self.script.directive("nodes")) is not None:
+            least, _, most = found.value.partition("-")
+            return asked.nodes if not most or least == most else None
         if asked.ntasks and asked.tasks_per_node:
             return -(-asked.ntasks // asked.tasks_per_node)
         return 1 if not self._tells("ntasks", "gpus") or asked.ntasks == 1 else None

@@ -130,12 +130,17 @@ def _words(program: Launched, exists: Callable[[str], bool]) -> tuple[tuple[str,
     return (file, *program.arguments), [f"the module {program.program} needs a file, {file}, of two lines: {lines}"]
 
 
+def _nodes(case: Case) -> int:
+    """Nodes of the job; of a range the most, as the price counts it."""
+    return case.nodes or case.script.asked.nodes or 1
+
+
 def _placement(case: Case, menu: Sequence[Flavor]) -> Placement:
     if case.partition is None:
         raise RequestError(
             f"{case.script.path} names no partition of site {case.site.name} ({', '.join(case.site.partitions)})"
         )
-    wanted = (case.nodes or 1) * (case.devices_per_node or 0)
+    wanted = _nodes(case) * (case.devices_per_node or 0)
     if not wanted:
         raise RequestError(f"{case.script.path} asks for no devices, and a flavor is a number of devices")
     fits = [flavors.fit(case.site, one, case.partition) for one in menu]
@@ -190,10 +195,10 @@ def _environment(case: Case, command: Command) -> tuple[dict[str, str], list[str
 
 def _shape(case: Case, placement: Placement) -> Iterator[str]:
     asked, node = case.script.asked, case.site.node(placement.partition)
-    wanted = (case.nodes or 1) * (case.devices_per_node or 0)
+    wanted = _nodes(case) * (case.devices_per_node or 0)
     if placement.devices != wanted:
         yield f"{placement.devices} devices in place of {wanted}: the nearest flavor"
-    if placement.nodes != (case.nodes or 1):
+    if placement.nodes != _nodes(case):
         yield f"{placement.nodes} node{'s' if placement.nodes > 1 else ''} in place of {case.nodes or 1}"
     cores = (case.tasks_per_node or 1) * (asked.cpus_per_task or 1)
     ours = placement.devices_per_node * placement.cores_per_device
@@ -217,7 +222,7 @@ def _start(case: Case, site: Site, command: Command) -> Iterator[str]:
         yield "modules of the script are not loaded: the container brings its own"
     for one in case.script.absent:
         yield f"{one.path} is not here, so what it does is not taken over"
-    if not is_torchrun(command) and case.tasks and (case.devices_per_node or 0) * (case.nodes or 1) != case.tasks:
+    if not is_torchrun(command) and case.tasks and (case.devices_per_node or 0) * _nodes(case) != case.tasks:
         yield f"one rank for each device, in place of {case.tasks} tasks"
 
 

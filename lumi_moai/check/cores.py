@@ -154,10 +154,17 @@ def _unbound(case: Case) -> Iterator[Hit]:
         hidden = case.hidden(step.command) and any(
             one.sourced or step.command in one.within for one in case.script.absent
         )
-        yield Hit(place=step.command.words[0].place, severity="note" if hidden else None,
-                  edits=() if hidden else _binding(case, step, node),
+        chosen = _devices_follow(case, step)
+        yield Hit(place=step.command.words[0].place, severity="note" if hidden or chosen else None,
+                  edits=() if hidden or chosen else _binding(case, step, node),
                   message=f"{tasks} tasks a node and no --cpu-bind: the first task gets the first cores, which are"
                   f" beside another device{' (unless a script that is not here binds)' if hidden else ''}")  # fmt: skip
+
+
+def _devices_follow(case: Case, step: Step) -> bool:
+    """Whether `--gpu-bind` gives each task devices of Slurm's choice, which may be those beside its cores."""
+    found = step.options.get("gpu-bind") or case.script.directive("gpu-bind")
+    return found is not None and found.value != "none" and not found.value.startswith("map")
 
 
 def _works(step: Step) -> bool:
