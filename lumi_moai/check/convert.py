@@ -199,7 +199,7 @@ def _shape(case: Case, placement: Placement) -> Iterator[str]:
     if placement.devices != wanted:
         yield f"{placement.devices} devices in place of {wanted}: the nearest flavor"
     if placement.nodes != _nodes(case):
-        yield f"{placement.nodes} node{'s' if placement.nodes > 1 else ''} in place of {case.nodes or 1}"
+        yield f"{placement.nodes} node{'s' if placement.nodes > 1 else ''} in place of {_nodes(case)}"
     cores = (case.tasks_per_node or 1) * (asked.cpus_per_task or 1)
     ours = placement.devices_per_node * placement.cores_per_device
     if cores != ours:
