@@ -264,13 +264,15 @@ def test_a_long_line_of_torn_steps_is_read_in_time(name):
     assert time.process_time() - begun < 5
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in CASES if CASES[name][1]["records"] and CASES[name][1].get("format") != "csv"]
-)
+def goes_on(text, wanted):
+    """Whether a log's start over shows: it has records that are numbered from the beginning, and is no table."""
+    begins = ("'epoch': 0.1", "'epoch': '0.1'", "Epoch 1/8\n60000")  # which have one epoch only
+    return wanted["records"] and wanted.get("format") != "csv" and not any(word in text for word in begins)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if goes_on(*CASES[name][:2])])
 def test_a_log_that_a_requeue_appended_to_is_two_starts(name):
     text = CASES[name][0]
-    if "'epoch': 0.1" in text or "'epoch': '0.1'" in text or "Epoch 1/8\n60000" in text:
-        pytest.skip("nothing in it goes on")
     once, twice = (
         read(text),
         read(

@@ -41,7 +41,7 @@ class Memory:
 
     @property
     def watches(self) -> bool:
-        """Whether a call that does not fit can still be computed in more pieces; one of the self-check is left alone."""
+        """Whether a call that does not fit can still be computed in more pieces; of the self-check none is."""
         return self.engine.meter.step < _FIRST_STEPS and not self.engine.self_check.is_running
 
     def attempt(self, compute: Callable[[int], Any]) -> Any:
