@@ -85,7 +85,8 @@ for epoch in range(3):
         print(f"{loss.item():.6f} {wrong.item():.6f}", ((judge(rows) > 0.5) == ones.bool()).sum().item())
     with torch.no_grad():
         out, _, _ = coder(rows)
-        print(f"{out.sum().item():.6f}", torch.rand(1).item())
+        print(f"{out.sum().item():.6f} {F.mse_loss(out, rows).item():.6f}", torch.rand(1).item())
+        print(tuple(out[:min(20, out.size(0))].shape), f"{out[:min(20, out.size(0))].sum():.6f}")
         kept.append(torch.cat([rows, out], dim=1))
         torch.save({"rows": kept[-1], "labels": [labels]}, sys.argv[1] + ".rows")
         both = torch.load(sys.argv[1] + ".rows")

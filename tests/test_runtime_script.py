@@ -292,3 +292,23 @@ def test_a_script_that_knows_nothing_of_its_ranks_is_told(work):
     assert ranks[1].err == ""
     joined = "import torch.distributed as dist; dist.init_process_group('gloo'); dist.destroy_process_group()"
     assert "ran 2 times" not in run.ranks(submitit(2, job="78"), run.script(joined))[0].err
+
+
+def test_sets_have_the_same_order_on_every_rank_and_in_every_start(work):
+    text = "import os; print(list({'the', 'cat', 'sat', 'on', 'a', 'mat'}), os.environ['PYTHONHASHSEED'])"
+    starts = []
+    for name in ("first", "second"):
+        run = Run(work / name, launch(3))
+        starts += run.ranks(submitit(3), run.script(text))
+    assert [rank.code for rank in starts] == [0] * 6
+    assert len({rank.out for rank in starts}) == 1
+
+
+def test_the_users_order_of_sets_is_kept(work):
+    run = Run(work, launch(1))
+    text = "import os; print(hash('cat'), os.environ['PYTHONHASHSEED'])"
+    (rank,) = run.ranks([{**submitit(1)[0], "PYTHONHASHSEED": "7"}], run.script(text))
+    plain = subprocess.run(
+        [sys.executable, "-c", text], env={**os.environ, "PYTHONHASHSEED": "7"}, capture_output=True, text=True
+    )
+    assert rank.out == plain.stdout

@@ -329,10 +329,10 @@ class Engine:
 
         All losses up to a backward weigh as the batch fetched last: their gradients are averaged as one.
         """
-        share, own = self.share, own or self.share
-        if share and own and not own.went_back and torch.is_grad_enabled():  # behind backward it is a number to show
+        share = self.share or (None if self.is_repeating else own)  # of rows that the script kept from its training
+        if share and not (own or share).went_back and torch.is_grad_enabled():  # behind backward it is a number to show
             self.loss_share = share
-            self.at_hand.note_loss(own)
+            self.at_hand.note_loss(own or share)
         return share
 
     @property

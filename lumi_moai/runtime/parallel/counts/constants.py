@@ -21,7 +21,7 @@ def of_rank(name: str, tensor: Part, args: tuple, kinds: Sequence[type]) -> tupl
         return args
     if name in ("view", "reshape") and args[0] is tensor and tensor.at == 0:
         return (tensor, *_size(args[1:], tensor))
-    if name in EACH and len(args) > 1:
+    if name in EACH and name != "isin" and len(args) > 1:
         return tuple(_elementwise(each, tensor) if type(each) in kinds else each for each in args)
     return args
 

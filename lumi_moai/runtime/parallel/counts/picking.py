@@ -6,6 +6,7 @@ import torch
 
 from . import rows
 from .places import PICKED, Part
+from .size import Rows
 from .whole import felt_by_all
 
 JOINS = {"cat", "concat", "concatenate", "vstack"}
@@ -62,6 +63,12 @@ def _is_order(index: Any, tensor: Part) -> bool:
     return hasattr(index, "__len__") and len(index) == share.total
 
 
+def _is_all(rows: slice, tensor: Part) -> bool:
+    """Whether they are all rows of *tensor*: `x[:]`, or `x[:n]` where n is the number of rows."""
+    has_all = isinstance(rows.stop, Rows) and rows.stop.__index__() == tensor.shape[0]
+    return rows.start is rows.step is None and (rows.stop is None or has_all)
+
+
 def taken(args: tuple, part: Part, result: torch.Tensor) -> tuple[bool, int | None]:
     """Whether `tensor[index]` is a part of the batch, and where its rows are; single rows are others on each rank."""
     tensor, index = args[0], args[1]
@@ -69,7 +76,7 @@ def taken(args: tuple, part: Part, result: torch.Tensor) -> tuple[bool, int | No
     if not isinstance(tensor, Part):  # by rows of the batch
         is_mask = part.dtype == torch.bool
         return True, PICKED if is_mask and part.at == 0 else part.at if first is part and not is_mask else None
-    if tensor.at == 0 and (isinstance(first, int) or (isinstance(first, slice) and first != slice(None))):
+    if tensor.at == 0 and (isinstance(first, int) or (isinstance(first, slice) and not _is_all(first, tensor))):
         return False, None
     if tensor.at == 0 and isinstance(first, torch.Tensor) and first.dtype == torch.bool:
         return True, PICKED
