@@ -1,6 +1,7 @@
 """Arrays that numpy drew for the rows of a batch, found again in the tensors that a script made of them.
 
 Nothing of an array's kind survives `torch.FloatTensor(noise)`, but its numbers do, and random ones are nobody else's.
+Whether a draw is remembered may not depend on how many rows a rank has: the ranks must follow the same tensors.
 """
 
 from typing import Any
@@ -11,18 +12,16 @@ import torch
 from ..share import Share
 
 _DRAWN: list[tuple[Any, Share]] = []
-_LEAST = 16
-"""Whole numbers that two tensors do not share by chance: a rank's labels may be fewer, and stay unknown then."""
 _MOST = 8
 """Draws of one batch that are remembered."""
 
 
 def note(array: Any, share: Share | None) -> Any:
     """*array*, of which each rank has its rows of the batch that was cut as *share* says."""
-    if share is not None and isinstance(array, np.ndarray) and (array.size >= _LEAST or array.dtype.kind == "f"):
+    if share is not None and isinstance(array, np.ndarray):
         if _DRAWN and _DRAWN[0][1] is not share:
             _DRAWN.clear()
-        _DRAWN[_MOST - 1 :] = []
+        del _DRAWN[: 1 - _MOST]
         _DRAWN.append((array, share))
     return array
 
