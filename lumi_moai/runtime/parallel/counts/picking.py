@@ -49,9 +49,22 @@ def first_ones(args: tuple) -> torch.Tensor | None:
     first, *rest = index if isinstance(index, tuple) and index else (index,)
     if not isinstance(tensor, Part) or tensor.at != 0 or not isinstance(first, slice) or type(first.stop) is not int:
         return None
-    if first.start not in (None, 0) or first.step not in (None, 1) or first.stop <= 0:
+    if first.start not in (None, 0) or first.step not in (None, 1) or first.stop <= 0 or _is_own(first.stop, tensor):
         return None
     return felt_by_all(rows.gathered(tensor, tensor.share), tensor.share)[(first, *rest)]
+
+
+def _is_own(stop: int, tensor: Part) -> bool:
+    """Whether *stop* is this rank's number of rows: `x[: len(words)]` of a list that came with the batch.
+
+    All ranks find the same: where some have a row more, they look whether they were given one number or their own.
+    """
+    share = tensor.share
+    least, rest = divmod(share.total, share.ranks)
+    each = tensor.shape[0] // max(share.rows, 1)
+    if stop not in (max(least, 1) * each, (least + bool(rest)) * each):
+        return False
+    return not rest or least == 0 or len(set(rows.lengths(stop))) > 1
 
 
 def _is_order(index: Any, tensor: Part) -> bool:
