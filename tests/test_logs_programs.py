@@ -304,3 +304,11 @@ def test_the_epochs_of_keras_stand_ahead_of_its_bars():
     bar = "{0}/206 [==>...] - ETA: 1s - loss: 9.9\n206/206 [=====] - 2s 12ms/step - loss: 1.5 - val_loss: 1.6\n"
     log = read("".join(f"Epoch {epoch}/9\n{bar.format(50)}" for epoch in (1, 2, 3, 2)))
     assert (log.records, log.first_epoch, log.last_epoch, log.restarts) == (4, 1, 2, 1)
+
+
+def test_a_line_of_sixty_losses_is_a_step_and_no_epoch():
+    """As DETR prints them: what MetricLogger says of the time stands behind all."""
+    losses = "  ".join(f"loss_ce_{place}_unscaled: 4.7096 (4.6896)" for place in range(60))
+    line = "Epoch: [0]  [{:>3}/128]  eta: 0:02:08  loss: {} (56.1581)  {}  time: 0.5601  data: 0.0091  max mem: 7000\n"
+    log = read("".join(line.format(step, 70.0 - step, losses) for step in (0, 10, 20)))
+    assert (log.format, log.records, log.first_step, log.last_step, log.loss_last) == ("metriclogger", 3, 0, 20, 50.0)
