@@ -186,3 +186,13 @@ def test_torchrun_is_kept_as_the_launcher(here, launch, command):
 def test_import_takes_the_most_of_a_range_of_nodes(here):
     (here / "two.sh").write_text(TWO.format("small", "").replace("-N 2", "-N 1-2"))
     assert json.loads(run("import", "two.sh", "--json").stdout)["nodes"] == 2
+
+
+def test_explain_tells_one_from_eleven(here):
+    (here / "one.sh").write_text(
+        "#!/bin/bash\n#SBATCH -p standard-g -N 11 --ntasks-per-node=1 --gpus-per-task=1\nsrun -N1 -n1 x\n"
+    )
+    said = run("explain", "one.sh").stdout
+    assert "^ in partition standard-g" in said
+    assert "11 nodes; 1 task on each node; 1 device for each task, shut in with it" in said
+    assert "starts 1 task on 1 node" in said

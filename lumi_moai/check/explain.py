@@ -14,6 +14,8 @@ from .parts import components
 from .programs import CONTAINERS, image
 from .script import Command, Script
 
+_ONE = re.compile(r"(?<![\w.,:/-])1 (core|device|node|rank|task)s\b")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Told:
@@ -29,8 +31,8 @@ def explain(script: Script, site: Site) -> tuple[Told, ...]:
     found: dict[int, list[str]] = {}
     for line, meaning in _all(script, site):
         told = found.setdefault(line, [])
-        if meaning not in told:
-            told.append(meaning)
+        if (said := _ONE.sub(r"1 \1", meaning)) not in told:
+            told.append(said)
     lines = script.text.split("\n")
     return tuple(
         Told(line=line, text=lines[line - 1].strip(), meaning="; ".join(found[line]))
@@ -75,7 +77,7 @@ def _meaning(case: Case, directive: Directive) -> str:
         except RequestError:
             return f"--{directive.name}: {directive.value!r} cannot be read"
     if words:
-        return words.format(directive.value).replace("1 nodes", "1 node").replace("1 tasks", "1 task")
+        return words.format(directive.value)
     return f"--{directive.name}{f' is {directive.value}' if directive.value else ''}"
 
 
@@ -148,8 +150,8 @@ def _commands(case: Case) -> Iterator[tuple[int, str]]:
 
 
 def _step(step: Step) -> str:
-    tasks = f"{step.tasks} task{'s' if step.tasks > 1 else ''}" if step.tasks else "as many tasks as the job has"
-    nodes = f" on {step.nodes} node{'s' if step.nodes > 1 else ''}" if step.nodes else ""
+    tasks = f"{step.tasks} tasks" if step.tasks else "as many tasks as the job has"
+    nodes = f" on {step.nodes} nodes" if step.nodes else ""
     cpus = f", {step.cpus_per_task} cores each" if step.cpus_per_task else ""
     bound = ", bound to cores by hand" if step.cpu_bind else ""
     return f"starts {tasks}{nodes}{cpus}{bound}"
