@@ -104,3 +104,30 @@ torch.save([*coder.parameters(), *judge.parameters()], sys.argv[1])
 def test_an_older_script_prints_the_numbers_of_one_device(work, text, ranks):
     lines, weights = plain(work, text)
     same_run(work, text, lines, weights, ranks)
+
+
+# A model that is made while a batch is at hand, with as many outputs as a rank has rows: what is drawn is for weights.
+LATE = (
+    HEAD
+    + """
+model = nn.Linear(6, 3).cuda()
+optim = torch.optim.SGD(model.parameters(), lr=0.1)
+for step, (rows, labels) in enumerate(DataLoader(TensorDataset(x, y), batch_size=8)):
+    if step == 0:
+        head, words = nn.Linear(3, 4), nn.Embedding(4, 3)
+        more = torch.optim.SGD([*head.parameters(), *words.parameters()], lr=0.1)
+        head, words = head.cuda(), words.cuda()
+        print(f"{head.weight.sum().item():.6f} {words.weight.sum().item():.6f} {torch.rand(1).item():.6f}")
+    loss = F.cross_entropy(head(model(rows.cuda()) + words(labels.cuda())), labels.cuda())
+    optim.zero_grad(); more.zero_grad()
+    loss.backward()
+    optim.step(); more.step()
+    print(f"{loss.item():.6f}")
+torch.save([*model.parameters(), *head.parameters(), *words.parameters()], sys.argv[1])
+"""
+)
+
+
+@pytest.mark.parametrize("layout", ["replicate", "fsdp"])
+def test_a_model_that_is_made_in_the_loop_has_one_devices_weights(work, layout):
+    same_run(work, LATE, *plain(work, LATE), 2, layout=layout)

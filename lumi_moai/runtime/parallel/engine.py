@@ -197,7 +197,7 @@ class Engine:
         share = self.share
         if share is None or self.micro.in_piece:
             return None
-        return draws.rows_of(share, self.settle().data_rank)
+        return draws.rows_of(share, self._choose().data_rank)  # a model may be half made when it draws
 
     def begin_batch(self, share: Share | None, batch: Any, *, trains: bool) -> None:
         """A loader hands out *batch*, of which this rank has *share*, in a loop that was begun to train or not."""

@@ -189,7 +189,8 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
 
 def _fill(function: Function, target: DTensor, args: tuple, kwargs: dict[str, Any]) -> DTensor:
     """Fill *target* with the numbers that one device would draw."""
-    full = torch.empty(target.shape, dtype=target.dtype, device=BIRTHPLACE[0])
+    # A parameter, as the target is: what is drawn for it is not for the rows of a batch.
+    full = torch.nn.Parameter(torch.empty(target.shape, dtype=target.dtype, device=BIRTHPLACE[0]), requires_grad=False)
     mine = tree_map(lambda leaf: full if leaf is target else leaf, (args, kwargs))
     with torch.no_grad():
         function(*mine[0], **mine[1])
