@@ -9,15 +9,19 @@ DETR prints sixty losses ahead of the time, so values are looked for up to the n
 
 from .lines import lines
 
-_WITHIN = r"(?:[^\r\ne]|e(?!ta: ))*?"
-"""Text of one step: the next one has an `eta: ` of its own."""
+
+def _entry(pattern: str) -> str:
+    """*pattern* somewhere in the step's text, if it is there: an `eta: ` that comes before it is the next step's."""
+    return rf"(?=[^\r\n]*?  (?:eta: |{pattern}))?"
+
 
 FORMAT = lines(
     "metriclogger",
     "  eta: ",
     r"(?:Epoch: \[(?P<epoch>\d+)(?:/\d+)?\]|Training) +\[ *(?P<step>\d+)/(?P<total>\d+)\]  eta: "
-    rf"(?={_WITHIN}\bimg/s: (?P<images>{{d}})(?: \([\d.]+\))?(?:  |\s*$))?"
-    rf"(?={_WITHIN}\b(?:total_)?loss: (?P<loss>{{n}}) \()?"
-    rf"(?={_WITHIN}\btime: (?P<seconds>{{n}}))?"
-    rf"(?={_WITHIN}\bmax mem: (?P<mib>\d+)\b)?",
+    + _entry(r"img/s: (?P<images>{d})(?: \([\d.]+\))?(?:  |\s*$)")
+    + _entry(r"(?:total_)?loss: (?P<loss>{n}) \(")
+    + _entry(r"time: (?P<seconds>{n})")
+    + _entry(r"max mem: (?P<mib>\d+)\b"),
+    reach=4096,
 )
