@@ -40,7 +40,6 @@ class Calls:
         self.engine = engine
         self._known: WeakKeyDictionary[nn.Module, tuple[Kinds, Plain, Looks, Homes]] = WeakKeyDictionary()
         self._depth = 0
-        self._is_alone = False
 
     @contextmanager
     def apart(self, *, alone: bool) -> Iterator[None]:
@@ -49,17 +48,16 @@ class Calls:
         It fetches the weights of other stages as they are used.
         """
         before, self._known = self._known, WeakKeyDictionary()
-        self._is_alone = alone
         try:
             with passage.alone() if alone else nullcontext():
                 yield
         finally:
-            self._known, self._is_alone = before, False
+            self._known = before
 
     def caller(self, root: nn.Module, call: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
         """A call of a model of the script."""
         stages = owned.of(root)
-        if stages is None or self._depth or self._is_alone:
+        if stages is None or self._depth or passage.is_alone():
             return call(*args, **kwargs)
         if self.engine.seen.scalers():
             raise RequestError(

@@ -113,6 +113,11 @@ def alone() -> Iterator[None]:
         _ALONE.pop()
 
 
+def is_alone() -> bool:
+    """Whether this rank computes all blocks."""
+    return bool(_ALONE)
+
+
 def has_begun() -> bool:
     """Whether the piece under way has come to a block of this stage."""
     return bool(_UNDER_WAY) and _UNDER_WAY[-1].has_begun
@@ -130,7 +135,7 @@ def mark(block: nn.Module, number: int) -> None:
 
 def _called(own: Any) -> Callable[..., Any]:
     def call(block: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        if _ALONE:
+        if is_alone():
             return own.__call__(block, *args, **kwargs)
         if not _UNDER_WAY:
             raise elsewhere.refusal("the script calls a block by itself; call the whole model")
