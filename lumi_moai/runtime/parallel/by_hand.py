@@ -4,7 +4,7 @@ Nobody tells of them, so the graph of a loss is looked through: in the first bac
 then ever more seldom.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -31,7 +31,7 @@ class ByHand:
         self._backwards = 0
 
     def look(
-        self, roots: Iterable[torch.Tensor], known: Collection[torch.Tensor], share: Share, *, whole: bool
+        self, roots: Iterable[torch.Tensor], known: Callable[[], Iterable[torch.Tensor]], share: Share, *, whole: bool
     ) -> bool:
         """Whether the graph of *roots* leads to new ones, beside the *known*; all ranks look together.
 
@@ -40,7 +40,7 @@ class ByHand:
         self._backwards += 1
         if self._backwards > _FIRST and self._backwards & (self._backwards - 1):
             return False
-        passed = {id(now(each)) for each in (*known, *self.found)}
+        passed = {id(now(each)) for each in (*known(), *self.found)}
         new = [each for each in _leaves(roots) if id(each) not in passed and _is_weight(each, share, whole=whole)]
         if len(set(group.gathered(len(new)))) > 1:
             raise RequestError(

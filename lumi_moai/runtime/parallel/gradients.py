@@ -9,6 +9,7 @@ import gc
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+from weakref import ReferenceType, ref
 
 import torch
 import torch.distributed as dist
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 _BUCKET_BYTES = 25 * 2**20
 _FIRST_BUCKET_BYTES = 2**20
 """The first bucket is small, so that the network starts early; both sizes are those of torch's own DDP."""
+_IN_CACHE = 2**20
+"""Numbers that a second pass of the CPU finds in its cache."""
 
 
 class Bucket:
@@ -38,16 +41,18 @@ class Bucket:
         self.parameters = parameters
         mine = [local(parameter) for parameter in parameters]
         sizes = [part.numel() for part in mine]
-        # One number per parameter more: whether this rank's backward reached it.
-        self.flat = mine[0].new_zeros(sum(sizes) + len(sizes))
-        *parts, self.reached = self.flat.split([*sizes, len(sizes)])
+        # One number per parameter more: whether this rank's backward reached it. And two for a loss that travels along.
+        self.flat = mine[0].new_zeros(sum(sizes) + len(sizes) + 2)
+        *parts, self.reached, self._loss = self.flat.split([*sizes, len(sizes), 2])
         self.views = [part.view_as(own) for part, own in zip(parts, mine, strict=True)]
         self.missing = 0
         self.work: dist.Work | None = None
         self.divisor: int | torch.Tensor = 1
+        self._is_quick = accelerator.is_gpu() or self.flat.numel() < _IN_CACHE
+        """Whether one division of all and one copy take less time than a division for each parameter."""
 
-    def send(self) -> None:
-        """Start the average of what the gradients are now."""
+    def send(self, loss: Sums | None = None) -> None:
+        """Start the average of what the gradients are now; the sums of *loss* travel along if they can."""
         with torch.no_grad():
             grads = [parameter.grad for parameter in self.parameters]
             found = [
@@ -55,8 +60,16 @@ class Bucket:
                 for grad, view in zip(grads, self.views, strict=True)
             ]
             reached = self.flat.new_tensor([grad is not None for grad in grads])
-            torch.cat([*(grad.reshape(-1) for grad in found), reached], out=self.flat)
+            sums = None if loss is None else loss.board(self.flat.dtype, self._carried)
+            sums = torch.zeros_like(self._loss) if sums is None else sums.to(self.flat)
+            torch.cat([*(grad.reshape(-1) for grad in found), reached, sums], out=self.flat)
         self.work, self.divisor = group.start_average(self.flat)
+
+    def _carried(self) -> torch.Tensor:
+        """The sums over all ranks that travelled along."""
+        if self.work is not None:
+            self.work.wait()
+        return self._loss.double() * (dist.get_world_size(group.data_group()) / self.divisor)
 
     def receive(self, correction: torch.Tensor | None = None) -> None:
         """Wait for the average and make it, times *correction*, the gradient; what no rank reached stays without."""
@@ -65,12 +78,20 @@ class Bucket:
         with torch.no_grad():
             if correction is not None:
                 self.divisor = self.divisor / correction.to(self.flat.device)
-            for place, (parameter, view) in enumerate(zip(self.parameters, self.views, strict=True)):
-                if parameter.grad is not None:
-                    torch.div(view, self.divisor, out=local(parameter.grad))
-                elif self.reached[place] > 0:
-                    parameter.grad = like(view / self.divisor, parameter)
+            grads = [parameter.grad for parameter in self.parameters]
+            if self._is_quick and all(grad is not None for grad in grads):
+                self.flat.div_(self.divisor)
+                torch._foreach_copy_([local(grad) for grad in grads], self.views)
+            else:
+                self._divide(grads)
         self.work = None
+
+    def _divide(self, grads: Sequence[torch.Tensor | None]) -> None:
+        for place, (parameter, grad, view) in enumerate(zip(self.parameters, grads, self.views, strict=True)):
+            if grad is not None:
+                torch.div(view, self.divisor, out=local(grad))
+            elif self.reached[place] > 0:
+                parameter.grad = like(view / self.divisor, parameter)
 
 
 class Gradients:
@@ -90,6 +111,12 @@ class Gradients:
         self._correction: torch.Tensor | None = None
         self.by_hand = ByHand()
         self._optimizers = 0
+        self._mine: list[torch.Tensor] = []
+        """Those of the parameters that are averaged here."""
+        self._others: list[ReferenceType[torch.Tensor]] = []
+        """The parameters of modules that no optimizer has."""
+        self._is_whole = True
+        """Whether no parameter is in parts."""
         self._trained: tuple[bool, ...] = ()
 
     def adopt(self, parameters: Iterable[torch.Tensor]) -> None:
@@ -111,24 +138,35 @@ class Gradients:
         self.adopt(unique.values())
         self.parameters = [parameter for parameter in unique.values() if parameter.dtype.is_floating_point]
         self.parameters += [each for each in self.by_hand.found if id(each) not in unique]
+        self._sort()
+
+    def _sort(self) -> None:
+        """Tell once what each step would have to ask of every parameter."""
+        registered = self.seen.registered()
+        trained = {id(parameter) for parameter in self.parameters}
+        self._mine = [parameter for parameter in self.parameters if is_ours(parameter)]
+        self._others = [ref(each) for each in registered if id(each) not in trained]
+        self._is_whole = all(is_whole(each) for each in (*self.parameters, *registered))
 
     def begin(self, roots: Sequence[torch.Tensor], share: Share | None, *, whole: bool) -> None:
         """Get ready for one backward from *roots*, of a batch cut as *share* says; *whole*: no weight is in parts."""
         self.refresh()
-        if share is not None and self.by_hand.look(
-            roots, [*self.parameters, *self.seen.registered()], share, whole=whole
-        ):
+        if share is not None and self.by_hand.look(roots, self._known, share, whole=whole):
             self.refresh(again=True)
-        mine = [parameter for parameter in self.parameters if is_ours(parameter)]
-        trained = tuple(parameter.requires_grad for parameter in mine)
+        if new := self.seen.newly_registered():
+            self._sort()
+        trained = tuple(parameter.requires_grad for parameter in self._mine)
         if trained != self._trained:
             self._trained = trained
-            self._fill_buckets([parameter for parameter in mine if parameter.requires_grad])
-        for parameter in self.seen.newly_registered():
+            self._fill_buckets([parameter for parameter in self._mine if parameter.requires_grad])
+        for parameter in new:
             self._listen(parameter)
         for bucket in self.buckets:
             bucket.missing = len(bucket.parameters)
         self._sent = 0
+
+    def _known(self) -> list[torch.Tensor]:
+        return [*self.parameters, *self.seen.registered()]
 
     @contextmanager
     def early(self, sums: Sums | None) -> Iterator[None]:
@@ -149,10 +187,10 @@ class Gradients:
             self._early = None
 
     def _are_new(self) -> bool:
-        if rows.LEAVES:  # whose gradient is nobody's to correct
+        if rows.LEAVES or not self._is_whole:  # whose gradient is nobody's to correct
             return False
-        every = [*self.parameters, *self.seen.registered()]
-        return all(is_whole(parameter) for parameter in every) and all(parameter.grad is None for parameter in every)
+        others = [reference() for reference in self._others]
+        return all(each is None or each.grad is None for each in (*self.parameters, *others))
 
     def finish(self) -> None:
         """Send what is left after one backward, and make the averages the gradients."""
@@ -169,6 +207,7 @@ class Gradients:
         """Take in parameters of no optimizer, which got a gradient all the same: the script updates them by hand."""
         self._late.clear()
         self.parameters += late
+        self._sort()
         for part in _parts(late):
             bucket = Bucket(part)
             bucket.send()
@@ -188,7 +227,8 @@ class Gradients:
             self._heard.add(parameter)
 
     def _arrived(self, parameter: torch.Tensor) -> None:
-        if parameter.grad is not None and parameter.grad.is_sparse:
+        grad = parameter.grad
+        if grad is not None and grad.is_sparse:
             raise RequestError("a sparse gradient cannot be averaged over ranks; make the embedding with sparse=False")
         bucket = self._bucket_of.get(id(parameter))
         if bucket is None:
@@ -200,6 +240,8 @@ class Gradients:
                 "a parameter got its gradient twice in one backward, which checkpoint(use_reentrant=True) does;"
                 " write use_reentrant=False"
             )
+        if bucket.missing > 0:
+            return
         ready = self._sent
         while self.overlaps and ready < len(self.buckets) and self.buckets[ready].missing <= 0:
             ready += 1
@@ -207,7 +249,7 @@ class Gradients:
 
     def _send(self, end: int) -> None:
         for bucket in self.buckets[self._sent : end]:
-            bucket.send()
+            bucket.send(self._early)
         self._sent = max(self._sent, end)
 
 

@@ -3,7 +3,8 @@
 To wait for that sum between forward and backward would make the ranks meet once more in every step. So the loss is a
 `Pending` tensor at first. Whatever asks for its value waits for the sum, and the tensor is a plain one from then on.
 Only a backward that starts straight from it need not wait: it begins with the count of an earlier batch in place of
-the true one, a factor that all ranks know, and the gradients are multiplied by `earlier / true count` at the end.
+the true one, a factor that all ranks know, and the gradients are multiplied by `earlier / true count` at the end. The
+sum then travels with the first gradients: one meeting of the ranks less, for which a step of a small model waits long.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +13,7 @@ from weakref import ref
 
 import torch
 
-from .. import accelerator, group
+from .. import group
 from .counts import OfAll, Rows
 from .divided import Divisor
 from .share import Share
@@ -30,7 +31,7 @@ class Counts:
 
 
 class Sums:
-    """The sums over all ranks of a loss and of what it is divided by, started and not awaited."""
+    """The sums over all ranks of a loss and of what it is divided by, which nobody has asked for yet."""
 
     def __init__(self, mine: torch.Tensor, share: Share, counts: Counts | None) -> None:
         self.share = share
@@ -41,9 +42,9 @@ class Sums:
         """Whether backward is to compute with `earlier`."""
         self.divisor: Divisor | None = None
         """For a sum: what the script may divide it by."""
-        self._travelling = mine.to(accelerator.device(), copy=True)
-        self._work = group.start_total(self._travelling)
-        self._device = mine.device
+        self._mine = mine
+        self._carried: Callable[[], torch.Tensor] | None = None
+        """Gives the sums, which travel with gradients."""
         self._sums: torch.Tensor | None = None
         self._losses: list[ref[Pending]] = []
 
@@ -54,12 +55,19 @@ class Sums:
         self._losses.append(ref(pending))
         return pending
 
+    def board(self, dtype: torch.dtype, carried: Callable[[], torch.Tensor]) -> torch.Tensor | None:
+        """What travels with numbers of *dtype*, to be had of *carried* later; None if it must or does travel alone."""
+        if self._sums is not None or self._carried is not None or dtype not in (torch.float32, torch.float64):
+            return None
+        self._carried = carried
+        return self._mine
+
     def arrive(self) -> None:
         """Wait for the sums, and make the losses what they are."""
         if self._sums is not None:
             return
-        self._work.wait()
-        self._sums = self._travelling.to(self._device)
+        sums = group.total(self._mine) if self._carried is None else self._carried()
+        self._sums, self._carried = sums.to(self._mine.device), None
         if self.counts is not None:
             self.counts.last = torch.where(self._sums[1] == 0, 1.0, self._sums[1])
         value = self._sums[0] / self._true()
@@ -89,7 +97,7 @@ class Sums:
         return torch.where(self._true() == 0, 1.0, self.earlier / self._true())
 
     def _true(self) -> torch.Tensor:
-        sums = self._travelling if self._sums is None else self._sums
+        sums = self._mine if self._sums is None else self._sums
         return torch.ones_like(sums[1]) if self.counts is None else sums[1]
 
 
