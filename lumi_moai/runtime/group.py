@@ -66,6 +66,11 @@ def data_group() -> Any:
     return _DATA[0]
 
 
+def data_ranks() -> int:
+    """How many ranks share out a batch."""
+    return dist.get_world_size(_DATA[0])
+
+
 def reachable(tensor: torch.Tensor) -> torch.Tensor:
     """*tensor* where the network reaches it."""
     return tensor.to(accelerator.device())
@@ -87,7 +92,7 @@ def total(values: torch.Tensor) -> torch.Tensor:
 def gathered(number: float) -> list[float]:
     """The *number* of each of the ranks that share out a batch."""
     mine = torch.tensor([number], dtype=torch.float64, device=accelerator.device())
-    every = [torch.empty_like(mine) for _ in range(dist.get_world_size(_DATA[0]))]
+    every = [torch.empty_like(mine) for _ in range(data_ranks())]
     dist.all_gather(every, mine, group=_DATA[0])
     return [float(each) for each in torch.cat(every).numpy(force=True)]
 
@@ -104,7 +109,7 @@ def start_average(values: torch.Tensor) -> tuple[dist.Work, int]:
     """
     if accelerator.is_gpu():
         return dist.all_reduce(values, dist.ReduceOp.AVG, group=_DATA[0], async_op=True), 1
-    return start_total(values), dist.get_world_size(_DATA[0])
+    return start_total(values), data_ranks()
 
 
 def agree(value: object) -> Any:

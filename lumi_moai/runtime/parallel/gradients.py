@@ -69,7 +69,7 @@ class Bucket:
         """The sums over all ranks that travelled along."""
         if self.work is not None:
             self.work.wait()
-        return self._loss.double() * (dist.get_world_size(group.data_group()) / self.divisor)
+        return self._loss.double() * (group.data_ranks() / self.divisor)
 
     def receive(self, correction: torch.Tensor | None = None) -> None:
         """Wait for the average and make it, times *correction*, the gradient; what no rank reached stays without."""
@@ -151,6 +151,8 @@ class Gradients:
     def begin(self, roots: Sequence[torch.Tensor], share: Share | None, *, whole: bool) -> None:
         """Get ready for one backward from *roots*, of a batch cut as *share* says; *whole*: no weight is in parts."""
         self.refresh()
+        if group.data_ranks() == 1:  # whose gradients are the global ones
+            return
         if share is not None and self.by_hand.look(roots, self._known, share, whole=whole):
             self.refresh(again=True)
         if new := self.seen.newly_registered():
