@@ -6,6 +6,7 @@ Every rank runs the whole script. What makes them one device:
     roots      the models of the script, and what takes part when it calls one
     first_call where training begins in a script without a DataLoader
     place      where this rank stands in the plan's mesh
+    birth      models in parts from their birth
     layout/    the model spread over the ranks, in place
     share      which rows of a global batch belong to a rank, and what they weigh
     loader     every DataLoader hands each rank its share of the global batch

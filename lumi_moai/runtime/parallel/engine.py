@@ -19,6 +19,7 @@ from . import alike, asked, counts, draws, first_call, layout, marks, place, roo
 from .ahead import Ahead, News
 from .announce import announce
 from .at_hand import AtHand
+from .birth import Birth
 from .gradients import Gradients
 from .loader import Cutter, generators
 from .meter import Meter
@@ -46,7 +47,7 @@ class Engine:
         """What the command line and the script's one line ask for; the command line wins."""
         self.place: Place | None = None
         """Set by `settle`, when training begins."""
-        self._birth: Place | None = None
+        self.birth = Birth(self)
         self.meter = Meter(me.run, self.rank, me.launch.peak_tflops)
         self.callers: list[roots.Caller] = [self.meter.caller]
         """Who takes part in a call of the script's models, the outermost first."""
@@ -84,6 +85,7 @@ class Engine:
             first_call.stop()
             for root in roots.find(self.seen.modules()):
                 self._lay_out(root, where)
+            self.birth.end(where)
             layout.give_memory_back(at_once=False)
         if self.resume is not None:
             self.resume.settled()
@@ -91,7 +93,7 @@ class Engine:
 
     def _choose(self) -> Place:
         if self.place is None:
-            self.place = place.find(planner.choose(self.layout, self._scale()), self.rank, self._birth)
+            self.place = place.find(planner.choose(self.layout, self.scale()), self.rank, self.birth.place)
             group.share_among(self.place.data_group)
             self.meter.plan = self.place.plan
             self.cutter = Cutter(self.place.data_rank, self.place.data_ranks, self._end_batches)
@@ -132,21 +134,12 @@ class Engine:
     @property
     def shards(self) -> bool:
         """Whether some rank has less than all of a model."""
-        return self.place is not None and self.place.plan.shards
-
-    def place_of_birth(self) -> Place | None:
-        """Where a new parameter is cut at once; None if models are laid out when training begins only."""
-        if self.place is None and self.may_shard and self._birth is None:
-            self._birth = place.find(planner.choose(self.layout, self._scale()), self.rank)
-            layout.give_memory_back(at_once=True)
-        here = self.place or self._birth
-        spreads = here is not None and here.plan.dp_shard > 1 and here.plan.pp == 1
-        return here if spreads else None
+        return any(here is not None and here.plan.shards for here in (self.place, self.birth.place))
 
     @property
     def may_shard(self) -> bool:
         """The same, or the user asked for it and training has not begun."""
-        return self.shards or self.layout.data in ("shard", "hybrid")
+        return self.shards or self.birth.is_wished
 
     def step(self, optimizer: Optimizer, own: roots.Call, args: tuple, kwargs: dict[str, Any]) -> Any:
         """One step of an optimizer of the script."""
@@ -154,7 +147,8 @@ class Engine:
             self.at_hand.check_step(optimizer)
         return roots.through(self.steppers, optimizer, own, args, kwargs)
 
-    def _scale(self) -> planner.Scale:
+    def scale(self) -> planner.Scale:
+        """How big the training is, as far as the script has told."""
         trained = {id(parameter): parameter.numel() for parameter in self.seen.trained()}
         every = {id(parameter): parameter.numel() for parameter in self.seen.registered()}
         return planner.Scale(

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from ...errors import RequestError
-from . import asked, batchnorm, counts, draws, draws_of_numpy, losses, marks
+from . import asked, batchnorm, counts, draws, draws_of_numpy, layout, losses, marks
 from .counts import reducing
 from .files import hooks
 from .resume import watch
@@ -151,7 +151,8 @@ def _parametrizing(own: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(own)
     def register(module: torch.nn.Module, tensor_name: str, *args: Any, **kwargs: Any) -> Any:
         try:
-            return own(module, tensor_name, *args, **kwargs)
+            with layout.kept_whole(module):
+                return own(module, tensor_name, *args, **kwargs)
         except (RuntimeError, NotImplementedError) as error:
             if not isinstance(getattr(module, tensor_name, None), DTensor):
                 raise

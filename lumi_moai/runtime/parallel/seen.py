@@ -1,6 +1,7 @@
 """What the script made, before its one line as well as after it."""
 
-from typing import TYPE_CHECKING
+import gc
+from typing import TYPE_CHECKING, TypeVar
 from weakref import ReferenceType, WeakSet, ref
 
 import torch
@@ -24,6 +25,7 @@ class Seen:
         self._optimizers: list[ReferenceType[Optimizer]] = []
         self._parameters: list[ReferenceType[torch.Tensor]] = []
         self._modules: dict[int, ReferenceType[torch.nn.Module]] = {}
+        self._copies: list[ReferenceType[torch.nn.Module]] = []
         self._returned = 0
         self.has_new_modules = False
         """Since the engine laid models out."""
@@ -68,6 +70,28 @@ class Seen:
         found = (reference() for reference in list(self._modules.values()))
         return [module for module in found if module is not None]
 
+    def note_copy(self, module: torch.nn.Module) -> None:
+        """The script copied *module*, with parameters that wait in parts for a layout."""
+        self._copies.append(ref(module))
+        self.has_new_modules = True
+        if self.engine:
+            self.engine.await_call()
+
+    def copies(self) -> list[torch.nn.Module]:
+        """The copies made since this was asked, in their order."""
+        references, self._copies = self._copies, []
+        if references:
+            gc.collect()  # what the script has let go of must be gone on all ranks
+        return _alive(references)
+
+    def note_whole(self) -> None:
+        """Note the parameters that became whole when they were laid out; they are others than those registered."""
+        known = {id(each) for each in self.registered()}
+        for module in self.modules():
+            for each in module._parameters.values():
+                if type(each) is torch.nn.Parameter and id(each) not in known:
+                    self._parameters.append(ref(each))
+
     def living_optimizers(self) -> list[Optimizer]:
         """The optimizers of the script, in the order of their birth."""
         found = {id(optimizer): optimizer for reference in self._optimizers if (optimizer := reference()) is not None}
@@ -89,6 +113,9 @@ class Seen:
         return _alive(new)
 
 
-def _alive(references: list[ReferenceType[torch.Tensor]]) -> list[torch.Tensor]:
+_Made = TypeVar("_Made", torch.Tensor, torch.nn.Module)
+
+
+def _alive(references: list[ReferenceType[_Made]]) -> list[_Made]:
     found = (reference() for reference in references)
-    return [parameter for parameter in found if parameter is not None]
+    return [each for each in found if each is not None]

@@ -15,7 +15,8 @@ spread     how a parameter in parts answers the script
 updates    steps of optimizers on the parts
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -27,8 +28,9 @@ from ....errors import RequestError
 from ....plan import Plan
 from ...here import is_in_thread
 from ..place import Place
-from . import blocks, pipeline, precision, recompute, repoint, shard, tensor, updates
+from . import blocks, born, pipeline, precision, recompute, repoint, shard, tensor, updates
 from .born import give_memory_back
+from .born import mesh as ranks_of_birth
 from .pipeline import Calls
 from .repoint import now
 from .spread import Spread, whole
@@ -42,7 +44,10 @@ __all__ = [
     "full_state",
     "give_memory_back",
     "idle",
+    "kept_whole",
     "now",
+    "ranks_of_birth",
+    "rest",
     "steppers",
     "whole",
 ]
@@ -53,6 +58,7 @@ _STEPS: tuple[Step, ...] = (
     lambda root, lists, place: precision.compiled(lists, place.plan),
     pipeline.apply,
     tensor.apply,
+    lambda root, lists, place: born.settle(root.modules(), place),
     shard.apply,
 )
 """What is done to a model, in this order."""
@@ -73,6 +79,22 @@ def apply(root: nn.Module, place: Place, optimizers: Iterable[Optimizer] = ()) -
     moves = {id(old): (old, after[name]) for name, old in before.items() if old is not after[name]}
     repoint.lead(moves.values())
     repoint.optimizers(optimizers)
+
+
+def rest(modules: Iterable[nn.Module], place: Place, optimizers: Iterable[Optimizer]) -> None:
+    """Lay out the parameters of *modules* that still wait in parts, as no model's layout needs them: whole, or cut."""
+    moves = born.settle(modules, place)
+    repoint.lead(moves)
+    if moves:
+        repoint.optimizers(optimizers)
+
+
+@contextmanager
+def kept_whole(module: nn.Module) -> Iterator[None]:
+    """Within this *module* has whole what waited in parts for a layout that keeps it whole or spreads its products."""
+    with born.halted(module) as moves:
+        repoint.lead(moves)
+        yield
 
 
 def _check_max_norm(root: nn.Module) -> None:

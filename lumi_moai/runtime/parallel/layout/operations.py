@@ -16,6 +16,16 @@ _FACTS = _words(
     " _amp_foreach_non_finite_check_and_unscale_ __dir__ is_sparse_csr is_conj is_neg is_coalesced"
 )
 """What needs no number of the tensor, and what torch does rightly with a spread one."""
+REFUSED = {
+    "data_ptr": "its address",
+    "untyped_storage": "its storage",
+    "storage": "its storage",
+    "register_hook": "a hook on its gradient",
+    "set_": "another storage",
+    "__cuda_array_interface__": "its address",
+    "__dlpack__": "its address",
+}
+"""What a tensor in parts cannot give, and what that is called."""
 _VIEWS = _words("T mT H mH real imag")
 """Properties that are views."""
 _SINGLE = _words(

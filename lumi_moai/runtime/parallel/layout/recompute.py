@@ -53,18 +53,24 @@ def _apply(block: nn.Module, *, selective: bool) -> None:
 
 def _recomputed(own: Any, selective: bool) -> type:
     contexts = {"context_fn": partial(create_selective_checkpoint_contexts, _policy)} if selective else {}
+    forward = again(own.forward, own, **contexts)
+    body = {"forward": forward, "__module__": own.__module__, "__qualname__": own.__qualname__}
+    return type(own.__name__, (Recomputed, own), body)
+
+
+def again(call: Any, own: Any, **contexts: Any) -> Any:
+    """*call* of a block of the class *own*, of which nothing is kept: it is computed again in backward."""
     names = list(inspect.signature(own.forward).parameters)[1:]
 
     def forward(block: Any, *args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
-            return own.forward(block, *args, **kwargs)
+            return call(block, *args, **kwargs)
         kwargs |= {name: value for name, value in _CACHES.items() if kwargs.get(name) is not None}
         given = [*zip(names, args, strict=False), *(("", each) for each in args[len(names) :])]
         args = tuple(_CACHES.get(name, each) for name, each in given)
-        return checkpoint(own.forward, block, *args, use_reentrant=False, **contexts, **kwargs)
+        return checkpoint(call, block, *args, use_reentrant=False, **contexts, **kwargs)
 
-    body = {"forward": forward, "__module__": own.__module__, "__qualname__": own.__qualname__}
-    return type(own.__name__, (Recomputed, own), body)
+    return forward
 
 
 def _policy(_: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:

@@ -1,4 +1,4 @@
-"""The parameters that a script holds from before its model was spread: lists of them go on to work."""
+"""The parameters that a script holds from before its model was laid out: lists of them go on to work."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -13,16 +13,18 @@ from ....errors import RequestError
 from .spread import Spread, part_of, whole
 
 _NOW = "_lumi_moai_spread"
-"""Attribute of a parameter from before: the spread one."""
+"""Attribute of a parameter from before: the one of now."""
 _IDENTITY = frozenset(("__hash__",))
 
 
-class Moved(nn.Parameter):
-    """A parameter from before: whatever is done to it is done to the spread one."""
+class Leading:
+    """Whatever is done to a parameter from before is done to the one that it has become."""
+
+    __slots__ = ()
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
-        """What the spread parameter answers."""
+        """What the parameter of now answers."""
         if func.__name__ in _IDENTITY:
             return object.__hash__(args[0])
         args, kwargs = tree_map(now, (args, kwargs or {}))
@@ -40,12 +42,22 @@ class Moved(nn.Parameter):
         return now(self).__reduce_ex__(protocol)
 
 
+class Moved(Leading, nn.Parameter):
+    """A parameter that was whole."""
+
+
+class MovedPart(Leading, torch.Tensor):
+    """A parameter that was in parts from its birth. It is no DTensor: nobody shall take its parts for those of now."""
+
+    __slots__ = DTensor.__slots__
+
+
 def now(value: Any) -> Any:
-    """The spread parameter that *value* has become, if it is one from before; else *value*."""
-    return vars(value)[_NOW] if isinstance(value, Moved) else value
+    """The parameter that *value* has become, if it is one from before; else *value*."""
+    return vars(value)[_NOW] if isinstance(value, Leading) else value
 
 
-def lead(moves: Iterable[tuple[torch.Tensor, DTensor]]) -> None:
+def lead(moves: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
     """Let each old parameter lead to its new one, and give it what the old one had.
 
     Raises RequestError for an old one that has a hook on its gradient.
@@ -56,15 +68,19 @@ def lead(moves: Iterable[tuple[torch.Tensor, DTensor]]) -> None:
                 "a parameter has a hook on its gradient (register_hook), which would see a part of it when the model is"
                 " spread over ranks; use --layout replicate"
             )
-        new.__dict__.update(vars(old))
-        new.__class__ = Spread
+        new.__dict__.update({name: each for name, each in vars(old).items() if name != "_is_param"})
+        if isinstance(new, DTensor):
+            new.__class__ = Spread
         if old.grad is not None:
-            new.grad = part_of(old.grad, new)
+            full = whole(old.grad)
+            new.grad = part_of(full, new) if isinstance(new, DTensor) else full
             old.grad = None
-        _poison(old)
-        old.data = old.data.new_empty(0)
+        with torch._C.DisableTorchFunctionSubclass():
+            _poison(old)
+            if not isinstance(old, DTensor):
+                old.data = old.data.new_empty(0)
         setattr(old, _NOW, new)
-        old.__class__ = Moved
+        old.__class__ = MovedPart if isinstance(old, DTensor) else Moved
 
 
 def _poison(old: torch.Tensor) -> None:
@@ -80,24 +96,26 @@ def _too_old(_: Any) -> None:
 
 
 def optimizers(found: Iterable[Optimizer]) -> None:
-    """Give the optimizers *found* the spread parameters for the old ones: same order, same groups, same states."""
+    """Give the optimizers *found* the new parameters for the old ones: same order, same groups, same states."""
     for optimizer in found:
         for entry in optimizer.param_groups:
             entry["params"] = [now(parameter) for parameter in entry["params"]]
-        for old in [key for key in optimizer.state if isinstance(now(key), DTensor)]:
+        for old in [key for key in optimizer.state if now(key) is not key or isinstance(key, DTensor)]:
             new = now(old)
             optimizer.state[new] = _spread_state(optimizer.state.pop(old), new)
 
 
-def _spread_state(state: Any, like: DTensor) -> Any:
+def _spread_state(state: Any, like: torch.Tensor) -> Any:
     if not isinstance(state, Mapping):
         return state
     return {name: _spread_value(value, like) for name, value in state.items()}
 
 
-def _spread_value(value: Any, like: DTensor) -> Any:
+def _spread_value(value: Any, like: torch.Tensor) -> Any:
     if not isinstance(value, torch.Tensor) or value.shape != like.shape:
         return value
+    if not isinstance(like, DTensor):
+        return whole(value)
     if isinstance(value, DTensor) and value._spec.mesh == like._spec.mesh:
         return value
     return part_of(whole(value), like)

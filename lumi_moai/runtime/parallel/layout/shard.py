@@ -118,10 +118,10 @@ def is_here(root: nn.Module, place: Place) -> bool:
     Raises RequestError when it is to be trained and is not.
     """
     mine = accelerator.device()
-    away = [each for each in root.parameters() if each.device != mine and not each.is_meta]
+    away = [each for each in root.parameters() if born.device_of(each) != mine and not each.is_meta]
     if away and any(each.requires_grad for each in away) and root.training:
         raise RequestError(
-            f"a model is on {away[0].device} when training begins, the device of this rank is {mine};"
+            f"a model is on {born.device_of(away[0])} when training begins, the device of this rank is {mine};"
             " move it with .cuda() or .to('cuda') before the first loop over a DataLoader"
         )
     return not away

@@ -22,15 +22,6 @@ from .parts import full as put_together
 
 Function = Callable[..., Any]
 
-_REFUSED = {
-    "data_ptr": "its address",
-    "untyped_storage": "its storage",
-    "storage": "its storage",
-    "register_hook": "a hook on its gradient",
-    "set_": "another storage",
-    "__cuda_array_interface__": "its address",
-    "__dlpack__": "its address",
-}
 _NATIVE = [False]
 BIRTHPLACE = [torch.device("cpu")]
 """Where the script made its last parameter: its random numbers come from there."""
@@ -155,8 +146,9 @@ def answer(func: Function, args: tuple, kwargs: dict[str, Any]) -> Any:  # noqa:
     name, is_fact = operations.name_of(func)
     if operations.is_in_place(name) or name == "_set_data":
         edited()
-    if name in _REFUSED:
-        raise RequestError(f"the script asked a parameter that is spread over ranks for {_REFUSED[name]}; {_WAY_OUT}")
+    if name in operations.REFUSED:
+        what = operations.REFUSED[name]
+        raise RequestError(f"the script asked a parameter that is spread over ranks for {what}; {_WAY_OUT}")
     if name.endswith(("_set_data", "_set_grad")):
         return _set(func, name, *args)
     if name.startswith("_fused"):  # optimizers, which update each number by itself: torch knows only some of them
@@ -369,8 +361,11 @@ def _whole_numbers(results: Sequence[Any]) -> Sequence[Any]:
 
 
 def _kind(met: list[Any]) -> Callable[..., Any]:
-    spread = [isinstance(each, DTensor) for each in met if isinstance(each, torch.Tensor) and each.dim() > 0]
-    return _plainly if not any(spread) else _natively if all(spread) else _gathered
+    tensors = [each for each in met if isinstance(each, torch.Tensor) and each.dim() > 0]
+    meshes = [each._spec.mesh if isinstance(each, DTensor) else None for each in tensors]
+    if not any(mesh is not None for mesh in meshes):
+        return _plainly
+    return _natively if all(mesh == meshes[0] for mesh in meshes) else _gathered
 
 
 def _mesh_of(met: list[Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -53,13 +54,21 @@ def apply(root: nn.Module, lists: Sequence[Sequence[nn.Module]], place: Place) -
     parts.use(group)
     bounds = [len(blocks) * stage // plan.pp for stage in range(plan.pp + 1)]
     ranks, mine = tuple(dist.get_process_group_ranks(group)), place.mesh.get_local_rank("pp")
-    for stage in range(plan.pp):
-        for number in range(bounds[stage], bounds[stage + 1]):
-            _give(blocks[number], ranks[stage])
-            passage.mark(blocks[number], number)
+    for stage, number in _in_turn(bounds):
+        _give(blocks[number], ranks[stage])
+        passage.mark(blocks[number], number)
     span = Span(stage=mine, stages=plan.pp, first=bounds[mine], end=bounds[mine + 1], blocks=len(blocks))
     _SPANS[root] = Stages(span=span, ranks=ranks, group=group)
     return True
+
+
+def _in_turn(bounds: Sequence[int]) -> list[tuple[int, int]]:
+    """Each block's stage and number: a block for each stage, then the next ones.
+
+    So a rank that gets a block has given away its parts of as many others.
+    """
+    every = [(stage, number) for stage, end in enumerate(bounds[1:]) for number in range(bounds[stage], end)]
+    return sorted(every, key=lambda each: (each[1] - bounds[each[0]], each[0]))
 
 
 def _check(root: nn.Module, blocks: Sequence[nn.Module], place: Place) -> None:
@@ -88,8 +97,9 @@ def _give(block: nn.Module, owner: int) -> None:
     for module in block.modules():
         for name, parameter in module._parameters.items():
             if parameter is not None and born.can_spread(parameter):
-                held = nn.Parameter(held_by(parameter.data, owner), parameter.requires_grad)
-                module._parameters[name] = made.setdefault(id(parameter), held)
+                if id(parameter) not in made:
+                    made[id(parameter)] = born.lay_out(parameter, partial(held_by, owner=owner))
+                module._parameters[name] = made[id(parameter)]
 
 
 def held_by(full: torch.Tensor, owner: int) -> DTensor:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from .....errors import RequestError
+from .. import recompute
 from . import elsewhere
 from .travel import Received
 
@@ -134,9 +135,15 @@ def mark(block: nn.Module, number: int) -> None:
 
 
 def _called(own: Any) -> Callable[..., Any]:
+    def plainly(block: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        return own.__call__(block, *args, **kwargs)
+
+    # A graph would keep the weights of other stages, which were fetched for it: in the end all of the model.
+    apart = recompute.again(plainly, own)
+
     def call(block: nn.Module, *args: Any, **kwargs: Any) -> Any:
         if is_alone():
-            return own.__call__(block, *args, **kwargs)
+            return apart(block, *args, **kwargs)
         if not _UNDER_WAY:
             raise elsewhere.refusal("the script calls a block by itself; call the whole model")
         return _UNDER_WAY[-1].through(_NUMBERS[block], partial(own.__call__, block), args, kwargs)

@@ -133,14 +133,16 @@ def _split(module: nn.Module, kind: str, place: Place) -> None:
 
 
 def _spread(module: nn.Module, name: str, axis: int, place: Place) -> None:
-    mesh, full = place.mesh["tp"], getattr(module, name)
-    if isinstance(full, DTensor):
-        born.cut_across(full, axis, place)
+    mesh, parameter = place.mesh["tp"], getattr(module, name)
+    if isinstance(parameter, DTensor) and place.plan.dp_shard > 1:
+        born.cut_across(parameter, axis, place)
         return
-    with torch.no_grad():
-        mine = full.chunk(mesh.size(), axis)[mesh.get_local_rank()].clone(memory_format=torch.contiguous_format)
-    part = DTensor.from_local(mine, mesh, [Shard(axis)], run_check=False)
-    module._parameters[name] = nn.Parameter(part, requires_grad=full.requires_grad)
+
+    def mine(full: torch.Tensor) -> DTensor:
+        part = full.chunk(mesh.size(), axis)[mesh.get_local_rank()].clone(memory_format=torch.contiguous_format)
+        return DTensor.from_local(part, mesh, [Shard(axis)], run_check=False)
+
+    module._parameters[name] = born.lay_out(parameter, mine)
 
 
 def _mine(parameter: Any) -> Any:
