@@ -137,6 +137,8 @@ def _adopting(own: Callable[..., None], seen: Seen) -> Callable[..., None]:
     @functools.wraps(own)
     def add_param_group(optimizer: Optimizer, entry: dict[str, Any]) -> None:
         own(optimizer, entry)
+        added = optimizer.param_groups[-1]
+        added["params"] = [layout.now(each) for each in added["params"]]  # of a list from before they were laid out
         seen.note_optimizer(optimizer)
         if "step" not in vars(optimizer):
             # On the object, as schedulers do: each class has a step of its own. Optimizers do not store it.
