@@ -18,7 +18,7 @@ from .....errors import RequestError
 from ...place import Place
 from .. import born
 from ..shard import is_here
-from . import columns, moves
+from . import columns, moves, rules
 
 
 def _words(text: str) -> frozenset[str]:
@@ -65,6 +65,7 @@ def apply(root: nn.Module, lists: Sequence[Sequence[nn.Module]], place: Place) -
     if place.plan.compile:
         raise RequestError("compile does not go together with tp yet; leave one of both out of --layout")
     moves.use(place.mesh["tp"])
+    columns.use(rules.TABLE)
     columns.guard()
     within = {id(module) for blocks in lists for block in blocks for module in block.modules()}
     found = [(module, kind) for name, module in root.named_modules() if (kind := _kind(name, module, within, tp))]

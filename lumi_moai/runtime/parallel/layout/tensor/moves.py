@@ -27,6 +27,16 @@ def ranks() -> int:
     return _MESH[0].size()
 
 
+def rank() -> int:
+    """Which of them this one is."""
+    return _MESH[0].get_local_rank()
+
+
+def group() -> Any:
+    """The group, for torch.distributed."""
+    return _MESH[0].get_group()
+
+
 def copy(whole: torch.Tensor) -> torch.Tensor:
     """*whole*, of which each rank uses a part."""
     return _Copy.apply(whole) if whole.requires_grad and torch.is_grad_enabled() else whole
@@ -91,16 +101,16 @@ class _Joined(torch.autograd.Function):
 
 def _sum(summand: torch.Tensor) -> torch.Tensor:
     added = summand.clone(memory_format=torch.contiguous_format)
-    dist.all_reduce(added, group=_MESH[0].get_group())
+    dist.all_reduce(added, group=group())
     return added
 
 
 def _cut(whole: torch.Tensor, axis: int) -> torch.Tensor:
-    return whole.chunk(ranks(), axis)[_MESH[0].get_local_rank()].contiguous()
+    return whole.chunk(ranks(), axis)[rank()].contiguous()
 
 
 def _join(mine: torch.Tensor, axis: int) -> torch.Tensor:
     sent = mine.contiguous()
     parts = [torch.empty_like(sent) for _ in range(ranks())]
-    dist.all_gather(parts, sent, group=_MESH[0].get_group())
+    dist.all_gather(parts, sent, group=group())
     return torch.cat(parts, axis)
