@@ -104,6 +104,9 @@ def plain(value: Columns) -> torch.Tensor:
 
 def _answer(func: Function, args: tuple, kwargs: dict[str, Any]) -> Any:
     name, _ = operations.name_of(func)
+    if isinstance(func, torch._ops.OpOverload) and torch._C._current_autograd_node() is not None:
+        with torch._C.DisableTorchFunctionSubclass():  # a mode, such as FlopCounterMode, looks at torch's own backward
+            return func(*args, **kwargs)
     rule = _RULES.get(name.strip("_")) or (native if name.startswith("is_") else None)
     if rule is not None and "out" not in kwargs:
         with torch._C.DisableTorchFunctionSubclass():

@@ -6,7 +6,7 @@ outputs spread and put together at once.
 """
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from .....errors import RequestError
 from ...place import Place
 from .. import born
 from ..shard import is_here
-from . import columns, moves, rules
+from . import attention, columns, moves, rules
 
 
 def _words(text: str) -> frozenset[str]:
@@ -76,7 +76,7 @@ def apply(root: nn.Module, lists: Sequence[Sequence[nn.Module]], place: Place) -
         )
     shared = _shared(root)
     for module, kind in found:
-        if id(module.weight) not in shared:
+        if not any(id(parameter) in shared for parameter in module.parameters()):
             _split(module, kind, place)
     return True
 
@@ -90,7 +90,9 @@ def _shared(root: nn.Module) -> set[int]:
 
 
 def _kind(name: str, module: nn.Module, within: set[int], tp: int) -> str | None:
-    """What to do with *module*: `first`, `second`, `alone`, or None."""
+    """What to do with *module*: `first`, `second`, `alone`, `attention`, or None."""
+    if attention.can_spread(module, tp):
+        return "attention"
     size = _sizes(module)
     if size is None:
         return None
@@ -122,15 +124,23 @@ def _is_transposed(module: nn.Module) -> bool:
 
 
 def _split(module: nn.Module, kind: str, place: Place) -> None:
-    axis = (kind == "second") != _is_transposed(module)
-    _spread(module, "weight", int(axis), place)
-    if kind != "second" and module.bias is not None:
-        _spread(module, "bias", 0, place)
+    for name, holder, axis in _parts_of(module, kind):
+        _spread(holder, name, axis, place)
     own = type(module)
     if (own, kind) not in _CLASSES:
         body = {"forward": _FORWARDS[kind], "__module__": own.__module__, "__qualname__": own.__qualname__}
         _CLASSES[own, kind] = type(own.__name__, (Split, own), body)
     module.__class__ = _CLASSES[own, kind]
+
+
+def _parts_of(module: nn.Module, kind: str) -> Iterator[tuple[str, nn.Module, int]]:
+    """Name of each parameter that is spread, the module that has it, and the axis."""
+    if kind == "attention":
+        yield from attention.parts_of(module)
+        return
+    yield "weight", module, int((kind == "second") != _is_transposed(module))
+    if kind != "second" and module.bias is not None:
+        yield "bias", module, 0
 
 
 def _spread(module: nn.Module, name: str, axis: int, place: Place) -> None:
@@ -146,22 +156,14 @@ def _spread(module: nn.Module, name: str, axis: int, place: Place) -> None:
     module._parameters[name] = born.lay_out(parameter, mine)
 
 
-def _mine(parameter: Any) -> Any:
-    """This rank's numbers, whose gradient goes to the spread parameter; others, and None, as they are."""
-    if not isinstance(parameter, DTensor):
-        return parameter
-    with torch._C.DisableTorchFunctionSubclass():
-        return parameter.to_local()
-
-
 def _weight(module: nn.Module) -> torch.Tensor:
-    mine: torch.Tensor = _mine(module.weight)
+    mine: torch.Tensor = moves.mine(module.weight)
     return mine.t() if _is_transposed(module) else mine
 
 
 def _first(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
     whole = moves.copy(columns.together(x))
-    y = F.linear(whole, _weight(module), _mine(module.bias))
+    y = F.linear(whole, _weight(module), moves.mine(module.bias))
     return columns.mark(y, y.dim() - 1)
 
 
@@ -172,8 +174,13 @@ def _alone(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
 def _second(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
     weight = _weight(module)
     y = moves.total(F.linear(columns.aligned(x, weight.shape[1] * moves.ranks()), weight))
-    bias = _mine(module.bias)
+    bias = moves.mine(module.bias)
     return y if bias is None else y + bias.to(y.dtype)
 
 
-_FORWARDS: Mapping[str, Callable[..., torch.Tensor]] = {"first": _first, "second": _second, "alone": _alone}
+_FORWARDS: Mapping[str, Callable[..., Any]] = {
+    "first": _first,
+    "second": _second,
+    "alone": _alone,
+    "attention": attention.forward,
+}

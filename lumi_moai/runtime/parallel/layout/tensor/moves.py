@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor
 
 _MESH: list[DeviceMesh] = []
 
@@ -35,6 +36,14 @@ def rank() -> int:
 def group() -> Any:
     """The group, for torch.distributed."""
     return _MESH[0].get_group()
+
+
+def mine(parameter: Any) -> Any:
+    """This rank's numbers, whose gradient goes to the spread parameter; others, and None, as they are."""
+    if not isinstance(parameter, DTensor):
+        return parameter
+    with torch._C.DisableTorchFunctionSubclass():
+        return parameter.to_local()
 
 
 def copy(whole: torch.Tensor) -> torch.Tensor:
