@@ -65,10 +65,12 @@ def forward(  # noqa: PLR0917  (torch's own)
     else:
         func = F.scaled_dot_product_attention
         mixed, weights = scores.products(func, heads, mask, dropout, is_causal=is_causal), None
-    output = _closed(module, mixed.transpose(1, 2).flatten(2))
+    output = _closed(
+        module, mixed.permute(2, 0, 1, 3).flatten(2)
+    )  # positions first, as torch has them: dropout sees it
     if not batched:
-        return output.squeeze(0), None if weights is None else weights.squeeze(0)
-    return output if rows_first else output.transpose(0, 1), weights
+        return output.squeeze(1), None if weights is None else weights.squeeze(0)
+    return output.transpose(0, 1) if rows_first else output, weights
 
 
 def _float_masks(query: torch.Tensor, padding: Any, mask: Any) -> tuple[torch.Tensor | None, torch.Tensor | None]:

@@ -28,14 +28,16 @@ def _words(text: str) -> frozenset[str]:
 _FIRST = _words(
     "q k v q_proj k_proj v_proj query key value query_key_value qkv qkv_proj Wqkv wq wk wv q_lin k_lin v_lin c_attn"
     " in_proj gate up gate_proj up_proj gate_up_proj c_fc fc1 w1 w3 wi wi_0 wi_1 linear1 lin1 fc_in dense_h_to_4h"
-    " intermediate.dense to_q to_k to_v to_qkv"
+    " intermediate.dense to_q to_k to_v to_qkv to_kv kv kv_proj q_attn Wi"
 )
 """Layers that open a pair."""
 _SECOND = _words(
     "o o_proj out_proj c_proj proj out_lin wo w2 down down_proj fc2 linear2 lin2 fc_out dense_4h_to_h output.dense"
-    " attention.dense to_out"
+    " attention.dense to_out Wo"
 )
 """Layers that close a pair."""
+_ON_EACH = frozenset(("torch.nn.modules.activation", "torch.nn.modules.dropout"))
+"""Where torch has its layers that work on each number."""
 _CLASSES: dict[tuple[type, str], type] = {}
 
 
@@ -68,7 +70,11 @@ def apply(root: nn.Module, lists: Sequence[Sequence[nn.Module]], place: Place) -
     columns.use(rules.TABLE)
     columns.guard()
     within = {id(module) for blocks in lists for block in blocks for module in block.modules()}
-    found = [(module, kind) for name, module in root.named_modules() if (kind := _kind(name, module, within, tp))]
+    pairs = _pairs(root, within, tp)
+    kinds = (
+        (module, pairs.get(id(module)) or _kind(name, module, within, tp)) for name, module in root.named_modules()
+    )
+    found = [(module, kind) for module, kind in kinds if kind]
     if not found:
         raise RequestError(
             f"{type(root).__name__} has no layers that tp={tp} can spread: Linear layers in repeated blocks, or with"
@@ -89,6 +95,23 @@ def _shared(root: nn.Module) -> set[int]:
     return {key for key, count in times.items() if count > 1}
 
 
+def _pairs(root: nn.Module, within: set[int], tp: int) -> dict[int, str]:
+    """Layers of blocks that stand in one Sequential, with nothing between but what works on each number: pairs."""
+    kinds: dict[int, str] = {}
+    for holder in root.modules():
+        opened = None
+        for module in holder if type(holder) is nn.Sequential else ():
+            size = _sizes(module) if id(module) in within else None
+            if size is None:
+                opened = opened if type(module).__module__ in _ON_EACH else None
+            elif opened is not None and size[0] % tp == 0:
+                kinds |= {id(opened): "first", id(module): "second"}
+                opened = None
+            else:
+                opened = module if size[1] % tp == 0 else None
+    return kinds
+
+
 def _kind(name: str, module: nn.Module, within: set[int], tp: int) -> str | None:
     """What to do with *module*: `first`, `second`, `alone`, `attention`, or None."""
     if attention.can_spread(module, tp):
@@ -96,7 +119,9 @@ def _kind(name: str, module: nn.Module, within: set[int], tp: int) -> str | None
     size = _sizes(module)
     if size is None:
         return None
-    ends = {".".join(name.split(".")[-count:]) for count in (1, 2)}
+    words = name.split(".")
+    words = words[:-1] if words[-1].isdigit() else words  # the layer of a Sequential that has the name
+    ends = {".".join(words[-count:]) for count in (1, 2)}
     # A name of two words says more than its last word alone.
     if ends & _SECOND and size[0] % tp == 0:
         return "second"
