@@ -4,13 +4,13 @@ A script may evaluate between fetching a training batch and computing it, or aft
 is no part of that batch.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 
 from ...errors import RequestError
+from .counts import Given
 from .share import Share
 
 
@@ -29,6 +29,8 @@ class AtHand:
         self._cut: Share | None = None
         self._called: Share | None = None
         """Of the rows that a model is computing."""
+        self._is_of_all = False
+        """Whether a model is computing rows that all ranks have: the first ones of a batch, one by itself."""
         self._is_whole = False
         self._is_over = False
         self._went_back: bool | None = None
@@ -39,6 +41,8 @@ class AtHand:
     @property
     def share(self) -> Share | None:
         """This rank's part of what the script computes now; None when every rank computes all of it."""
+        if self._is_of_all:
+            return None
         if self._is_whole:
             return self._cut if self.pending and torch.is_grad_enabled() and self.trains() else self._called
         if self._is_over and not self.pending and not torch.is_grad_enabled():
@@ -46,13 +50,15 @@ class AtHand:
         return self._cut
 
     @contextmanager
-    def computing(self, parts: Sequence[Any]) -> Iterator[None]:
-        """Within this a model computes *parts*, rows of a batch: also of one that the script kept from its training."""
-        before, self._called = self._called, parts[0].share if parts else self._called
+    def computing(self, given: Given) -> Iterator[None]:
+        """Within this a model computes what it was *given*: rows of a batch, also of one kept from training."""
+        before = self._called, self._is_of_all
+        self._called = given.parts[0].share if given.parts else self._called
+        self._is_of_all |= given.is_of_all
         try:
             yield
         finally:
-            self._called = before
+            self._called, self._is_of_all = before
 
     @property
     def rows(self) -> int:

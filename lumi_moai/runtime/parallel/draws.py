@@ -21,6 +21,8 @@ Rows = tuple[int, int, int]
 Draw = Callable[..., torch.Tensor]
 RowsAtHand = Callable[[], Rows | None]
 Told = Callable[[str, int], None]
+_KINDS = (torch.Tensor, counts.OfBatch)
+"""The classes of tensors that may have rows of which each rank has its part."""
 
 
 def rows_of(share: Share, rank: int) -> Rows:
@@ -129,7 +131,7 @@ def _ones(length: int, like: torch.Tensor) -> torch.Tensor:
 def _like(own: Draw, at_hand: RowsAtHand, told: Told) -> Draw:
     @functools.wraps(own)
     def draw(like: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        rows = at_hand() if type(like) in counts.KINDS and _is_shared(kwargs, like.device) else None
+        rows = at_hand() if type(like) in _KINDS and _is_shared(kwargs, like.device) else None
         if rows is None or like.dim() == 0 or len(like) != rows[2] or tuple(like.shape) == (1,):
             return own(like, *args, **kwargs)
         told(f"torch.{own.__name__}", rows[2])
@@ -140,7 +142,7 @@ def _like(own: Draw, at_hand: RowsAtHand, told: Told) -> Draw:
 
 def _are_rows(tensor: Any, rows: Rows) -> bool:
     """Whether *tensor* has a number for each of *rows*; a weight is none, and one number alone is a decision."""
-    return type(tensor) in counts.KINDS and tensor.dim() > 0 and len(tensor) == rows[2] and tuple(tensor.shape) != (1,)
+    return type(tensor) in _KINDS and tensor.dim() > 0 and len(tensor) == rows[2] and tuple(tensor.shape) != (1,)
 
 
 def _each(own: Draw, at_hand: RowsAtHand, told: Told) -> Draw:
@@ -165,7 +167,7 @@ def _in_place(own: Draw, at_hand: RowsAtHand, told: Told) -> Draw:
 
     @functools.wraps(own)
     def draw(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        rows = at_hand() if type(tensor) in counts.KINDS and _is_shared(kwargs, tensor.device) else None
+        rows = at_hand() if type(tensor) in _KINDS and _is_shared(kwargs, tensor.device) else None
         if rows is None or not _are_rows(tensor, rows) or any(torch.is_tensor(each) for each in args):
             return own(tensor, *args, **kwargs)
         told(f"Tensor.{own.__name__}", rows[2])
@@ -181,7 +183,7 @@ def _dropout(own: Draw, at_hand: RowsAtHand) -> Draw:
 
     @functools.wraps(own)
     def dropout(input: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
-        rows = at_hand() if training and 0 < p < 1 and type(input) in counts.KINDS else None
+        rows = at_hand() if training and 0 < p < 1 and type(input) in _KINDS else None
         if rows is None or input.dim() == 0 or len(input) % rows[2]:
             return own(input, p, training, inplace)
         each = len(input) // rows[2]

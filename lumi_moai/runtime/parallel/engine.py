@@ -167,8 +167,8 @@ class Engine:
         """One call of a model of the script."""
         self.self_check.saw()
         alike.check(self.share, alike.Doing.call)
-        with counts.plainly((args, kwargs)) as batch, self.at_hand.computing(batch):
-            result = counts.mark_outputs(roots.through(self.callers, root, own, args, kwargs), batch)
+        with counts.plainly((args, kwargs)) as given, self.at_hand.computing(given):
+            result = counts.mark_outputs(roots.through(self.callers, root, own, args, kwargs), given)
         if self.resume is not None and self.resume.replay is None:
             self.resume.forwards.note(result)
         return result
@@ -239,7 +239,7 @@ class Engine:
             self.take_own_chance()
             self.at_hand.begin_loop()
             self.gradients.by_hand.begin_loop()
-            counts.teach()
+            counts.teach(lambda: self.share)
             return self.cutter.shares(loader, own, begin)
         return self.cutter.whole(loader, own, begin)
 

@@ -18,7 +18,7 @@ from torch.nn._reduction import legacy_get_string
 
 from .. import group
 from . import alike, under_way
-from .counts import fitting, like_rows, of_all, share_of
+from .counts import are_of_all, fitting, like_rows, of_all, share_of
 from .divided import Divisor
 from .marks import mark
 from .share import Share
@@ -126,6 +126,8 @@ def globalised(
         words = given.arguments
         if "input" in words and "target" in words:
             words["input"], words["target"] = fitting(words["input"], words["target"])
+        if are_of_all(list(words.values())):
+            return of_all(function(*given.args, **given.kwargs))  # each rank has all of these rows
         reduction = _reduction(words)
         if reduction not in reductions:
             return like_rows(function(*given.args, **given.kwargs), words.values())

@@ -11,6 +11,9 @@ size      a number of rows
 names     what the functions of torch do with rows
 places    in which dimension the rows are
 picking   some of the rows
+by_place  some of the rows by their place
+ranged    places that the script counts through
+taught    `len`, `range` and `enumerate` for the script
 drawn     what numpy drew for the rows
 constants what the script made for as many rows as the batch has
 reducing  sums, means and extremes over rows
@@ -19,15 +22,31 @@ users     which code is the user's own
 """
 
 from . import drawn
-from .batch import KINDS, OfBatch, fitting, keeping, like_rows, mark, mark_outputs, plainly, share_of, whole
-from .size import Rows, length, teach
+from .batch import (
+    KINDS,
+    Given,
+    OfBatch,
+    are_of_all,
+    fitting,
+    keeping,
+    like_rows,
+    mark,
+    mark_outputs,
+    plainly,
+    share_of,
+    whole,
+)
+from .size import Rows
+from .taught import length, teach
 from .whole import OfAll, of_all
 
 __all__ = [
     "KINDS",
+    "Given",
     "OfAll",
     "OfBatch",
     "Rows",
+    "are_of_all",
     "drawn",
     "fitting",
     "keeping",

@@ -4,6 +4,7 @@ import functools
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from ....errors import RequestError
 from ..share import Share
-from . import constants, drawn, picking, reducing, rows, users
+from . import by_place, constants, drawn, picking, reducing, rows, users
 from .names import ADDED, AS_ONE, EACH, PAIRED, PRODUCTS, READS, VIEW
 from .places import PICKED, Part, after_each, after_einsum, after_product, after_view, check_alike
 from .size import Rows
@@ -73,8 +74,26 @@ def mark(batch: Any, share: Share) -> None:
             _become(part, share, 0)
 
 
-def mark_outputs(result: Any, inputs: list["OfBatch"]) -> Any:
-    """*result*, which a model made of *inputs*, is this rank's part as well, as far as it has their rows."""
+@dataclass(frozen=True)
+class Given:
+    """What a model was given."""
+
+    parts: list["OfBatch"]
+    is_of_all: bool
+    """Whether it is rows that all ranks have."""
+
+
+def are_of_all(arguments: Any) -> bool:
+    """Whether *arguments* have rows that all ranks have, and none of which each has its part."""
+    leaves = [leaf for leaf in tree_leaves(arguments) if type(leaf) in (OfBatch, OfAll)]
+    return any(leaf.dim() for leaf in leaves) and not any(type(leaf) is OfBatch for leaf in leaves)
+
+
+def mark_outputs(result: Any, given: Given) -> Any:
+    """*result*, which a model made of what was *given*, is this rank's part as well, as far as it has its rows."""
+    if given.is_of_all:
+        tree_map(of_all, result)
+    inputs = given.parts
     if not inputs:
         return result
     share = inputs[0].share
@@ -146,16 +165,17 @@ def fitting(first: Any, second: Any) -> tuple[Any, Any]:
 
 
 @contextmanager
-def plainly(arguments: Any) -> Iterator[list["OfBatch"]]:
+def plainly(arguments: Any) -> Iterator[Given]:
     """Within this the tensors of *arguments*, a model's, are plain ones: it computes with them as fast as ever."""
     for leaf in tree_leaves(arguments):
         if type(leaf) is torch.Tensor and leaf.dim() and (share := drawn.share_of(leaf)) is not None:
             _become(leaf, share, 0)
+    is_of_all = are_of_all(arguments)
     marked = [(leaf, type(leaf)) for leaf in tree_leaves(arguments) if type(leaf) in (OfBatch, OfAll)]
     for tensor, _ in marked:
         tensor.__class__ = torch.Tensor
     try:
-        yield [tensor for tensor, kind in marked if kind is OfBatch]
+        yield Given([tensor for tensor, kind in marked if kind is OfBatch], is_of_all)
     finally:
         for tensor, kind in marked:
             tensor.__class__ = kind
@@ -174,10 +194,10 @@ def _parts(args: Any) -> list[OfBatch]:
 def _rows(tensor: OfBatch, dims: int, dim: int, size: int) -> int | Rows:
     share, mine = tensor.share, max(tensor.share.rows, 1)
     if tensor.at == PICKED and dim % dims == 0:
-        return Rows.of(size, sum(rows.lengths(size if share.rows else 0)))
+        return Rows.of(size, sum(rows.lengths(size if share.rows else 0)), share)
     if tensor.at is None or dim % dims != tensor.at or size % mine:
         return size
-    return Rows.of(size, size // mine * share.total)
+    return Rows.of(size, size // mine * share.total, share)
 
 
 def _followed(func: Any, parts: list[OfBatch], args: tuple, kwargs: dict[str, Any]) -> Any:
@@ -200,15 +220,19 @@ def _of_all_rows(name: str, func: Any, tensor: OfBatch, args: tuple, kwargs: dic
     """What *func* gives for the rows of all ranks, if it needs them; else None."""
     if name == "getitem":
         found = picking.reordered(args)
-        if found is None:
-            return of_all(head) if (head := picking.first_ones(args)) is not None else None
-        return _become(found, tensor.share, 0)
+        return _become(found, tensor.share, 0) if found is not None else of_all(by_place.taken(args))
+    if name in by_place.PIECES:
+        return by_place.apart(name, func, args, kwargs)
     if name in READS and rows.is_read_whole(tensor):
         return func(rows.gathered(tensor, tensor.share).detach(), *args[1:], **kwargs)
     if name in AS_ONE and reducing.goes_over_rows(name, tensor, args, kwargs):
         return _as_one(name, func, tensor, args, kwargs)
-    joined = rows.joined(args, kwargs) if name == "cat" else None
-    return None if joined is None else of_all(joined)
+    return of_all(_joined(name, args, kwargs)) if name in picking.JOINS else None
+
+
+def _joined(name: str, args: tuple, kwargs: dict[str, Any]) -> torch.Tensor | None:
+    kept = rows.joined(args, kwargs) if name == "cat" else None
+    return by_place.together(args, kwargs) if kept is None else kept
 
 
 def _result(name: str, parts: list[OfBatch], result: Any, args: tuple, kwargs: dict[str, Any]) -> Any:

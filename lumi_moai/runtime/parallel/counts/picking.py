@@ -6,7 +6,6 @@ import torch
 
 from . import rows
 from .places import PICKED, Part
-from .size import Rows
 from .whole import felt_by_all
 
 JOINS = {"cat", "concat", "concatenate", "vstack"}
@@ -43,30 +42,6 @@ def reordered(args: tuple) -> torch.Tensor | None:
     return whole[(order, *rest)]
 
 
-def first_ones(args: tuple) -> torch.Tensor | None:
-    """The first rows of the whole batch, `tensor[:25]`, alike on all ranks; None if *args* ask for something else."""
-    tensor, index = args[0], args[1]
-    first, *rest = index if isinstance(index, tuple) and index else (index,)
-    if not isinstance(tensor, Part) or tensor.at != 0 or not isinstance(first, slice) or type(first.stop) is not int:
-        return None
-    if first.start not in (None, 0) or first.step not in (None, 1) or first.stop <= 0 or _is_own(first.stop, tensor):
-        return None
-    return felt_by_all(rows.gathered(tensor, tensor.share), tensor.share)[(first, *rest)]
-
-
-def _is_own(stop: int, tensor: Part) -> bool:
-    """Whether *stop* is this rank's number of rows: `x[: len(words)]` of a list that came with the batch.
-
-    All ranks find the same: where some have a row more, they look whether they were given one number or their own.
-    """
-    share = tensor.share
-    least, rest = divmod(share.total, share.ranks)
-    each = tensor.shape[0] // max(share.rows, 1)
-    if stop not in (max(least, 1) * each, (least + bool(rest)) * each):
-        return False
-    return not rest or least == 0 or len(set(rows.lengths(stop))) > 1
-
-
 def _is_order(index: Any, tensor: Part) -> bool:
     share = tensor.share
     if isinstance(index, (bool, int, slice)) or index is None or index is Ellipsis or tensor.shape[0] == share.total:
@@ -76,12 +51,6 @@ def _is_order(index: Any, tensor: Part) -> bool:
     return hasattr(index, "__len__") and len(index) == share.total
 
 
-def _is_all(rows: slice, tensor: Part) -> bool:
-    """Whether they are all rows of *tensor*: `x[:]`, or `x[:n]` where n is the number of rows."""
-    has_all = isinstance(rows.stop, Rows) and rows.stop.__index__() == tensor.shape[0]
-    return rows.start is rows.step is None and (rows.stop is None or has_all)
-
-
 def taken(args: tuple, part: Part, result: torch.Tensor) -> tuple[bool, int | None]:
     """Whether `tensor[index]` is a part of the batch, and where its rows are; single rows are others on each rank."""
     tensor, index = args[0], args[1]
@@ -89,7 +58,7 @@ def taken(args: tuple, part: Part, result: torch.Tensor) -> tuple[bool, int | No
     if not isinstance(tensor, Part):  # by rows of the batch
         is_mask = part.dtype == torch.bool
         return True, PICKED if is_mask and part.at == 0 else part.at if first is part and not is_mask else None
-    if tensor.at == 0 and (isinstance(first, int) or (isinstance(first, slice) and not _is_all(first, tensor))):
+    if tensor.at == 0 and (isinstance(first, int) or (isinstance(first, slice) and len(result) != len(tensor))):
         return False, None
     if tensor.at == 0 and isinstance(first, torch.Tensor) and first.dtype == torch.bool:
         return True, PICKED

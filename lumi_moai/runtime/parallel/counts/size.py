@@ -1,16 +1,12 @@
 """A number of rows: this rank's where it is a size, all ranks' where it is a number."""
 
-import functools
-import json
 import operator
-import sys
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from . import users
+from ..share import Share
 
 
 class Rows(np.int64):
@@ -21,12 +17,14 @@ class Rows(np.int64):
     """
 
     whole: int
+    share: Share | None
+    """How their batch was cut, where that is known."""
 
     @classmethod
-    def of(cls, mine: int, whole: int) -> "Rows":
+    def of(cls, mine: int, whole: int, share: Share | None = None) -> "Rows":
         """*mine* of *whole* rows."""
         made = cls(mine)
-        made.whole = whole
+        made.whole, made.share = whole, share
         return made
 
     def __eq__(self, other: object) -> Any:
@@ -84,7 +82,8 @@ def _as_size(work: _Work) -> _Work:
     def both(first: Any, second: Any) -> Any:
         if not isinstance(first, (int, Rows)) or not isinstance(second, (int, Rows)):
             return _whole(work, first, second)
-        return Rows.of(work(_mine(first), _mine(second)), _whole(work, first, second))
+        share = next(each.share for each in (first, second) if isinstance(each, Rows))
+        return Rows.of(work(_mine(first), _mine(second)), _whole(work, first, second), share)
 
     return both
 
@@ -124,28 +123,3 @@ def _operators() -> None:
 
 
 _operators()
-
-
-def length(thing: Any) -> int:
-    """`len()` for the script, which of a tensor of a batch is a number of rows too; Python's own allows a plain one."""
-    rows = getattr(type(thing), "rows_along", None)
-    return len(thing) if rows is None else rows(thing, 0)
-
-
-def teach() -> None:
-    """Give the script's modules `length` as their `len`, unless they have one of their own; let JSON write rows."""
-    if not hasattr(json.JSONEncoder.default, "__wrapped__"):
-        json.JSONEncoder.default = _written(json.JSONEncoder.default)  # type: ignore[method-assign,assignment]
-    for module in list(sys.modules.values()):
-        if not isinstance(module, ModuleType):
-            continue  # some packages put an object in the place of their module
-        if users.is_users(getattr(module, "__file__", None) or "", module.__name__):
-            vars(module).setdefault("len", length)
-
-
-def _written(own: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    @functools.wraps(own)
-    def default(encoder: json.JSONEncoder, thing: Any) -> Any:
-        return thing.whole if isinstance(thing, Rows) else own(encoder, thing)
-
-    return default

@@ -5,14 +5,15 @@ import sys
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_leaves, tree_map
 
 from ... import group
 from ..share import Share
 from . import users
-from .names import ARITHMETIC, EACH, VIEW
+from .names import ADDED, ARITHMETIC, AS_ONE, EACH, VIEW
 from .size import Rows
 
-_ALIKE = EACH | VIEW | {"getitem"}
+_ALIKE = EACH | VIEW | ADDED | AS_ONE | {"getitem", "cat", "concat", "stack", "chunk", "split", "unbind", "relu"}
 """What is of all ranks if it is made of what is."""
 
 
@@ -29,11 +30,13 @@ class OfAll(torch.Tensor):
         args = counted(func, args) if asks else args
         with torch._C.DisableTorchFunctionSubclass():
             result = func(*args, **kwargs)
-            is_new = type(result) is torch.Tensor and not any(result is each for each in args)
-            if not asks or not is_new or name_of(func) not in _ALIKE:
+            if not asks or name_of(func) not in _ALIKE or any(result is each for each in args):
                 return result
-            alike = all(type(each) is OfAll or each.numel() == 1 for each in args if isinstance(each, torch.Tensor))
-        return of_all(result) if alike else result
+            given = [each for each in tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor)]
+            alike = all(type(each) is OfAll or each.numel() == 1 for each in given)
+        if alike:
+            tree_map(of_all, result)
+        return result
 
     def __format__(self, spec: str) -> str:
         return self.as_subclass(torch.Tensor).__format__(spec)  # torch's takes its own class only
@@ -48,8 +51,8 @@ class OfAll(torch.Tensor):
         return self.as_subclass(torch.Tensor).__repr__(tensor_contents=tensor_contents)
 
 
-def of_all(tensor: torch.Tensor) -> torch.Tensor:
-    """*tensor*, from now on known to be the same on all ranks."""
+def of_all(tensor: Any) -> Any:
+    """*tensor*, from now on known to be the same on all ranks; other things are as they are."""
     if type(tensor) is torch.Tensor:
         tensor.__class__ = OfAll
     return tensor

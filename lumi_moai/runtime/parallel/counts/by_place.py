@@ -1,0 +1,122 @@
+"""Rows that the script takes by their place: `x[4:]`, `x[n // 2:]`, `out.chunk(2)`, `out[0]`.
+
+Places count among the rows of the whole batch, as on one device. Only these rows travel, and all ranks have them then.
+"""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from ... import group
+from ..share import bounds
+from . import rows
+from .places import Part
+from .ranged import OfWhole, Own
+from .size import Rows
+from .whole import OfAll, felt_by_all, of_all
+
+PIECES = {"chunk": "chunks", "split": "split_size", "tensor_split": "indices_or_sections"}
+"""What takes a tensor apart by place, and how its second argument is called."""
+
+
+def taken(args: tuple) -> torch.Tensor | None:
+    """Rows of the whole batch, `tensor[4:]`, alike on all ranks; None if *args* ask for something else."""
+    tensor, index = args[0], args[1]
+    first, *rest = index if isinstance(index, tuple) and index else (index,)
+    if not _has_places(tensor):
+        return None
+    if isinstance(first, slice):
+        wanted = _sliced(first, tensor)
+        return None if wanted is None else _some(tensor, wanted)[(slice(None), *rest)]
+    if isinstance(first, int) and not isinstance(first, (bool, Own)):
+        wanted = _single(first, tensor)
+        return None if wanted is None else _some(tensor, wanted)[(0, *rest)]
+    return None
+
+
+def apart(name: str, func: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[torch.Tensor, ...] | None:
+    """What *func*, called *name*, makes of the rows of the whole batch; None if it takes them apart otherwise."""
+    tensor = args[0]
+    dim = args[2] if len(args) > 2 else kwargs.get("dim", 0)
+    if name not in PIECES or not _has_places(tensor) or dim % tensor.dim():
+        return None
+    given = [kwargs[each] for each in kwargs if each.startswith(PIECES[name])]
+    whole = _some(tensor, range(_all(tensor)))
+    return tuple(of_all(part) for part in func(whole, _wholly(args[1] if len(args) > 1 else given[0])))
+
+
+def _wholly(size: Any) -> Any:
+    """*size* of a piece, or the sizes of pieces, of which a number of rows is the whole batch's."""
+    if isinstance(size, (tuple, list)):
+        return [_wholly(each) for each in size]
+    return size.whole if isinstance(size, Rows) else size
+
+
+def together(args: tuple, kwargs: dict[str, Any]) -> torch.Tensor | None:
+    """What `cat` makes of rows that all ranks have and rows of the batch: all of them, on all ranks; else None."""
+    parts = args[0]
+    dim = args[1] if len(args) > 1 else kwargs.get("dim", kwargs.get("axis", 0))
+    if dim != 0 or not all(_has_places(each) or type(each) is OfAll for each in parts):
+        return None
+    if not any(type(each) is OfAll for each in parts):
+        return None
+    return torch.cat([each if type(each) is OfAll else _some(each, range(_all(each))) for each in parts])
+
+
+def _has_places(tensor: Any) -> bool:
+    """Whether the rows of *tensor* are those of a batch, in order."""
+    return isinstance(tensor, Part) and tensor.at == 0 and tensor.share.ranks > 1
+
+
+def _all(tensor: Part) -> int:
+    return len(tensor) // max(tensor.share.rows, 1) * tensor.share.total
+
+
+def _sliced(wanted: slice, tensor: Part) -> range | None:
+    """The places of *wanted* among all rows; None where the slice is of this rank's, or is all of them."""
+    words = (wanted.start, wanted.stop, wanted.step)
+    if not all(isinstance(each, (int, Rows, type(None))) for each in words) or _is_own(wanted.stop, tensor):
+        return None
+    if any(isinstance(each, Own) for each in words) and not _may_be_own(wanted.stop, tensor):
+        return None
+    start, stop, step = (each.whole if isinstance(each, Rows) else each for each in words)
+    found = range(*slice(start, stop, step).indices(_all(tensor)))
+    return None if len(found) == _all(tensor) else found
+
+
+def _single(wanted: int, tensor: Part) -> range | None:
+    """The place of row *wanted*; None where it is this rank's."""
+    if isinstance(wanted, Own) or (wanted == 0 and not isinstance(wanted, OfWhole) and not tensor.is_floating_point()):
+        return None  # a collate function that sorts by length has the longest of a rank's rows in front
+    place = wanted + _all(tensor) if wanted < 0 else wanted
+    if not 0 <= place < _all(tensor):
+        raise IndexError(f"index {wanted} is out of bounds for dimension 0 with size {_all(tensor)}")
+    return range(place, place + 1)
+
+
+def _is_own(stop: Any, tensor: Part) -> bool:
+    """Whether *stop* is this rank's number of rows, and of no other's, where some ranks have a row more."""
+    return _may_be_own(stop, tensor) and len(set(rows.lengths(stop))) > 1
+
+
+def _may_be_own(stop: Any, tensor: Part) -> bool:
+    """Whether the ranks have to ask each other; all find the same."""
+    share = tensor.share
+    least, rest = divmod(share.total, share.ranks)
+    each = len(tensor) // max(share.rows, 1)
+    return bool(rest) and isinstance(stop, int) and stop in (max(least, 1) * each, (least + 1) * each)
+
+
+def _some(tensor: Part, wanted: range) -> torch.Tensor:
+    """The rows at the places *wanted*, in their order, on every rank."""
+    share = tensor.share
+    each = len(tensor) // max(share.rows, 1)
+    start, end, _ = bounds(share.total, dist.get_rank(group.data_group()), share.ranks)
+    low, high = start * each, (end if share.rows else start) * each
+    before, until = (len(range(wanted.start, min(end, wanted.stop), wanted.step)) for end in (low, high))
+    inside = wanted[before:until]
+    with torch._C.DisableTorchFunctionSubclass():
+        own = tensor.as_subclass(torch.Tensor)
+        own = own[inside.start - low : inside.stop - low : inside.step] if inside else own[:0]
+        return of_all(felt_by_all(rows.gathered(own, share), share))

@@ -1,0 +1,90 @@
+"""What the script's modules get in the place of Python's: `len`, `range` and `enumerate` that know rows, and JSON."""
+
+import functools
+import json
+import operator
+import sys
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from ..share import Share
+from . import users
+from .ranged import Own, Range, kind_of
+from .size import Rows
+
+_AT_HAND: list[Callable[[], Share | None]] = []
+"""Tells how the batch at hand was cut."""
+
+
+def length(thing: Any) -> int:
+    """`len()` for the script, which of a tensor of a batch is a number of rows too; Python's own allows a plain one."""
+    rows = getattr(type(thing), "rows_along", None)
+    if rows is not None:
+        return rows(thing, 0)
+    found = len(thing)
+    return Own(found) if type(thing) in (list, tuple) and _may_be_rows(found) else found
+
+
+def _may_be_rows(number: int) -> bool:
+    """Whether a list of *number* may have come with the batch at hand; all ranks find the same of lists that did."""
+    share = _AT_HAND[0]() if _AT_HAND else None
+    if share is None:
+        return False
+    least, rest = divmod(share.total, share.ranks)
+    return number in (max(least, 1), least + bool(rest))
+
+
+class _Enumerate(type):
+    def __instancecheck__(cls, thing: Any) -> bool:
+        return isinstance(thing, enumerate)
+
+    def __call__(cls, iterable: Any, start: Any = 0) -> Iterator[tuple[int, Any]]:
+        if getattr(type(iterable), "rows_along", None):
+            kind = kind_of(length(iterable))
+        else:
+            is_list = type(iterable) in (list, tuple) and _may_be_rows(len(iterable))
+            kind = Own if is_list or (type(iterable) is zip and _AT_HAND and _AT_HAND[0]()) else None
+        pairs = enumerate(iterable, start)
+        return pairs if kind is None else ((kind(place), each) for place, each in pairs)
+
+
+class Enumerate(metaclass=_Enumerate):
+    """`enumerate` for the script, which of what may be rows gives places of rows."""
+
+
+def teach(at_hand: Callable[[], Share | None] = lambda: None) -> None:
+    """Give the script's modules `len`, `range` and `enumerate` of ours; *at_hand* tells how its batch was cut."""
+    _AT_HAND[:] = [at_hand]
+    if not hasattr(json.JSONEncoder.default, "__wrapped__"):
+        json.JSONEncoder.default = _written(json.JSONEncoder.default)  # type: ignore[method-assign,assignment]
+    if not hasattr(torch.Tensor.split, "__wrapped__"):
+        torch.Tensor.split = _split(torch.Tensor.split)
+    for module in list(sys.modules.values()):
+        if not isinstance(module, ModuleType):
+            continue  # some packages put an object in the place of their module
+        if users.is_users(getattr(module, "__file__", None) or "", module.__name__):
+            vars(module).setdefault("len", length)
+            vars(module).setdefault("range", Range)
+            vars(module).setdefault("enumerate", Enumerate)
+
+
+def _written(own: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    @functools.wraps(own)
+    def default(encoder: json.JSONEncoder, thing: Any) -> Any:
+        return thing.whole if isinstance(thing, Rows) else own(encoder, thing)
+
+    return default
+
+
+def _split(own: Callable[..., Any]) -> Callable[..., Any]:
+    """`Tensor.split`, which takes a number of rows, no `int`, for a list."""
+
+    @functools.wraps(own)
+    def split(tensor: torch.Tensor, size: Any, *args: Any, **kwargs: Any) -> Any:
+        is_rows = isinstance(size, Rows) and type(tensor) is torch.Tensor
+        return own(tensor, operator.index(size) if is_rows else size, *args, **kwargs)
+
+    return split
