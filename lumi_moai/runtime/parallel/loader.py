@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, IterableDataset
 
 from ...errors import RequestError
+from .own_chance import Fetching, OwnChance, OwnSeeds
 from .share import Share, bounds, cut
 
 Begin = Callable[[Share | None, Any], None]
@@ -62,7 +63,7 @@ class CutCollate:
     """A collate function that sees only a rank's part of the samples; runs in the worker processes."""
 
     def __init__(self, collate: Callable[[Any], Any], rank: int, ranks: int) -> None:
-        self.collate = collate
+        self.collate = Fetching(collate, OwnChance(rank))
         self.rank = rank
         self.ranks = ranks
 
@@ -115,6 +116,7 @@ class Cutter:
         self.ranks = ranks
         self.end = end
         self._kept: WeakKeyDictionary[DataLoader, DataLoader] = WeakKeyDictionary()
+        self._chance = OwnChance(rank)
 
     def whole(self, loader: DataLoader, batches: Callable[[DataLoader], Iterator], begin: Begin) -> Batches:
         """The batches of *loader* as they are, for evaluation; *batches* is DataLoader's own `__iter__`."""
@@ -130,7 +132,10 @@ class Cutter:
         if isinstance(mine.collate_fn, CutCollate):
             return Batches(batches(mine), lambda counted: (counted.batch, counted.share), begin, self.end)
         sampler: Any = mine.batch_sampler
-        return Batches(batches(mine), lambda batch: (batch, sampler.shares.popleft()), begin, self.end)
+        found = batches(mine)
+        if loader.num_workers == 0 and (fetcher := getattr(found, "_dataset_fetcher", None)) is not None:
+            fetcher.fetch = Fetching(fetcher.fetch, self._chance)
+        return Batches(found, lambda batch: (batch, sampler.shares.popleft()), begin, self.end)
 
     def _copy(self, loader: DataLoader) -> DataLoader:
         """*loader* with its batches cut; a copy, because the script's own must keep its length and its sampler."""
@@ -142,6 +147,7 @@ class Cutter:
         if not getattr(loader, "in_order", True):
             raise RequestError("a DataLoader with in_order=False cannot be cut over ranks; leave in_order out")
         mine.__dict__["batch_sampler"] = CutBatches(loader.batch_sampler, self.rank, self.ranks)
+        mine.__dict__["worker_init_fn"] = OwnSeeds(self.rank, loader.worker_init_fn)
         return mine
 
     def _cut_tensors(self, batch: Any) -> tuple[Any, Share]:
