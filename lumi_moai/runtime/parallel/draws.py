@@ -48,10 +48,10 @@ def install(at_hand: RowsAtHand, told: Told) -> None:
 
 
 def _is_shared(words: Mapping[str, Any], device: Any = None) -> bool:
-    """Whether a draw with *words* comes from the stream that the ranks share."""
+    """Whether a draw with *words* comes from the stream that the ranks share, or from a generator that each has."""
     named = words.get("device", device)
     is_cpu = named is None or not accelerator.is_gpu() or torch.device(named).type == "cpu"
-    return is_cpu and words.get("generator") is None
+    return is_cpu or words.get("generator") is not None
 
 
 def _sized(own: Draw, place: int, at_hand: RowsAtHand, told: Told) -> Draw:

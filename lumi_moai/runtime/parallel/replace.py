@@ -43,6 +43,7 @@ def install(seen: Seen) -> None:
     register_module_parameter_registration_hook(lambda module, _, parameter: seen.note_parameter(module, parameter))
     register_module_module_registration_hook(lambda module, _name, _child: seen.note_module(module))
     torch.autograd.Variable.__new__ = counts.keeping(torch.autograd.Variable.__new__)
+    torch.nn.Parameter.__new__ = counts.refusing(torch.nn.Parameter.__new__)
     losses.install(lambda own: seen.engine.loss_at_hand(own) if seen.engine else None)
     reducing.LOSS[:] = [_by_hand(seen)]
     batchnorm.install(lambda: _share(seen), lambda: _say_shared(seen))

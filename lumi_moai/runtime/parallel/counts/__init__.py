@@ -33,6 +33,7 @@ from .batch import (
     mark,
     mark_outputs,
     plainly,
+    refusing,
     share_of,
     whole,
 )
@@ -56,6 +57,7 @@ __all__ = [
     "mark_outputs",
     "of_all",
     "plainly",
+    "refusing",
     "share_of",
     "teach",
     "whole",

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from ....errors import RequestError
 from ..share import Share
 from . import by_place, constants, drawn, picking, reducing, rows, users
-from .names import ADDED, AS_ONE, EACH, PAIRED, PRODUCTS, READS, VIEW
+from .names import ADDED, AS_ONE, EACH, PAIRED, PRODUCTS, READS, SORTED_IN, VIEW
 from .places import PICKED, Part, after_each, after_einsum, after_product, after_view, check_alike
 from .size import Rows
 from .whole import OfAll, copied, counted, felt_by_all, name_of, of_all
@@ -146,6 +146,21 @@ def keeping(own: Callable[..., Any]) -> Callable[..., Any]:
     return new
 
 
+def refusing(own: Callable[..., Any]) -> Callable[..., Any]:
+    """*own*, which makes a `Parameter` of a tensor, and of rows none."""
+
+    @functools.wraps(own)
+    def new(kind: type, data: Any = None, *args: Any, **kwargs: Any) -> Any:
+        if type(data) is OfBatch:
+            raise RequestError(
+                "nn.Parameter of a batch's rows would be another weight on each rank; make it of a tensor for all rows"
+                " of the data, or take x.clone().requires_grad_(), whose gradient is that of one device"
+            )
+        return own(kind, plain(data) if type(data) is OfAll else data, *args, **kwargs)
+
+    return new
+
+
 def _has_rows(part: Any, dim: int, share: Share) -> bool:
     return type(part) is torch.Tensor and part.dim() > dim and part.shape[dim] == max(share.rows, 1)
 
@@ -221,6 +236,8 @@ def _of_all_rows(name: str, func: Any, tensor: OfBatch, args: tuple, kwargs: dic
     if name == "getitem":
         found = picking.reordered(args)
         return _become(found, tensor.share, 0) if found is not None else of_all(by_place.taken(args))
+    if name in SORTED_IN:
+        return reducing.sorted_in(name, func, args, kwargs)
     if name in by_place.PIECES:
         return by_place.apart(name, func, args, kwargs)
     if name in READS and rows.is_read_whole(tensor):

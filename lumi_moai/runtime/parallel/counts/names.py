@@ -30,6 +30,8 @@ DIM_AT = {"quantile": 2, "norm": 2, "topk": 2, "kthvalue": 2, "roll": 2, "vector
 """Where the dimension stands among the arguments, if it is not the second."""
 LAST_DIM = {"sort", "argsort", "topk", "kthvalue", "diff", "mode"}
 """What goes over the last dimension unless it is told."""
+SORTED_IN = {"index_add": 2, "scatter_add": 2, "index_put": 1}
+"""What adds rows up where an index of theirs says, and where that stands among the arguments."""
 PRODUCTS = {"matmul", "rmatmul", "mm", "cdist", "pdist"}
 PAIRED = {"cosine_similarity", "pairwise_distance"}
 READS = {"tolist", "numpy", "array", "unbind"}

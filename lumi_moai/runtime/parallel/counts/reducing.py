@@ -8,7 +8,7 @@ import torch
 from ... import group
 from .. import marks
 from ..share import Share
-from .names import DIM_AT, LAST_DIM, OVER_ALL
+from .names import DIM_AT, LAST_DIM, OVER_ALL, SORTED_IN
 from .places import PICKED, Part
 
 Loss = Callable[[torch.Tensor, torch.Tensor | float | None, Share], torch.Tensor]
@@ -58,6 +58,20 @@ def _loss(name: str, tensor: Part, result: torch.Tensor, count: float) -> torch.
     kind = torch.float32 if result.dtype == torch.float16 else result.dtype  # whose sums overflow at 65504
     own = result.to(kind) * count if count else tensor.as_subclass(torch.Tensor).sum()
     return LOSS[0](own, count, share)
+
+
+def sorted_in(name: str, func: Any, args: tuple, kwargs: dict[str, Any]) -> torch.Tensor | None:
+    """What *func*, such as `index_add_`, makes of a tensor to which the rows of all ranks are added; else None."""
+    into, index = args[0], args[SORTED_IN[name]] if len(args) > SORTED_IN[name] else kwargs.get("index")
+    first = index[0] if isinstance(index, (tuple, list)) and index else index
+    is_put = name == "index_put"
+    if isinstance(into, Part) or not isinstance(first, Part) or first.at != 0 or into.requires_grad:
+        return None
+    if not (kwargs.get("accumulate", args[3:4] == (True,)) if is_put else args[1] == 0 or first.dim() == 1):
+        return None
+    mine = func(torch.zeros_like(into), *args[1:], **kwargs)
+    found = total(first.share, mine)
+    return into.add_(found) if func.__name__.endswith("_") else into + found
 
 
 def total(share: Share, result: torch.Tensor) -> torch.Tensor:

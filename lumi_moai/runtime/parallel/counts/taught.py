@@ -46,7 +46,8 @@ class _Enumerate(type):
             kind = kind_of(length(iterable))
         else:
             is_list = type(iterable) in (list, tuple) and _may_be_rows(len(iterable))
-            kind = Own if is_list or (type(iterable) is zip and _AT_HAND and _AT_HAND[0]()) else None
+            share = _AT_HAND[0]() if _AT_HAND and type(iterable) is zip else None
+            kind = Own if is_list or (share is not None and not share.went_back) else None
         pairs = enumerate(iterable, start)
         return pairs if kind is None else ((kind(place), each) for place, each in pairs)
 
@@ -62,6 +63,8 @@ def teach(at_hand: Callable[[], Share | None] = lambda: None) -> None:
         json.JSONEncoder.default = _written(json.JSONEncoder.default)  # type: ignore[method-assign,assignment]
     if not hasattr(torch.Tensor.split, "__wrapped__"):
         torch.Tensor.split = _split(torch.Tensor.split)
+        for name in ("__iadd__", "add_"):
+            setattr(torch.Tensor, name, _adding(getattr(torch.Tensor, name)))
     for module in list(sys.modules.values()):
         if not isinstance(module, ModuleType):
             continue  # some packages put an object in the place of their module
@@ -88,3 +91,13 @@ def _split(own: Callable[..., Any]) -> Callable[..., Any]:
         return own(tensor, operator.index(size) if is_rows else size, *args, **kwargs)
 
     return split
+
+
+def _adding(own: Callable[..., Any]) -> Callable[..., Any]:
+    """`counter += x.size(0)`: a single number to which rows are added is that of all ranks."""
+
+    @functools.wraps(own)
+    def add(tensor: torch.Tensor, other: Any, **kwargs: Any) -> Any:
+        return own(tensor, other.whole if type(other) is Rows and tensor.numel() == 1 else other, **kwargs)
+
+    return add
