@@ -156,3 +156,12 @@ def test_a_ddp_script_gets_its_environment_and_nothing_else(work, end):
     assert [first for first, _ in words] == ["rank 0 of 2", "rank 1 of 2"]
     assert words[0][1] == words[1][1]
     assert ranks[1].err == ""
+
+
+def test_a_library_with_compiled_programs_finds_those_for_the_cpu(tmp_path):
+    run = Run(tmp_path, launch(1))
+    run.script("import torch\nprint('while it is imported', torch.cuda.is_available())\n", "bitsandbytes.py")
+    script = "import torch\nimport bitsandbytes\nprint('then', torch.cuda.is_available())\n"
+    lines = "import lumi_moai\nlumi_moai.enable_advanced_parallelization()\n" + script
+    (rank,) = run.ranks(submitit(1), run.script(lines))
+    assert rank.out.splitlines() == ["while it is imported False", "then True"], rank.err

@@ -5,6 +5,7 @@ The script imports torch when it likes, or never; importing it here for every sc
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -30,7 +31,8 @@ class _ThenLoader(Loader):
         name = module.__name__
         self.finder.running.add(name)
         try:
-            self.loader.exec_module(module)
+            with self.finder.around.get(name, nullcontext)():
+                self.loader.exec_module(module)
         finally:
             self.finder.running.discard(name)
         for call in self.finder.waiting.pop(name, []):
@@ -49,10 +51,12 @@ class _Finder(MetaPathFinder):
         """Whose modules somebody may wait for while they are being imported."""
         self.running: set[str] = set()
         """The modules of these that are being imported now."""
+        self.around: dict[str, Callable[[], AbstractContextManager[None]]] = {}
+        """Within what a module is run that is imported."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         """The spec of an awaited module, with our calls behind its loader; None for any other module."""
-        if name not in self.waiting and name.partition(".")[0] not in self.packages:
+        if name not in self.waiting and name not in self.around and name.partition(".")[0] not in self.packages:
             return None
         found = (other.find_spec(name, path, target) for other in sys.meta_path if other is not self)
         spec = next((spec for spec in found if spec is not None), None)
@@ -74,6 +78,12 @@ def after_import(name: str, call: Call) -> None:
         return
     _look()
     _FINDER.waiting.setdefault(name, []).append(call)
+
+
+def within(name: str, around: Callable[[], AbstractContextManager[None]]) -> None:
+    """Run the module *name* within *around()* when somebody imports it."""
+    _look()
+    _FINDER.around[name] = around
 
 
 def expect(*packages: str) -> None:

@@ -9,14 +9,16 @@ import functools
 import os
 import time
 import warnings
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 import torch.utils._device
 from torch.jit._builtins import _find_builtin, _register_builtin
+
+from . import late
 
 _DEVICE = torch.device
 _TAKE_DEVICE: tuple[tuple[Any, str], ...] = (
@@ -49,6 +51,8 @@ _NOTHING_TO_DO = [
 ]
 _KINDS = ("BFloat16", "Bool", "Byte", "Char", "Double", "Float", "Half", "Int", "Long", "Short")
 """Of tensors with a class of their own in `torch` and in `torch.cuda`, such as `torch.cuda.FloatTensor`."""
+_WITH_KERNELS = ("bitsandbytes",)
+"""Libraries that load compiled programs of their own for a GPU: they must find the ones for the CPU."""
 _ZERO = ["memory_allocated", "max_memory_allocated", "memory_reserved", "max_memory_reserved", "current_device"]
 
 
@@ -206,6 +210,17 @@ def install() -> None:
     if torch.distributed.is_available():
         _install_distributed()
     _install_devices()
+    for name in _WITH_KERNELS:
+        late.within(name, _without_gpu)
+
+
+@contextmanager
+def _without_gpu() -> Iterator[None]:
+    own, torch.cuda.is_available = torch.cuda.is_available, _always(False)
+    try:
+        yield
+    finally:
+        torch.cuda.is_available = own
 
 
 def _install_devices() -> None:

@@ -74,6 +74,12 @@ def is_in_place(name: str) -> bool:
     return (name.endswith("_") and not name.endswith("__")) or name.startswith("__i")
 
 
+def is_of_a_library(function: Callable[..., Any]) -> bool:
+    """Whether *function* is an operation that a library added to torch, whose program edits without being noticed."""
+    name = getattr(function, "_qualified_op_name", "") or getattr(function, "_name", "")
+    return isinstance(name, str) and "::" in name and name.partition("::")[0] not in ("aten", "prims")
+
+
 def is_total(name: str, args: tuple, kwargs: Mapping[str, Any]) -> bool:
     """Whether this is a sum, mean or norm over all numbers: no dimension is named."""
     extra = [kwargs.get("dim"), *args[2 if "norm" in name else 1 :]]

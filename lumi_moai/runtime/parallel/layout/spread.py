@@ -82,9 +82,9 @@ class Origin:
                 self.full.copy_(whole(self.tensor))
             self.version, self.edits = self.full._version, _EDITS[0]
 
-    def bring_back(self) -> None:
-        """Bring the parts to what the copy is now, if it was edited."""
-        if self.full._version != self.version:
+    def bring_back(self, *, untold: bool = False) -> None:
+        """Bring the parts to what the copy is now, if it was edited, or may have been *untold*."""
+        if untold or self.full._version != self.version:
             with torch._C.DisableTorchFunctionSubclass(), torch.no_grad():
                 self.tensor._local_tensor.copy_(part_of(self.full.detach(), self.tensor)._local_tensor)
             edited()
@@ -107,7 +107,7 @@ class Copied(torch.Tensor):
         with torch._C.DisableTorchFunctionSubclass():
             result = func(*args, **kwargs)
         for origin in origins:
-            origin.bring_back()
+            origin.bring_back(untold=operations.is_of_a_library(func))
         return tree_map(lambda leaf: _mark(leaf, origins), result)
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:
@@ -312,7 +312,7 @@ def _gathered(func: Function, args: tuple, kwargs: dict[str, Any]) -> Any:
     mine = tree_map(gather, (args, kwargs))
     result = func(*mine[0], **mine[1])
     for origin in copies.values():
-        origin.bring_back()
+        origin.bring_back(untold=operations.is_of_a_library(func))
     if func.__name__ == "numpy":
         result.flags.writeable = False  # an edit of the array would not reach the parts
     own = {id(origin.full): origin.tensor for origin in copies.values()}
