@@ -42,7 +42,7 @@ _OWN_OPENERS = ("lumi_moai.", "tempfile", "multiprocessing")
 """Modules whose files each rank needs for itself."""
 _OWN_WORLDS = (
     *("torch._inductor", "torch._dynamo", "torch._functorch", "torch.distributed", "torch.utils.cpp_extension"),
-    *("triton", "datasets", "huggingface_hub", "filelock", "multiprocess", "numba"),
+    *("triton", "datasets", "huggingface_hub", "filelock", "multiprocess", "numba", "wandb"),
 )
 """The same, however far away the opening is."""
 

@@ -12,13 +12,14 @@ becomes what it is over the global one, and what they fetch ahead is announced w
     of_trl           TRL's SFTTrainer
     of_lightning     Lightning, under both its names
     of_torchmetrics  torchmetrics
+    of_wandb         Weights & Biases
     showing          torchvision's pictures and tensorboard's
 """
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from . import environment, of_accelerate, of_lightning, of_torchmetrics, of_transformers, of_trl, showing
+from . import environment, of_accelerate, of_lightning, of_torchmetrics, of_transformers, of_trl, of_wandb, showing
 
 if TYPE_CHECKING:
     from ..engine import Engine
@@ -29,7 +30,7 @@ EngineOf = Callable[[], "Engine | None"]
 def install(engine: EngineOf) -> None:
     """Get ready for whatever library the script imports; *engine* gives the running engine, or None."""
     environment.install(engine)
-    for library in (of_accelerate, of_transformers, of_trl, of_lightning, of_torchmetrics, showing):
+    for library in (of_accelerate, of_transformers, of_trl, of_lightning, of_torchmetrics, of_wandb, showing):
         library.install(engine)
 
 

@@ -1,4 +1,4 @@
-"""Pictures and histograms of a batch show the rows of all ranks: torchvision's grids, tensorboard's writer."""
+"""Pictures and histograms of a batch show the rows of all ranks: torchvision's grids, tensorboard's writer, wandb's."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,9 @@ _SHOWING = {
     "torch.utils.tensorboard.writer": tuple(
         f"SummaryWriter.add_{what}" for what in ("image", "images", "histogram", "embedding", "video", "pr_curve")
     ),
+    "wandb.sdk.data_types.histogram": ("Histogram.__init__",),
+    "wandb.sdk.data_types.image": ("Image.__init__",),
+    "wandb.sdk.data_types.video": ("Video.__init__",),
 }
 
 
