@@ -23,6 +23,14 @@ def announce(run: Path, plan: Plan, share: Share | None) -> None:
     write_json(run / _FILE, _described(plan, share, line))
 
 
+def introduction(share: Share, *, by_hand: bool) -> str:
+    """The sentence that says how a batch was cut; *by_hand*: no loader gave it, and only models are shared out."""
+    least, rest = divmod(share.total, share.ranks)
+    rows = f"{least} or {least + 1} rows" if rest else f"{least} row" + ("s" if least != 1 else "")
+    said = f"data parallel over {share.ranks} ranks: global batch {share.total} is {rows} a rank"
+    return f"{said}; no DataLoader made it, and its rows are shared out within the model" if by_hand else said
+
+
 def _described(plan: Plan, share: Share | None, line: str) -> dict[str, Any]:
     return {
         "schema": 1,

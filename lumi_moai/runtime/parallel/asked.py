@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.distributed as dist
 from torch.utils._pytree import tree_leaves
 
 from ...errors import RequestError
@@ -40,7 +41,9 @@ def grad(engine: "Engine", own: Callable[..., Any], words: Words) -> Any:
     weights = [place for place, each in enumerate(inputs) if _is_weight(engine, each)]
     pieces = engine.place is not None and engine.micro.memory.pieces > 1
     if engine.in_backward or (engine.share is None and not pieces):
-        return own(**words)
+        found = own(**words)
+        is_shared_out = engine.undivided.share is not None and not engine.in_backward
+        return _averaged(found, weights) if weights and is_shared_out else found
     if not weights:
         return _of_rows(own, words, outputs, engine.share)
     if creates or pieces:
@@ -55,6 +58,24 @@ def grad(engine: "Engine", own: Callable[..., Any], words: Words) -> Any:
     for place, mean in zip(weights, _averages([(inputs[at], found[at]) for at in weights]), strict=True):
         found[place] = mean
     return tuple(found)
+
+
+def _averaged(found: Sequence[torch.Tensor | None], weights: Sequence[int]) -> tuple[torch.Tensor | None, ...]:
+    """Gradients *found*, of which those at *weights* came through a model that the ranks shared out."""
+    places = set(weights)
+    return tuple(each if each is None or at not in places else _Mean.apply(each) for at, each in enumerate(found))
+
+
+class _Mean(torch.autograd.Function):
+    """The mean of a gradient over ranks; what goes back through it is averaged later, as all gradients are."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        return group.total(gradient) / dist.get_world_size(group.data_group())
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        return gradient
 
 
 def _of_rows(own: Callable[..., Any], words: Words, outputs: Sequence[torch.Tensor], share: Share | None) -> Any:

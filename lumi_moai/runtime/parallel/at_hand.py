@@ -31,6 +31,8 @@ class AtHand:
         """Of the rows that a model is computing."""
         self._is_of_all = False
         """Whether a model is computing rows that all ranks have: the first ones of a batch, one by itself."""
+        self.inside: Share | None = None
+        """Of the rows that a model is computing of a batch that no loader gave."""
         self._is_whole = False
         self._is_over = False
         self._went_back: bool | None = None
@@ -41,6 +43,8 @@ class AtHand:
     @property
     def share(self) -> Share | None:
         """This rank's part of what the script computes now; None when every rank computes all of it."""
+        if self.inside is not None:
+            return self.inside
         if self._is_of_all:
             return None
         if self._is_whole:

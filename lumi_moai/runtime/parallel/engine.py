@@ -17,7 +17,7 @@ from .. import accelerator, group
 from ..here import Here
 from . import alike, asked, counts, draws, first_call, layout, marks, place, roots, under_way
 from .ahead import Ahead, News
-from .announce import announce
+from .announce import announce, introduction
 from .at_hand import AtHand
 from .birth import Birth
 from .gradients import Gradients
@@ -28,6 +28,7 @@ from .place import Place
 from .resume.rank import Resume
 from .selfcheck import SelfCheck
 from .share import Share
+from .undivided import Undivided, arrived
 
 if TYPE_CHECKING:
     from .seen import Seen
@@ -57,6 +58,7 @@ class Engine:
         self.self_check = SelfCheck(self, wanted=me.wishes.self_check)
         self.micro: Micro
         """Set by `settle` as well."""
+        self.undivided = Undivided(self)
         self.loss_share: Share | None = None
         """Of the batch that the last loss came from: the script may fetch the next batch before backward."""
         self.gradients = Gradients(seen)
@@ -165,6 +167,9 @@ class Engine:
 
     def call(self, root: torch.nn.Module, own: roots.Call, args: tuple, kwargs: dict[str, Any]) -> Any:
         """One call of a model of the script."""
+        return self.undivided.call(root, own, args, kwargs, partial(self._compute, root, own))
+
+    def _compute(self, root: torch.nn.Module, own: roots.Call, args: tuple, kwargs: dict[str, Any]) -> Any:
         self.self_check.saw()
         alike.check(self.share, alike.Doing.call)
         with counts.plainly((args, kwargs)) as given, self.at_hand.computing(given):
@@ -266,9 +271,9 @@ class Engine:
         share = self.share_of_backward()
         self._announce(share)
         alike.check(share, alike.Doing.backward)
-        if share is None and where.data_ranks > 1 and not self.self_check.is_running:
+        if share is self.undivided.share is None and where.data_ranks > 1 and not self.self_check.is_running:
             self.say_once("whole", "no DataLoader gave this batch, every rank computes all of it: right, but no faster")
-        roots = (tensors,) if torch.is_tensor(tensors) else tuple(tensors)
+        roots = arrived((tensors,) if torch.is_tensor(tensors) else tuple(tensors))
         values = [_start_value(root, share) for root in roots]
         self.gradients.begin([under_way.plain(root) for root in roots], share, whole=not where.plan.shards)
         with self.gradients.early(under_way.only(roots, seeds, args, kwargs)):
@@ -299,16 +304,17 @@ class Engine:
     def grad(self, own: Callable[..., Any], words: dict[str, Any]) -> Any:
         """A `torch.autograd.grad` of the script, called with *words*."""
         under_way.arrive()
-        with counts.plainly(words):
+        with counts.plainly(words := arrived(words)):
             return asked.grad(self, own, words)
 
     def _announce(self, share: Share | None) -> None:
         if self.self_check.is_running:
             return
         if self.rank == 0 and self.place is not None and not self._is_announced:
-            if share is not None:
-                self.say_once("batch", _introduction(share))
-            announce(self.me.run, self.place.plan, share)
+            found = share or self.undivided.share
+            if found is not None:
+                self.say_once("batch", introduction(found, by_hand=share is None))
+            announce(self.me.run, self.place.plan, found)
         self._is_announced = True
 
     def share_of_backward(self) -> Share | None:
@@ -340,12 +346,6 @@ class Engine:
             return without_graph(scalar)
         alike.check(self.share, alike.Doing.number)
         return group.total(_weighted(scalar, self.share)).to(scalar.device, scalar.dtype)
-
-
-def _introduction(share: Share) -> str:
-    least, rest = divmod(share.total, share.ranks)
-    rows = f"{least} or {least + 1} rows" if rest else f"{least} row" + ("s" if least != 1 else "")
-    return f"data parallel over {share.ranks} ranks: global batch {share.total} is {rows} a rank"
 
 
 def without_graph(scalar: torch.Tensor) -> torch.Tensor:

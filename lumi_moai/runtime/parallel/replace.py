@@ -15,6 +15,7 @@ from torch.nn.modules.module import (
 )
 from torch.nn.utils import parametrize
 from torch.optim import Optimizer
+from torch.utils import checkpoint
 from torch.utils.data import DataLoader
 
 from ...errors import RequestError
@@ -36,6 +37,7 @@ def install(seen: Seen) -> None:
         setattr(torch.func, name, asked.functional(getattr(torch.func, name), lambda: _share(seen)))
     for name in ("item", "tolist", "__float__", "detach"):
         setattr(torch.Tensor, name, _reading(getattr(torch.Tensor, name), seen))
+    checkpoint.checkpoint = _recomputing(checkpoint.checkpoint, seen)
     watch.install(seen)
     hooks.install(seen)
     Optimizer.add_param_group = _adopting(Optimizer.add_param_group, seen)
@@ -82,6 +84,16 @@ def _backward(own: Callable[..., None], seen: Seen) -> Callable[..., None]:
             own(tensors, grad_tensors, *args, **kwargs)
 
     return backward
+
+
+def _recomputing(own: Callable[..., Any], seen: Seen) -> Callable[..., Any]:
+    @functools.wraps(own)
+    def checkpointed(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if seen.engine and not torch.compiler.is_compiling():
+            function = seen.engine.undivided.keeping(function)
+        return own(function, *args, **kwargs)
+
+    return checkpointed
 
 
 def _grad(own: Callable[..., Any], seen: Seen) -> Callable[..., Any]:

@@ -15,6 +15,7 @@ import torch
 
 from ...here import is_in_thread
 from .. import counts, layout, roots
+from ..undivided import arrived
 from . import together, wholly
 from .writing import DESK
 
@@ -36,7 +37,7 @@ def torch_save(own: Callable[..., None], seen: "Seen") -> Callable[..., None]:
                 own(obj, f, module, *args, **kwargs)
                 return
             if not is_in_thread() and not seen.engine.is_repeating:
-                obj = counts.whole(obj)
+                obj = counts.whole(arrived(obj))
             others = functools.partial(wholly.follow, obj) if seen.engine.shards else None
             to_file(f, lambda beside: own(obj, beside, module, *args, **kwargs), others)
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+from torch.utils import checkpoint
+from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 
 from ....plan import Plan
 
@@ -68,7 +69,7 @@ def again(call: Any, own: Any, **contexts: Any) -> Any:
         kwargs |= {name: value for name, value in _CACHES.items() if kwargs.get(name) is not None}
         given = [*zip(names, args, strict=False), *(("", each) for each in args[len(names) :])]
         args = tuple(_CACHES.get(name, each) for name, each in given)
-        return checkpoint(call, block, *args, use_reentrant=False, **contexts, **kwargs)
+        return checkpoint.checkpoint(call, block, *args, use_reentrant=False, **contexts, **kwargs)
 
     return forward
 

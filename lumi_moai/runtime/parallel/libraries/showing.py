@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .. import counts
+from ..undivided import arrived
 from .around import around
 
 if TYPE_CHECKING:
@@ -30,5 +31,5 @@ def install(engine: Callable[[], "Engine | None"]) -> None:
 def _whole(engine: "Engine", own: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     if engine.is_repeating:
         return own(*args, **kwargs)
-    args, kwargs = counts.whole((args, kwargs))
+    args, kwargs = counts.whole(arrived((args, kwargs)))
     return own(*args, **kwargs)

@@ -22,6 +22,7 @@ from ...output import Counted
 from .. import roots
 from ..counts import KINDS
 from ..files import together
+from ..undivided import arrived
 from . import batch_rows, chance, folder, reads, sharded, state, survivors
 from .forwards import Forwards
 from .journal import Journal
@@ -206,7 +207,7 @@ class Resume:
         shapes = {tuple(tensor.shape) for tensor in weights.values()}
         mine = {
             name: tensor
-            for name, tensor in self._found().items()
+            for name, tensor in arrived(self._found()).items()
             if (type(tensor) in (*KINDS, nn.Parameter) or isinstance(tensor, DTensor))
             and (tensor.numel() <= _SMALL or tuple(tensor.shape) in shapes)
         }
