@@ -22,6 +22,7 @@ from torch import nn
 from ... import accelerator, group
 from ...here import is_in_thread
 from .. import roots
+from ..place import Place
 from ..share import Share, bounds
 from ..transforming import is_transforming
 from . import arguments, outputs, probe
@@ -55,8 +56,7 @@ class Undivided:
         given = self._read(root, args, kwargs) if self._may_cut(root) else None
         if given is None:
             return compute(*arrived((args, kwargs)))
-        place = self.engine.settle()
-        cut = Cut(total=given.rows, ranks=place.data_ranks, rank=place.data_rank)
+        cut = Cut(total=given.rows, ranks=self._place.data_ranks, rank=self._place.data_rank)
         known, kind = self._known.setdefault(root, {}), (*given.kind, given.rows < 2 * cut.ranks)
         if kind not in known and len(known) < _MOST:
             known[kind] = self._look(root, own, given, cut)
@@ -69,8 +69,12 @@ class Undivided:
             self._say_whole(root, "it returns something else than before")
         return compute(*given.each_as(lambda tensor: tensor))
 
+    @property
+    def _place(self) -> Place:
+        return self.engine.place or self.engine.settle()
+
     def _read(self, root: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Given | None:
-        found = arguments.read(args, kwargs, self.engine.settle().data_ranks)
+        found = arguments.read(args, kwargs, self._place.data_ranks)
         if isinstance(found, Given):
             return found
         self._say_whole(root, found)
@@ -127,7 +131,7 @@ class Undivided:
             return
         shared = torch.cuda.get_rng_state()
         if self._chance is None:
-            torch.cuda.manual_seed(torch.cuda.initial_seed() + 1 + self.engine.settle().data_rank)
+            torch.cuda.manual_seed(torch.cuda.initial_seed() + 1 + self._place.data_rank)
         else:
             torch.cuda.set_rng_state(self._chance)
         try:

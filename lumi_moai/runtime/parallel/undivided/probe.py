@@ -201,7 +201,8 @@ class _Noting(quiet.Steady):
         result = super().__torch_dispatch__(func, types, args, kwargs)
         passed = {id(each) for each in tree_leaves((args, kwargs))}  # what is edited in place was there before
         made = (each for each in tree_leaves(result) if isinstance(each, torch.Tensor))
-        if sys._getframe(1).f_globals.get("__name__") != group.__name__:  # the network holds on to what it sent
+        # The network holds on to what it sent, and weights that were gathered lose their memory.
+        if not sys._getframe(1).f_globals.get("__name__", "").startswith((group.__name__, "torch.distributed.")):
             self._made += [ref(each) for each in made if id(each) not in passed]
         return result
 
@@ -209,7 +210,8 @@ class _Noting(quiet.Steady):
         """Those that are still there, and are no part of *known*."""
         passed = {_storage(each) for each in tree_leaves(known) if isinstance(each, torch.Tensor)}
         alive = {id(each): each for each in (reference() for reference in self._made) if each is not None}
-        return [each.clone() for each in alive.values() if _storage(each) not in passed]
+        there = (each for each in alive.values() if each.untyped_storage().size() > 0)
+        return [each.clone() for each in there if _storage(each) not in passed]
 
 
 def _storage(tensor: torch.Tensor) -> int:
