@@ -351,6 +351,23 @@ def test_what_cannot_be_kept_is_refused_in_one_sentence(work, body, words):
     refused(work, body, words)
 
 
+SPARSE = (
+    HEAD
+    + """
+model = nn.EmbeddingBag(9, 4, sparse=True)
+optim = torch.optim.SparseAdam(model.parameters(), lr=0.1)
+for (x,) in DataLoader(TensorDataset(torch.arange(24).view(8, 3) % 9), batch_size=4):
+    optim.zero_grad(); loss = model(x).pow(2).mean(); loss.backward(); optim.step()
+    print(f"loss {loss.item()}")
+torch.save([p.detach() for p in model.parameters()], sys.argv[1])
+"""
+)
+
+
+def test_one_rank_alone_averages_nothing_so_sparse_gradients_train(work):
+    same_run(work, SPARSE, *plain(work, SPARSE), 1)
+
+
 def test_a_rank_that_fails_in_training_ends_all(work):
     run = Run(work, launch(2))
     body = """
