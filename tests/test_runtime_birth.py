@@ -96,3 +96,18 @@ def one(tmp_path_factory):
 @pytest.mark.parametrize(("layout", "count"), [("tp=2", 2), ("pp=2", 2), ("tp=2,replicate", 4)])
 def test_what_scripts_do_ahead_of_training_is_as_on_one_device(work, one, layout, count):
     same_run(work, AHEAD, *one, count, layout=layout)
+
+
+EARLY = (
+    scripts.DATA
+    + """
+model = net()
+torch.save(list(model.parameters()), sys.argv[1])
+print(torch.load(sys.argv[1])[0].sum().item())
+"""
+)
+
+
+def test_weights_in_parts_are_stored_ahead_of_training(work):
+    """Rank 0 alone asked the others for their parts, and waited for ever."""
+    same_run(work, EARLY, *plain(work, EARLY), 2, layout="fsdp")

@@ -105,11 +105,20 @@ def laid_out(model):
     optim = torch.optim.SGD(model.parameters(), lr=0.1)  # with which training begins
     next(iter(DataLoader(torch.zeros(4, 1))))
     return model
+def checked(model):
+    model.requires_grad_(False)
+    model.get_input_embeddings().weight.requires_grad_(True)  # whose gradient comes back through all blocks
+    optim = torch.optim.SGD(model.parameters(), lr=0.1)
+    for rows in DataLoader(torch.arange(16).view(2, 8), batch_size=2):
+        model(rows, labels=rows).loss.backward()
+        optim.step()
+    return model
 with Peak() as peak:
     if sys.argv[3] == "read":
         model = laid_out(AutoModelForCausalLM.from_pretrained(sys.argv[1]).cuda())
     else:
-        model = laid_out(LlamaForCausalLM(LlamaConfig({SHAPE})).cuda())
+        begin = checked if sys.argv[3] == "checked" else laid_out
+        model = begin(LlamaForCausalLM(LlamaConfig({SHAPE})).cuda())
 sizes = [p.numel() * p.element_size() for p in model.parameters()]
 total = sum(p.double().sum().item() for p in model.parameters())
 found = dict(grown=peak.grown, full=sum(sizes), largest=max(sizes), total=total)
@@ -126,7 +135,9 @@ def one(tmp_path_factory):
     return folder, *plain(folder, PRETRAINED)
 
 
-@pytest.mark.parametrize(("layout", "count"), [("replicate", 2), ("fsdp", 2), ("tp=2,fsdp", 4)])
+@pytest.mark.parametrize(
+    ("layout", "count"), [("replicate", 2), ("fsdp", 2), ("tp=2,fsdp", 4), ("tp=2", 2), ("pp=2", 2)]
+)
 def test_pretrained_models_are_those_of_one_device(work, one, layout, count):
     folder, lines, weights = one
     run, _ = same_run(work, PRETRAINED, lines, weights, count, layout=layout)
@@ -146,7 +157,11 @@ def test_pretrained_models_are_those_of_one_device(work, one, layout, count):
 
 
 def test_no_rank_holds_a_whole_model(work):
-    """A model of 340 MB in 2 parts: what each rank has at most is its half and a few single weights."""
+    """A model of 340 MB in 2 parts: what each rank has at most is its half and a few single weights.
+
+    With tp and pp the embedding and the head, a tenth of the model, are whole on both when training begins. The
+    self-check of a model in stages, which fetches all weights of the others, had 1.9 times the model at once.
+    """
     subprocess.run([sys.executable, "-c", MAKE, str(work / "model")], check=True, capture_output=True)
     assert len(list((work / "model").glob("*.safetensors"))) > 4
     found = {}
@@ -154,6 +169,11 @@ def test_no_rank_holds_a_whole_model(work):
         ("fsdp", "read", 2),
         ("fsdp", "made", 2),
         ("tp=2,fsdp", "made", 4),
+        ("tp=2", "read", 2),
+        ("tp=2", "made", 2),
+        ("pp=2", "read", 2),
+        ("pp=2", "made", 2),
+        ("pp=2", "checked", 2),
         ("replicate", "made", 2),
     ):
         run = Run(work / f"{layout}-{how}", launch(count), Wishes(layout=Layout.parse(layout), checkpoint="off"))
@@ -161,12 +181,17 @@ def test_no_rank_holds_a_whole_model(work):
         assert [rank.code for rank in ranks] == [0] * count, "\n".join(rank.err for rank in ranks)
         found[layout, how] = [json.loads((run.folder / f"found{rank}").read_text()) for rank in range(2)]
     for rank in range(2):
-        read, made, both, whole = (each[rank] for each in found.values())
-        assert read["full"] == made["full"] == both["full"] == whole["full"] > 300e6
-        assert made["total"] == both["total"] == pytest.approx(whole["total"])
-        for spread in (read, made, both):
-            assert spread["grown"] < 0.7 * whole["full"], found
+        whole = found["replicate", "made"][rank]
+        assert whole["full"] > 300e6
         assert whole["grown"] > 0.9 * whole["full"]
+        for (layout, how), ranks in found.items():
+            mine = ranks[rank]
+            assert mine["full"] == whole["full"]
+            if layout != "replicate":
+                most = 1.3 if how == "checked" else 0.7 if "fsdp" in layout else 0.8
+                assert mine["grown"] < most * whole["full"], found
+            if how == "made":
+                assert mine["total"] == pytest.approx(whole["total"]), layout
     print(found)
 
 
