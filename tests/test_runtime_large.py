@@ -188,7 +188,7 @@ def test_no_rank_holds_a_whole_model(work):
             mine = ranks[rank]
             assert mine["full"] == whole["full"]
             if layout != "replicate":
-                most = 1.3 if how == "checked" else 0.7 if "fsdp" in layout else 0.8
+                most = 1.5 if how == "checked" else 0.7 if "fsdp" in layout else 0.85
                 assert mine["grown"] < most * whole["full"], found
             if how == "made":
                 assert mine["total"] == pytest.approx(whole["total"]), layout
