@@ -1,5 +1,6 @@
 """Attention whose queries, keys and values come out of one layer, over a tp group: each rank computes its own heads."""
 
+import pytest
 import torch
 from hypothesis import given, strategies
 from one_device import plain, same_run
@@ -7,6 +8,7 @@ from runtime_ranks import Run, launch, submitit
 from test_runtime_tensor import HEAD, SAVE, TAIL
 
 from lumi_moai.plan import Layout, Wishes
+from lumi_moai.runtime.parallel import draws
 from lumi_moai.runtime.parallel.layout.tensor import exchange, moves, scores
 
 STACK = """
@@ -122,6 +124,7 @@ for name, make in MODELS.items():
 # The numbers of heads that attention itself is computed for on this rank, forward and backward; products of more than
 # two axes where it is by hand; how often parts are put together.
 SEEN = """
+from lumi_moai.runtime.parallel import draws
 from lumi_moai.runtime.parallel.layout.tensor import moves
 joins, own = [], moves._join
 moves._join = lambda mine, axis: joins.append(tuple(mine.shape)) or own(mine, axis)
@@ -218,3 +221,12 @@ def test_a_rank_with_a_stream_of_its_own_leaves_that_of_the_group_alone(monkeypa
         after.append(torch.rand(3).tolist())
     assert drawn[0] == drawn[2] != drawn[1]
     assert after[0] == after[1] == after[2] not in drawn
+
+
+@pytest.mark.parametrize(
+    "make", [lambda rows: torch.ones(rows, 5, 4), lambda rows: torch.ones(5, rows, 4).transpose(0, 1)]
+)
+@pytest.mark.parametrize("rows", [1, 2])
+def test_one_row_is_drawn_for_in_the_order_in_memory_too(make, rows):
+    """What MultiheadAttention gives has positions first in memory, which shows less for a rank with a single row."""
+    assert draws._ones(3, make(rows)).stride() == make(3).stride()

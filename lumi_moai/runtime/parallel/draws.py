@@ -123,7 +123,8 @@ def _part(whole: torch.Tensor, rows: Rows, words: Any) -> torch.Tensor:
 
 def _ones(length: int, like: torch.Tensor) -> torch.Tensor:
     """Ones for *length* rows like those of *like*, in the same order in memory: torch draws in that order."""
-    order = sorted(range(like.dim()), key=lambda dim: -like.stride(dim))
+    # One row inside of positions has their stride; one row around them has a larger one.
+    order = sorted(range(like.dim()), key=lambda dim: (-like.stride(dim), dim == 0))
     size = (length, *like.shape[1:])
     return like.new_ones([size[dim] for dim in order]).permute([order.index(dim) for dim in range(like.dim())])
 
