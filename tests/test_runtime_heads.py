@@ -159,9 +159,10 @@ def test_pieces_of_a_fused_layer_give_the_one_device_result(tmp_path):
     same_run(tmp_path, text, *plain(tmp_path, text), 2, layout="tp=2")
 
 
-def test_attention_of_torch_gives_the_one_device_result(tmp_path):
+@pytest.mark.parametrize(("layout", "count"), [("tp=2", 2), ("tp=2,fsdp", 4)])
+def test_attention_of_torch_gives_the_one_device_result(tmp_path, layout, count):
     text = HEAD + TAIL + STACK + LOOKS + TRAINED + SAVE
-    same_run(tmp_path, text, *plain(tmp_path, text), 2, layout="tp=2")
+    same_run(tmp_path, text, *plain(tmp_path, text), count, layout=layout)
 
 
 def test_each_rank_computes_its_own_heads(tmp_path):
