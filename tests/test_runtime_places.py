@@ -1,0 +1,208 @@
+"""Rows by their place, one by one, added up in tables; rows that a data set draws numbers for: as on one device."""
+
+import pytest
+import torch
+from one_device import plain, same_run
+from runtime_ranks import Run, launch, submitit
+from test_runtime_parallel import refused
+
+from lumi_moai.runtime.parallel import own_chance
+
+HEAD = """
+import os, random, sys
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+import lumi_moai
+NAME = os.environ.get("RANK", "one")
+lumi_moai.enable_advanced_parallelization()
+torch.manual_seed(0)
+"""
+# Parts of a batch by place, and the seams of what was joined; 39 rows, so the last batch is shared out unequally.
+PLACES = (
+    HEAD
+    + """
+PLACE = 3
+x = torch.randn(39, 4); y = (x.sum(1) > 0).long() + (x[:, 0] > 1).long(); z = torch.randn(39, 4)
+def begin(bn=False, seed=3):
+    torch.manual_seed(seed)
+    m = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8) if bn else nn.Tanh(), nn.Dropout(0.3) if bn else nn.Identity(), nn.Linear(8, 3))
+    return m, torch.optim.SGD(m.parameters(), lr=0.1)
+def tell(name, m, loss, opt, *more):
+    opt.zero_grad(); loss.backward()
+    norm = nn.utils.clip_grad_norm_(m.parameters(), 100.0).item()
+    opt.step()
+    print(name, f"{loss.item():.6f} {norm:.6f}", *[f"{float(each):.6f}" for each in more])
+def run(name, loss, **how):
+    m, opt = begin(**how)
+    for a, b, c in DataLoader(TensorDataset(x, y, z), batch_size=8):
+        got = loss(m, a, b, c)
+        tell(name, m, *(got if isinstance(got, tuple) else (got,))[:1], opt, *(got[1:] if isinstance(got, tuple) else ()))
+    print(name, "end", float(sum(p.double().sum() for p in m.state_dict().values())))
+def late(m, a, b, c):
+    out = m(a); return F.cross_entropy(out[4:], b[4:])
+run("late", late)
+def late_sum(m, a, b, c):
+    out = m(a); return F.cross_entropy(out[4:], b[4:], reduction="sum") / 3
+run("late_sum", late_sum)
+def first_sum(m, a, b, c):
+    out = m(a); return F.cross_entropy(out[:3], b[:3], reduction="sum") / 3 + F.cross_entropy(out, b)
+run("first_sum", first_sum)
+def half(m, a, b, c):
+    n = a.size(0); out = m(a); return F.cross_entropy(out[n // 2:], b[n // 2:]) + 2 * F.cross_entropy(out[:n // 2], b[:n // 2])
+run("half", half)
+def half_in(m, a, b, c):
+    n = len(a); return F.cross_entropy(m(a[n // 2:]), b[n // 2:]) + 2 * F.cross_entropy(m(a[:n // 2]), b[:n // 2], reduction="sum") / n
+run("half_in", half_in)
+run("half_bn", half_in, bn=True)
+def chunk(m, a, b, c):
+    p, q = m(a).chunk(2); s, t = b.chunk(2); return F.cross_entropy(p, s) + 2 * ((q - 1) ** 2).mean()
+run("chunk", chunk)
+def split(m, a, b, c):
+    parts = torch.split(m(a), 3); return sum(((each - i) ** 2).sum() for i, each in enumerate(parts)) / 10
+run("split", split)
+def tsplit(m, a, b, c):
+    one, two = m(a).split([2, len(a) - 2]); return F.mse_loss(one, torch.zeros_like(one)) + two.std()
+run("tsplit", tsplit)
+def evenodd(m, a, b, c):
+    out = m(a); n = min(len(out[::2]), len(out[1::2])); return F.mse_loss(out[::2][:n], out[1::2][:n].detach())
+run("evenodd", evenodd)
+def mixed(m, a, b, c):
+    n = a.size(0) // 2; both = 0.3 * a[:n] + 0.7 * a[n:2 * n]; out = m(both)
+    return 0.3 * F.cross_entropy(out, b[:n]) + 0.7 * F.cross_entropy(out, b[n:2 * n]), out.mean()
+run("mixed", mixed)
+def tail(m, a, b, c):
+    out = m(a); return F.cross_entropy(out, b), out[-2:].sum(), out[0].max(), out[-1, 2], out[PLACE + 1].sum(), (out[1:] - out[:-1]).abs().mean()
+run("tail", tail)
+# the seams
+def seam(m, a, b, c):
+    n = a.size(0); out = m(torch.cat([a, c])); p, q = out.chunk(2); return F.cross_entropy(p, b) + (q ** 2).mean()
+run("seam", seam)
+def seam2(m, a, b, c):
+    n = a.size(0); out = m(torch.cat([a, c])); p, q = out[:n], out[n:]; return F.cross_entropy(p, b) + (q ** 2).mean() + F.mse_loss(p, q.detach())
+run("seam2", seam2)
+def seam3(m, a, b, c):
+    n = a.size(0); out = m(torch.cat([a, c, a + c])); p, q, r = out.split(n); return F.cross_entropy(p, b) + (q ** 2).mean() + F.mse_loss(p, r.detach())
+run("seam3", seam3)
+def seam4(m, a, b, c):
+    both = torch.cat([a, c]); one, two = both[:len(a)], both[len(a):]; t, s = torch.cat([b, b]).chunk(2)
+    return F.cross_entropy(m(one), t) + F.mse_loss(m(two), torch.cat([two, two])[: len(a), :3])
+run("seam4", seam4)
+def seam5(m, a, b, c):
+    out = torch.cat([m(a), m(c)]); p, q = out.chunk(2, dim=0); return F.cross_entropy(p, b) + F.mse_loss(p.softmax(1), q.softmax(1).detach())
+run("seam5", seam5)
+def wholly(m, a, b, c):
+    total = 0
+    for i in range(0, 8, 2):
+        if i < len(a): total = total + F.cross_entropy(m(a[i:i + 2]), b[i:i + 2], reduction="sum")
+    return total / len(a)
+run("wholly", wholly)
+def joined(m, a, b, c):
+    n = len(a) // 2; return F.cross_entropy(m(torch.cat([a[n:], a])), torch.cat([b[n:], b]), reduction="sum") / n
+run("joined", joined)
+def noise(m, a, b, c):
+    n = len(a) // 2; p = a[:n]; return F.cross_entropy(m(p + torch.randn_like(p)), b[:n])
+run("noise", noise)
+torch.save([], sys.argv[1])
+"""
+)
+# Counts in tables, row by row and at once, beside draws of a generator of the script's own.
+TABLES = (
+    HEAD
+    + """
+x = torch.randn(21, 4); y = (x.sum(1) > 0).long() + (x[:, 0] > 1).long()
+m = nn.Linear(4, 3); o = torch.optim.SGD(m.parameters(), lr=0.1)
+counter, meter, hits = torch.zeros(1), torch.zeros(2), torch.zeros(())
+confusion, sums, means, hist, put = torch.zeros(3, 3), torch.zeros(3), torch.zeros(3, 4), torch.zeros(3, dtype=torch.long), torch.zeros(3, 3)
+by_row, looped = torch.zeros(3, 3), torch.zeros(3, 3)
+right = wrong = 0
+gen = torch.Generator().manual_seed(4)
+for a, b in DataLoader(TensorDataset(x, y), batch_size=8):
+    noise = torch.randn(a.shape, generator=gen); keep = torch.rand(len(a), 1, generator=gen)
+    out = m(a + 0.1 * noise * keep); loss = F.cross_entropy(out, b)
+    centers = torch.zeros(3, 3).index_add(0, b, out) / 8
+    loss = loss + (centers ** 2).sum() * 0.1
+    o.zero_grad(); loss.backward(); o.step()
+    pred = out.argmax(1)
+    counter += a.size(0); meter[0] += len(a); meter[1] += (pred == b).sum(); hits += (pred == b).sum()
+    counter.add_(len(b))
+    sums.scatter_add_(0, b, torch.ones_like(b, dtype=torch.float)); means.index_add_(0, b, a); hist += torch.bincount(b, minlength=3)
+    put.index_put_((b, pred), torch.ones(len(b)), accumulate=True)
+    for i in range(len(pred)):
+        by_row[b[i], pred[i]] += 1
+        if pred[i] == b[i]: right += 1
+    for i, (t, p) in enumerate(zip(b, pred)):
+        looped[t, p] += 1; wrong += int(pred[i] != t)
+    print(loss.item(), counter.item(), meter.tolist(), hits.item(), sums.tolist(), hist.tolist(), f"{means.sum():.5f} {means[1, 2]:.5f}", put.tolist(), by_row.tolist(), looped.tolist(), right, wrong)
+torch.save([m.weight.data], sys.argv[1])
+"""
+)
+
+
+@pytest.mark.parametrize("text", [PLACES, TABLES], ids=["places", "tables"])
+def test_rows_by_their_place_are_those_of_the_whole_batch(work, text):
+    lines, weights = plain(work, text)
+    for count in (2, 3):
+        same_run(work, text, lines, weights, count)
+
+
+def test_a_parameter_of_rows_is_refused(work):
+    refused(work, PARAMETER, "nn.Parameter of a batch's rows would be another weight on each rank")
+
+
+PARAMETER = """
+lumi_moai.enable_advanced_parallelization()
+model = nn.Linear(4, 2)
+optim = torch.optim.SGD(model.parameters(), lr=0.1)
+for x in DataLoader(torch.randn(16, 4), batch_size=8):
+    nn.Parameter(x.mean(0))
+    nn.Parameter(x)
+"""
+
+DRAWN = (
+    HEAD
+    + """
+class Data(Dataset):
+    def __len__(self):
+        return 16
+    def __getitem__(self, place):
+        drawn = [torch.rand(()).item(), random.random(), np.random.rand()]
+        if place % 3 == 0:
+            torch.rand(3), random.random(), np.random.rand()
+        return torch.tensor(drawn, dtype=torch.float64)
+for workers in (0, 2):
+    model = nn.Linear(3, 1).double()
+    optim = torch.optim.SGD(model.parameters(), lr=0.1)
+    for rows in DataLoader(Data(), batch_size=8, shuffle=True, num_workers=workers):
+        loss = model(rows).pow(2).mean()
+        optim.zero_grad(); loss.backward(); optim.step()
+        for number in rows.flatten().tolist():
+            print("drawn", number)
+        with os.fdopen(os.open(f"{sys.argv[1]}.{NAME}", os.O_CREAT | os.O_WRONLY | os.O_APPEND), "w") as log:
+            log.write(f"{torch.rand(2)[0].item()} {random.random()} {np.random.rand()}\n")
+"""
+)
+
+
+def test_what_a_data_set_draws_is_another_number_for_each_row_and_leaves_the_ranks_in_step(work):
+    run = Run(work / "run", launch(2))
+    ranks = run.ranks(submitit(2), run.script(DRAWN), str(work / "next"))
+    assert [rank.code for rank in ranks] == [0, 0], ranks[0].err
+    drawn = [line for line in ranks[0].out.splitlines() if line.startswith("drawn")]
+    assert len(set(drawn)) == len(drawn) == 2 * 16 * 3
+    assert (work / "next.0").read_text() == (work / "next.1").read_text()
+
+
+def test_a_data_set_that_draws_nothing_is_soon_fetched_without_a_stream_of_its_own():
+    fetching = own_chance.Fetching(lambda rows: rows, own_chance.OwnChance(1))
+    before = torch.get_rng_state()
+    assert [fetching(rows) for rows in range(3)] == [0, 1, 2]
+    assert torch.equal(before, torch.get_rng_state())
+    fetching.chance.drawing = None
+    assert fetching(3) == 3
+    drawing = own_chance.Fetching(torch.rand, own_chance.OwnChance(1))
+    first, second = drawing(3), drawing(3)
+    assert not torch.equal(first, second)
+    assert torch.equal(before, torch.get_rng_state())
