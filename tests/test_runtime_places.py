@@ -6,6 +6,7 @@ from one_device import plain, same_run
 from runtime_ranks import Run, launch, submitit
 from test_runtime_parallel import refused
 
+from lumi_moai.plan import Wishes
 from lumi_moai.runtime.parallel import own_chance
 
 HEAD = """
@@ -206,3 +207,27 @@ def test_a_data_set_that_draws_nothing_is_soon_fetched_without_a_stream_of_its_o
     first, second = drawing(3), drawing(3)
     assert not torch.equal(first, second)
     assert torch.equal(before, torch.get_rng_state())
+
+
+ALONE = (
+    HEAD
+    + """
+model = nn.Linear(1, 1)
+optim = torch.optim.SGD(model.parameters(), lr=0.01)
+for rows in DataLoader(torch.arange(16.0)[:, None], batch_size=8):
+    out = model(rows)
+    if rows.tolist()[0][0] == 4:
+        print(out.sum().item())
+    if rows.tolist()[0][0] == 0:
+        optim.zero_grad(); F.mse_loss(out, rows).backward(); optim.step()
+"""
+)
+
+
+def test_ranks_that_wait_for_each_other_without_end_are_stopped(work, monkeypatch):
+    monkeypatch.setenv("LUMI_MOAI_STUCK_SECONDS", "5")
+    run = Run(work / "run", launch(2), Wishes(self_check=False))
+    ranks = run.ranks(submitit(2), run.script(ALONE))
+    assert all(rank.code for rank in ranks)
+    assert "and neither will come" in ranks[0].err
+    assert "at line 2" in ranks[0].err

@@ -124,7 +124,7 @@ def enable(**choices: Any) -> None:
 
 def _start(layout: Layout) -> None:
     from .. import group
-    from . import already, libraries
+    from . import already, libraries, stuck
     from .engine import Engine, agree_on_chance
 
     me, seen = here(), _SEEN[0]
@@ -136,6 +136,7 @@ def _start(layout: Layout) -> None:
     seen.engine = Engine(me, seen, layout)
     seen.engine.gradients.refresh()
     writing.begin(me.ranks.rank, me.ranks.world_size, me.run)
+    stuck.watch(me.ranks.rank, me.ranks.world_size, lambda: seen.engine.meter.step if seen.engine else 0)
     seen.engine.await_call()
     if me.wishes.checkpoint != "off":
         seen.engine.save_and_resume()

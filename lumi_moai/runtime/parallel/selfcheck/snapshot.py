@@ -4,6 +4,7 @@ import random
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -82,6 +83,8 @@ class Snapshot:
             return self._keep_dict(value)
         elif isinstance(value, tuple):
             return list(value)
+        elif (back := _chance_of(value)) is not None:
+            self._back.append(back)
         elif isinstance(value, nn.Module) or _is_own(value):
             return self._keep_object(value)
         return []
@@ -133,6 +136,16 @@ class Snapshot:
 
         self._back.append(back)
         return _leading(list(own.values()))
+
+
+def _chance_of(value: Any) -> Callable[[], Any] | None:
+    """What puts back the random numbers of *value*, a generator of the script's own; None for anything else."""
+    if isinstance(value, torch.Generator):
+        return partial(value.set_state, value.get_state())
+    if isinstance(value, random.Random):
+        return partial(value.setstate, value.getstate())
+    bits = getattr(value, "bit_generator", None) or getattr(value, "_bit_generator", None)
+    return None if bits is None else partial(setattr, bits, "state", bits.state)
 
 
 def _same(now: dict, then: dict) -> bool:
