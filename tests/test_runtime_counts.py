@@ -191,3 +191,13 @@ def test_code_that_the_compiler_wrote_is_not_the_users():
     made = kept.load_by_key_path(name, path)
     assert users.is_users(made.__file__, "train")
     assert not users.is_users(made.__file__, made.step.__globals__["__name__"])
+
+
+def test_rows_are_added_to_a_single_number_as_those_of_all_ranks():
+    teach()
+    one, rows, several = torch.zeros(1), Rows.of(4, 10), torch.zeros(2)
+    one += rows
+    one.add_(rows).add_(torch.ones(1), alpha=2)
+    assert one.item() == 22
+    assert several.add_(rows).tolist() == [4.0, 4.0]
+    assert [part.shape[0] for part in torch.zeros(8).split(rows)] == [4, 4]

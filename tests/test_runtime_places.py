@@ -182,7 +182,7 @@ for workers in (0, 2):
         for number in rows.flatten().tolist():
             print("drawn", number)
         with os.fdopen(os.open(f"{sys.argv[1]}.{NAME}", os.O_CREAT | os.O_WRONLY | os.O_APPEND), "w") as log:
-            log.write(f"{torch.rand(2)[0].item()} {random.random()} {np.random.rand()}\n")
+            log.write(f"{torch.rand(2)[0].item()} {random.random()} {np.random.rand()}\\n")
 """
 )
 

@@ -97,7 +97,9 @@ def _adding(own: Callable[..., Any]) -> Callable[..., Any]:
     """`counter += x.size(0)`: a single number to which rows are added is that of all ranks."""
 
     @functools.wraps(own)
-    def add(tensor: torch.Tensor, other: Any, **kwargs: Any) -> Any:
-        return own(tensor, other.whole if type(other) is Rows and tensor.numel() == 1 else other, **kwargs)
+    def add(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        if args and type(args[0]) is Rows and tensor.numel() == 1:
+            args = (args[0].whole, *args[1:])
+        return own(tensor, *args, **kwargs)
 
     return add

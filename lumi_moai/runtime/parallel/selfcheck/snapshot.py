@@ -144,6 +144,8 @@ def _chance_of(value: Any) -> Callable[[], Any] | None:
         return partial(value.set_state, value.get_state())
     if isinstance(value, random.Random):
         return partial(value.setstate, value.getstate())
+    if not type(value).__module__.startswith("numpy.random"):
+        return None
     bits = getattr(value, "bit_generator", None) or getattr(value, "_bit_generator", None)
     return None if bits is None else partial(setattr, bits, "state", bits.state)
 
