@@ -47,7 +47,7 @@ def _whole(seen: "Seen") -> None:
     def save_pretrained(model: Any, save_directory: Any, *args: Any, **kwargs: Any) -> Any:
         if seen.engine is None or together.is_alone():
             return own(model, save_directory, *args, **kwargs)
-        if seen.engine.shards:
+        if seen.engine.may_shard:
             kwargs = {**dict(zip(_POSITIONS, args, strict=False)), **kwargs}
             args, given = (), kwargs.get("state_dict")
             kwargs["state_dict"] = saving.full(given or model.state_dict(), keep=seen.engine.rank == 0)

@@ -31,14 +31,14 @@ def torch_save(own: Callable[..., None], seen: "Seen") -> Callable[..., None]:
         if seen.engine is None or together.is_alone():
             own(obj, f, pickle_module, *args, **kwargs)
             return
-        module: ModuleType = wholly.pickling(pickle_module) if seen.engine.shards else pickle_module
+        module: ModuleType = wholly.pickling(pickle_module) if seen.engine.may_shard else pickle_module
         with roots.as_made():
             if not isinstance(f, (str, os.PathLike)):
                 own(obj, f, module, *args, **kwargs)
                 return
             if not is_in_thread() and not seen.engine.is_repeating:
                 obj = counts.whole(arrived(obj))
-            others = functools.partial(wholly.follow, obj) if seen.engine.shards else None
+            others = functools.partial(wholly.follow, obj) if seen.engine.may_shard else None
             to_file(f, lambda beside: own(obj, beside, module, *args, **kwargs), others)
 
     return save
@@ -118,7 +118,7 @@ def _safely(own: Callable[..., None], seen: "Seen") -> Callable[..., None]:
             own(what, filename, *args, **kwargs)
             return
         whole: Any = what
-        if seen.engine.shards:
+        if seen.engine.may_shard:
             state = what.state_dict() if isinstance(what, torch.nn.Module) else what
             whole = full(state, keep=seen.engine.rank == 0)
         if whole is not what and isinstance(what, torch.nn.Module):

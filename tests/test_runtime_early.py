@@ -1,0 +1,39 @@
+"""What scripts do with a model ahead of training: they save it, or draw it for tensorboard."""
+
+from one_device import plain, same_run
+
+HEAD = """
+import os, sys, torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+import lumi_moai
+lumi_moai.enable_advanced_parallelization()
+torch.manual_seed(1)
+model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+"""
+
+LOOP = """
+for x, y in DataLoader(TensorDataset(torch.randn(11, 6), torch.randn(11, 3)), batch_size=4):
+    loss = nn.functional.mse_loss(model(x), y)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    print(f"loss {loss.item()}")
+torch.save([parameter.detach().clone() for parameter in model.parameters()], sys.argv[1])
+"""
+
+SAVED = HEAD + "torch.save(model.state_dict(), 'first.pt')\nprint(torch.load('first.pt')['0.weight'].sum().item())\n" + LOOP
+
+
+def test_a_model_that_is_spread_already_is_saved_ahead_of_training(work):
+    lines, weights = plain(work, SAVED)
+    same_run(work, SAVED, lines, weights, 2, layout="fsdp")
+
+
+TRACED = HEAD + "traced = torch.jit.trace(model, torch.zeros(1, 6))\nprint(traced(torch.ones(1, 6)).sum().item())\n" + LOOP
+
+
+def test_a_trace_ahead_of_training_does_not_begin_it(work):
+    lines, weights = plain(work, TRACED)
+    same_run(work, TRACED, lines, weights, 2)
