@@ -23,7 +23,9 @@ for x, y in DataLoader(TensorDataset(torch.randn(11, 6), torch.randn(11, 3)), ba
 torch.save([parameter.detach().clone() for parameter in model.parameters()], sys.argv[1])
 """
 
-SAVED = HEAD + "torch.save(model.state_dict(), 'first.pt')\nprint(torch.load('first.pt')['0.weight'].sum().item())\n" + LOOP
+SAVED = (
+    HEAD + "torch.save(model.state_dict(), 'first.pt')\nprint(torch.load('first.pt')['0.weight'].sum().item())\n" + LOOP
+)
 
 
 def test_a_model_that_is_spread_already_is_saved_ahead_of_training(work):
@@ -31,7 +33,9 @@ def test_a_model_that_is_spread_already_is_saved_ahead_of_training(work):
     same_run(work, SAVED, lines, weights, 2, layout="fsdp")
 
 
-TRACED = HEAD + "traced = torch.jit.trace(model, torch.zeros(1, 6))\nprint(traced(torch.ones(1, 6)).sum().item())\n" + LOOP
+TRACED = (
+    HEAD + "traced = torch.jit.trace(model, torch.zeros(1, 6))\nprint(traced(torch.ones(1, 6)).sum().item())\n" + LOOP
+)
 
 
 def test_a_trace_ahead_of_training_does_not_begin_it(work):

@@ -16,13 +16,17 @@ def await_one(begins: Callable[[], None]) -> None:
     """Call *begins* ahead of the next call of a module that has weights to train; each time until `stop`."""
 
     def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        if not torch.is_grad_enabled() or torch.jit.is_tracing() or not any(each.requires_grad for each in module.parameters()):
+        if not torch.is_grad_enabled() or torch.jit.is_tracing() or not _is_trained(module):
             return _OWN(module, *args, **kwargs)
         begins()
         # By its name once more, because its class may have changed; to wait for the next call is up to *begins*.
         return _OWN(module, *args, **kwargs) if nn.Module.__call__ is call else module(*args, **kwargs)
 
     nn.Module.__call__ = call
+
+
+def _is_trained(module: nn.Module) -> bool:
+    return any(each.requires_grad for each in module.parameters())
 
 
 def stop() -> None:
