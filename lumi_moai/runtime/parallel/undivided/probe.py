@@ -47,7 +47,8 @@ class Unlike(Exception):
 def form_of(engine: "Engine", root: nn.Module, call: roots.Call, given: Given, cut: Cut) -> outputs.Form | str:
     """How what *root* gives for each rank's rows goes together, or why the call must stay whole; alike on all ranks."""
     place = engine.settle()
-    call = _laid_out(root, call, layout.callers(place))
+    compiled = getattr(root, "_orig_mod", None)  # what a trial computes is not worth compiling
+    call = _laid_out(root, call if compiled is None else compiled._call_impl, layout.callers(place))
     sums = _of_all_ranks(given.checksum())
     if len(set(sums)) > 1:
         return "the ranks have unlike batches, drawn from random numbers of their own"
@@ -97,11 +98,19 @@ def _compare(engine: "Engine", root: nn.Module, call: roots.Call, given: Given, 
         found = outputs.form(whole, mine, cut)
         if isinstance(found, str):
             raise Unlike(found)
+        has_norm = any(isinstance(module, _BatchNorm) and module.training for module in root.modules())
+        if (found.has_loss or has_norm) and any(_is_compiled(module) for module in root.modules()):
+            raise Unlike("it is compiled, and a loss or a BatchNorm in it needs all ranks")
         if not _is_same(state, own_state) or any(not any(_is_same(each, one) for one in kept) for each in own_kept):
             raise Unlike("its forward keeps something of the batch")
-        if not any(isinstance(module, _BatchNorm) and module.training for module in root.modules()):
+        if not has_norm:
             _stay(whole, run(call, *given.each_as(lambda tensor: _alone(tensor, cut)), None)[0], found, cut)
     return found
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    is_wrapped = hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
+    return is_wrapped or hasattr(getattr(module, "forward", None), "_torchdynamo_orig_callable")
 
 
 def _tried(run: Any, call: roots.Call, given: Given, cut: Cut, share: Any) -> tuple[Any, str | None]:
