@@ -56,6 +56,7 @@ for it in range(6):
 torch.save(model.state_dict(), sys.argv[1])
 os.write(os.open(f"{sys.argv[1]}.{os.getpid()}.rows", os.O_CREAT | os.O_WRONLY), repr({"gpt": rows}).encode())
 """
+PIECES = GPT.replace("Dropout(0.1)", "Dropout(0.0)")  # pieces draw their own masks
 # What scripts do with batches that they cut themselves, by X[perm[i : i + size]].
 ZOO = """
 import sys, os
@@ -264,23 +265,34 @@ def gpt(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def gpt_in_pieces(tmp_path_factory):
+    return plain(tmp_path_factory.mktemp("pieces"), PIECES)
+
+
+@pytest.fixture(scope="module")
 def zoo(tmp_path_factory):
     return plain(tmp_path_factory.mktemp("zoo"), ZOO)
 
 
-@pytest.mark.parametrize(
-    ("count", "layout"), [(2, ""), (4, ""), (2, "fsdp"), (4, "tp=2,replicate"), (2, "micro_batches=2")]
-)
+@pytest.mark.parametrize(("count", "layout"), [(2, ""), (4, ""), (2, "fsdp"), (4, "tp=2,replicate")])
 def test_a_language_model_is_shared_out(work, gpt, count, layout):
     run, ranks = same_run(work, GPT, *gpt, count, layout=layout)
-    data_ranks = 2 if "tp" in layout else count
+    assert_shared_out(run, ranks, rows=10 // (2 if layout else count))
+
+
+def test_rows_are_computed_in_pieces_too(work, gpt_in_pieces):
+    run, ranks = same_run(work, PIECES, *gpt_in_pieces, 2, layout="micro_batches=2")
+    assert_shared_out(run, ranks, rows=2)
+
+
+def assert_shared_out(run, ranks, *, rows):
+    """Assert that the calls of GPT had *rows* or one more, but those that evaluate, and the trial's."""
     assert "no DataLoader made it, and its rows are shared out within the model" in ranks[0].err
-    least = 10 // data_ranks // (2 if "micro" in layout else 1)
     for seen in rows_seen(run.folder):
-        trained = [rows for rows in seen["gpt"] if rows != 10]
-        assert len(seen["gpt"]) - len(trained) == 3  # evaluation is whole
+        trained = [each for each in seen["gpt"] if each != 10]
+        assert len(seen["gpt"]) - len(trained) == 3
         assert len(trained) >= 12
-        assert set(trained) <= {least, least + 1}
+        assert set(trained) <= {rows, rows + 1}
 
 
 @pytest.mark.parametrize("count", [2, 3])

@@ -4,6 +4,7 @@ Every rank runs the whole script. What makes them one device:
 
     options    MoAI's options, as wishes for the layout
     roots      the models of the script, and what takes part when it calls one
+    undivided/ a batch that no loader gave, shared out within a model that keeps rows apart
     first_call where training begins in a script without a DataLoader
     place      where this rank stands in the plan's mesh
     birth      models in parts from their birth
