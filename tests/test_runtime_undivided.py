@@ -5,7 +5,10 @@ import re
 from pathlib import Path
 
 import pytest
-from one_device import plain, same_run
+import torch
+from one_device import assert_same_weights, plain, same_run
+from runtime_ranks import Run, ended, launch
+from test_runtime_resume import assert_one_run, killed_after, start, whole
 
 # A language model as nanoGPT trains it: a loss within the model, logits that nobody asks for, micro-steps, the next
 # batch fetched ahead of backward, evaluation in between, dropout.
@@ -310,3 +313,44 @@ def test_models_that_keep_rows_apart_are_shared_out_and_others_are_not(work, zoo
     assert "keeps something of the batch" in reasons["Kept"]
     assert "not a loss of torch's alone" in reasons["Hand"]
     assert "(RuntimeError)" in reasons["Gcn"]
+
+
+# Logits that are still held when a checkpoint is written, beside a loss within the model.
+RESUMED = """
+import sys, time
+import torch, torch.nn.functional as F
+from torch import nn
+import lumi_moai
+lumi_moai.enable_advanced_parallelization()
+torch.manual_seed(3)
+X = torch.randn(64, 8); Y = (X.sum(1) > 0).long()
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__(); self.net = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 2))
+    def forward(self, x, y):
+        out = self.net(x)
+        return out, F.cross_entropy(out, y)
+def train():
+    model = Net(); optim = torch.optim.SGD(model.parameters(), lr=0.1)
+    running = torch.zeros(())
+    for step in range(40):
+        ix = torch.randint(len(X), (6,))
+        out, loss = model(X[ix], Y[ix])
+        optim.zero_grad(); loss.backward(); optim.step()
+        time.sleep(PAUSE)
+        running += loss.detach()
+        print(f"{step} {loss.item():.6f} {running.item():.6f} {out.norm().item():.4f} {(out.argmax(1) == Y[ix]).sum()}")
+    torch.save(model.state_dict(), sys.argv[1])
+train()
+"""
+
+
+def test_a_killed_run_without_a_loader_goes_on(work):
+    lines, weights = plain(work, RESUMED.replace("PAUSE", "0"))
+    run = Run(work / "run", launch(2))
+    first = killed_after(run, start(run, RESUMED, 2), 4)
+    last = whole(ended(start(run, RESUMED, 2, job="78")))
+    assert "resumed at step" in last.err
+    assert "its rows are shared out within the model" in last.err
+    assert_one_run(first[0], last, lines)
+    assert_same_weights(torch.load(run.folder / "weights.pt"), weights)
