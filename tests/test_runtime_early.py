@@ -41,3 +41,28 @@ TRACED = (
 def test_a_trace_ahead_of_training_does_not_begin_it(work):
     lines, weights = plain(work, TRACED)
     same_run(work, TRACED, lines, weights, 2)
+
+
+# Each rank reads another time.
+BY_THE_CLOCK = """
+import os, sys, time, torch
+import lumi_moai
+lumi_moai.enable_advanced_parallelization()
+folder = f"runs/{time.time_ns()}"
+if not os.path.exists(folder):
+    os.makedirs(folder + "/kept")
+with open(folder + "/log.txt", "w") as log:
+    log.write("one")
+with open(folder + "/log.txt") as log:
+    print(log.read(), sorted(os.listdir(folder)), len(os.listdir("runs")))
+torch.save({"a": torch.ones(2)}, folder + "/kept/first.pt")
+print(torch.load(folder + "/kept/first.pt")["a"].sum().item(), os.path.getsize(folder + "/log.txt"))
+os.remove(folder + "/log.txt")
+print(sorted(os.listdir(folder)), os.path.exists(folder + "/log.txt"))
+torch.save([torch.zeros(1)], sys.argv[1])
+"""
+
+
+def test_a_folder_with_the_time_in_its_name_is_that_of_rank_0(work):
+    lines, weights = plain(work, BY_THE_CLOCK)
+    same_run(work, BY_THE_CLOCK, lines, weights, 2)

@@ -77,7 +77,7 @@ def _making(own: Callable[..., None]) -> Callable[..., None]:
         if where is None:
             own(path, *args, **kwargs)
             return
-        DESK.before_change(where)
+        DESK.before_change(where, is_new=True)
         DESK.as_rank_0(where, functools.partial(own, path, *args, **kwargs))
 
     return mkdir
@@ -97,7 +97,6 @@ def _looking(own: Callable[..., Any]) -> Callable[..., Any]:
 def _listing(own: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(own)
     def names(path: Any = ".", *args: Any, **kwargs: Any) -> Any:
-        DESK.listed(path)
-        return own(path, *args, **kwargs)
+        return own(DESK.listed(path), *args, **kwargs)
 
     return names

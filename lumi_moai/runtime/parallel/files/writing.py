@@ -8,7 +8,9 @@ at itself does it wait: the others look at the same, and must not find the chang
 import builtins
 import errno
 import io
+import json
 import os
+import re
 import stat
 import sys
 import tempfile
@@ -80,7 +82,7 @@ class Desk:
         """The absolute *path* if rank 0 alone writes it; None if each rank writes its own."""
         if self.rank is None or isinstance(path, int) or os.getpid() != self._process or together.is_alone():
             return None
-        where = os.path.abspath(os.fsdecode(path))
+        where = self._of_rank_0(path)
         if any(_within(where, private) for private in self._private):
             return None
         at_home = any(_within(where, home) for home in self._homes)
@@ -102,35 +104,40 @@ class Desk:
         """
         if self.rank is None or isinstance(path, int):
             return path
-        where = os.path.abspath(os.fsdecode(path))
+        where = self._of_rank_0(path)
         if self.rank == 0:
             self._look(where)
             return path
         count = self._finished.get(where, 0)
         if count and os.getpid() == self._process:
             self._wait(f"files/{where}#{count}", where)
-        return self._elsewhere.get(where) or self._moved(where) or path
+        return path if where == os.path.abspath(os.fsdecode(path)) else where
 
-    def listed(self, folder: Any) -> None:
-        """The script asks what is in *folder*; returns once rank 0 has done there what this rank did before."""
+    def listed(self, folder: Any) -> Any:
+        """Where to see what is in *folder*, once rank 0 has done there what this rank did before."""
         if self.rank is None or isinstance(folder, int):
-            return
-        place = os.path.join(os.path.abspath(os.fsdecode(folder)), "")
+            return folder
+        where = self._of_rank_0(folder)
+        place = os.path.join(where, "")
         if self.rank == 0:
             self._look(place)
         elif self._finished.get(place) and os.getpid() == self._process:
             self._wait(f"files/{place}#{self._finished[place]}", place)
+        return folder if where == os.path.abspath(os.fsdecode(folder)) else where
 
-    def before_change(self, where: str) -> None:
+    def before_change(self, where: str, *, is_new: bool = False) -> None:
         """Rank 0 is about to change *where*: if the script has looked at it, the others may be about to as well.
+
+        A folder that *is_new* may be called by the clock, another on each rank.
 
         Raises RunError when another rank does not come to the same change.
         """
         if is_in_thread():
             return
         for place in _places(where):
-            self._acts[place] += 1
-            key = f"changes/{place}#{self._acts[place]}"
+            known = _shape(place) if is_new else place
+            self._acts[known] += 1
+            key = f"changes/{known}#{self._acts[known]}"
             if self.rank:
                 self._store.add(key, 1)
             elif place in self._looks:
@@ -138,12 +145,17 @@ class Desk:
                 self._await_others(key, where)
 
     def as_rank_0(self, where: str, act: Callable[[], None]) -> None:
-        """Let rank 0 do *act* to *where*, and every rank meet the OSError that rank 0 meets."""
-        self._acts[where] += 1
-        key = f"acts/{where}#{self._acts[where]}"
+        """Let rank 0 do *act* to *where*, and every rank meet the OSError that rank 0 meets.
+
+        What has the time in its name is called otherwise on each rank: from now on it is what rank 0 made.
+        """
+        known = where if is_in_thread() else _shape(where)
+        self._acts[known] += 1
+        key = f"acts/{known}#{self._acts[known]}"
         if self.rank:
             self._wait(key, where)
-            code = int(self._store.get(key))
+            code, made = json.loads(self._store.get(key))
+            self.call_alike(where, made)
             if code:
                 raise OSError(code, os.strerror(code), where)
             return
@@ -154,7 +166,7 @@ class Desk:
             code = error.errno or errno.EIO
             raise
         finally:
-            self._store.set(key, str(code))
+            self._store.set(key, json.dumps([code, where]))
 
     def _look(self, place: str) -> None:
         if together.is_alone() or os.getpid() != self._process:
@@ -184,9 +196,12 @@ class Desk:
             mine, of_rank_0 = os.path.dirname(mine), os.path.dirname(of_rank_0)
         self._elsewhere[mine] = of_rank_0
 
-    def _moved(self, where: str) -> str | None:
-        folders = (folder for folder in self._elsewhere if _within(where, folder))
-        return next((self._elsewhere[folder] + where[len(folder) :] for folder in folders), None)
+    def _of_rank_0(self, path: Any) -> str:
+        """The absolute *path*, by the name that rank 0 has for it."""
+        where = os.path.abspath(os.fsdecode(path))
+        folders = [folder for folder in self._elsewhere if _within(where, folder)]
+        nearest = max(folders, key=len, default=None)
+        return where if nearest is None else self._elsewhere[nearest] + where[len(nearest) :]
 
     def _wait(self, key: str, where: str) -> None:
         from datetime import timedelta
@@ -296,6 +311,11 @@ def _is_no_file(where: str) -> bool:
 def _places(where: str) -> tuple[str, str]:
     """What a change of *where* changes: itself, and what its folder holds."""
     return where, os.path.join(os.path.dirname(where), "")
+
+
+def _shape(where: str) -> str:
+    """*where* without the time in it."""
+    return re.sub(r"\d", "0", where)
 
 
 def _within(path: str, folder: str) -> bool:
