@@ -27,6 +27,7 @@ make = nn.Sequential(nn.Linear(4, 8, bias=False), nn.BatchNorm1d(8), nn.Tanh(), 
 judge = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 1))
 makes = torch.optim.Adam(make.parameters(), lr=0.01); judges = torch.optim.Adam(judge.parameters(), lr=0.01)
 tag = nn.Embedding(3, 2)
+own = np.random.default_rng(3)
 def penalty(real, made):
     part = Tensor(np.random.random((real.size(0), 1)))
     between = (part * real + (1 - part) * made).requires_grad_(True)
@@ -44,12 +45,13 @@ for epoch in range(2):
         makes.zero_grad()
         n = rows.shape[0]
         z = Tensor(np.random.randn(n, 4)) + Tensor(np.random.uniform(-1, 1, size=(n, 4)))
-        kinds = Whole(np.random.randint(0, 3, n)); tags = tag(kinds)
-        more = Whole(np.random.choice(3, n))
-        loss2 = -judge(make(z)).mean() + F.cross_entropy(make(z)[:, :3], kinds) + F.cross_entropy(make(z)[:, :3], more)
+        z = z + Tensor(own.normal(size=(n, 4))) + Tensor(own.random((len(rows), 1))) + 0.1 * Tensor(own.standard_normal((n, 4)))
+        kinds = Whole(own.integers(0, 3, n)); tags = tag(kinds)
+        more = Whole(np.random.choice(3, n)); less = Whole(np.random.randint(0, 3, n))
+        loss2 = -judge(make(z)).mean() + F.cross_entropy(make(z)[:, :3], kinds) + F.cross_entropy(make(z)[:, :3], more) + F.cross_entropy(make(z)[:, :3], less)
         loss2.backward(); makes.step()
         print(kinds.data.numpy(), f"{tags.sum():.6f}")
-        print(f"{loss.item():.6f} {loss2.item():.6f}", np.random.rand(), np.random.randint(5))
+        print(f"{loss.item():.6f} {loss2.item():.6f}", np.random.rand(), np.random.randint(5), own.random())
         print(tuple(made.data[:5].shape), f"{made.data[:5].sum():.6f}", np.concatenate([made.data.numpy(), real.numpy()]).shape)
 torch.save([*make.state_dict().values(), *judge.parameters()], sys.argv[1])
 """

@@ -1,11 +1,12 @@
 """Random numbers that a script draws with numpy for the rows of a batch: `np.random.normal(0, 1, (len(x), 100))`.
 
-All ranks share one state of numpy. So a draw whose first size is a number of rows is made for the global batch, and
-each rank keeps its rows'. A plain number that is equal by chance is none: only `Rows` count here.
+All ranks share one state of numpy, and a generator of `np.random.default_rng(0)` is alike on all. So a draw whose first
+size is a number of rows is made for the global batch, and each rank keeps its rows'. A plain number that is equal by
+chance is none: only `Rows` count here.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ _PLACES = (
     (
         *("normal", "uniform", "randint", "laplace", "gumbel", "logistic", "lognormal", "beta", "gamma", "binomial"),
         *("negative_binomial", "vonmises", "wald", "f", "multivariate_normal", "multinomial", "noncentral_chisquare"),
+        "integers",  # a generator's
     ),
     ("triangular", "hypergeometric", "noncentral_f"),
 )
@@ -36,24 +38,63 @@ ShareAtHand = Callable[[], Share | None]
 
 def install(at_hand: RowsAtHand, told: Told, share: ShareAtHand) -> None:
     """Replace numpy's draws; *at_hand* and *told* are those of torch's, *share* tells how the batch was cut."""
-    for place, names in enumerate(_PLACES):
-        for name in names:
-            setattr(np.random, name, _drawn(getattr(np.random, name), place, at_hand, told, share))
-    for name in _STARRED:
-        setattr(np.random, name, _drawn(getattr(np.random, name), None, at_hand, told, share))
+    found = Found(at_hand, told, share)
+    for name, place in _placed(np.random):
+        setattr(np.random, name, found.drawn(getattr(np.random, name), place))
+    draws = {
+        name: found.method(getattr(np.random.Generator, name), place) for name, place in _placed(np.random.Generator)
+    }
+    own, facts = np.random.default_rng, {"__slots__": (), "__module__": np.random.Generator.__module__}
+    kind: Any = type("Generator", (np.random.Generator,), {**draws, **facts})
 
-
-def _drawn(
-    own: Callable[..., Any], place: int | None, at_hand: RowsAtHand, told: Told, share: ShareAtHand
-) -> Callable[..., Any]:
     @functools.wraps(own)
-    def draw(*args: Any, **kwargs: Any) -> Any:
+    def default_rng(*args: Any, **kwargs: Any) -> np.random.Generator:
+        made = own(*args, **kwargs)
+        return kind(made.bit_generator) if type(made) is np.random.Generator else made
+
+    np.random.default_rng = default_rng
+
+
+def _placed(owner: Any) -> Iterator[tuple[str, int | None]]:
+    """The draws of *owner*, and where the size stands among their arguments; None where these are the sizes."""
+    every = [
+        *((name, place) for place, names in enumerate(_PLACES) for name in names),
+        *((name, None) for name in _STARRED),
+    ]
+    yield from ((name, place) for name, place in every if hasattr(owner, name))
+
+
+class Found:
+    """What tells whether a draw is for the rows of the batch at hand."""
+
+    def __init__(self, at_hand: RowsAtHand, told: Told, share: ShareAtHand) -> None:
+        self._at_hand, self._told, self._share = at_hand, told, share
+
+    def drawn(self, own: Callable[..., Any], place: int | None) -> Callable[..., Any]:
+        """The draw *own*, whose size stands at *place*."""
+
+        @functools.wraps(own)
+        def draw(*args: Any, **kwargs: Any) -> Any:
+            return self._draw(own, own.__name__, place, args, kwargs)
+
+        return draw
+
+    def method(self, own: Callable[..., Any], place: int | None) -> Callable[..., Any]:
+        """The same of a generator's method."""
+
+        @functools.wraps(own)
+        def draw(generator: np.random.Generator, *args: Any, **kwargs: Any) -> Any:
+            return self._draw(functools.partial(own, generator), own.__name__, place, args, kwargs)
+
+        return draw
+
+    def _draw(self, own: Callable[..., Any], name: str, place: int | None, args: tuple, kwargs: dict[str, Any]) -> Any:
         size = _size(args, kwargs, place)
-        rows = at_hand() if size and isinstance(size[0], counts.Rows) else None
+        rows = self._at_hand() if size and isinstance(size[0], counts.Rows) else None
         rows = None if rows is None else times(size[0], rows)
         if rows is None:
             return own(*args, **kwargs)
-        told(f"numpy.random.{own.__name__}", rows[2])
+        self._told(f"numpy.random.{name}", rows[2])
         whole = (rows[0], *size[1:])
         if place is None:
             args = whole
@@ -62,9 +103,7 @@ def _drawn(
         else:
             args = (*args[:place], whole, *args[place + 1 :])
         mine = own(*args, **kwargs)[rows[1] : rows[1] + rows[2]]
-        return counts.drawn.note(mine, share() if len(mine) == rows[2] else None)
-
-    return draw
+        return counts.drawn.note(mine, self._share() if len(mine) == rows[2] else None)
 
 
 def _size(args: tuple, kwargs: dict[str, Any], place: int | None) -> Sequence[Any]:
