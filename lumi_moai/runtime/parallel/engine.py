@@ -271,7 +271,8 @@ class Engine:
         share = self.share_of_backward()
         self._announce(share)
         alike.check(share, alike.Doing.backward)
-        if share is self.undivided.share is None and where.data_ranks > 1 and not self.self_check.is_running:
+        is_whole = share is self.undivided.share is None and where.data_ranks > 1
+        if is_whole and not self.seen.has_new_modules and not self.self_check.is_running:
             self.say_once("whole", "no DataLoader gave this batch, every rank computes all of it: right, but no faster")
         roots = arrived((tensors,) if torch.is_tensor(tensors) else tuple(tensors))
         values = [_start_value(root, share) for root in roots]
@@ -310,10 +311,10 @@ class Engine:
     def _announce(self, share: Share | None) -> None:
         if self.self_check.is_running:
             return
+        found = share or self.undivided.share
+        if found is not None and "batch" not in self._said:
+            self.say_once("batch", introduction(found, by_hand=share is None))
         if self.rank == 0 and self.place is not None and not self._is_announced:
-            found = share or self.undivided.share
-            if found is not None:
-                self.say_once("batch", introduction(found, by_hand=share is None))
             announce(self.me.run, self.place.plan, found)
         self._is_announced = True
 

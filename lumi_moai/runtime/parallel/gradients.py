@@ -106,6 +106,8 @@ class Gradients:
         self._adopted = Known()
         self._heard = Known()
         self._late: set[int] = set()
+        self._frozen: list[ReferenceType[torch.Tensor]] = []
+        """Parameters of modules that got no gradient as yet; the script may let them train later."""
         self._sent = 0
         self._early: Sums | None = None
         self._correction: torch.Tensor | None = None
@@ -115,6 +117,8 @@ class Gradients:
         """Those of the parameters that are averaged here."""
         self._others: list[ReferenceType[torch.Tensor]] = []
         """The parameters of modules that no optimizer has."""
+        self._may_be_late = False
+        """Whether one of these may get a gradient."""
         self._is_whole = True
         """Whether no parameter is in parts."""
         self._trained: tuple[bool, ...] = ()
@@ -147,6 +151,7 @@ class Gradients:
         self._mine = [parameter for parameter in self.parameters if is_ours(parameter)]
         self._others = [ref(each) for each in registered if id(each) not in trained]
         self._is_whole = all(is_whole(each) for each in (*self.parameters, *registered))
+        self._ask_for_late()
 
     def begin(self, roots: Sequence[torch.Tensor], share: Share | None, *, whole: bool) -> None:
         """Get ready for one backward from *roots*, of a batch cut as *share* says; *whole*: no weight is in parts."""
@@ -161,8 +166,10 @@ class Gradients:
         if trained != self._trained:
             self._trained = trained
             self._fill_buckets([parameter for parameter in self._mine if parameter.requires_grad])
-        for parameter in new:
-            self._listen(parameter)
+        heard = len(self._frozen) + len(new)
+        self._frozen = self._unheard([*(ref(each) for each in new), *self._frozen])
+        if len(self._frozen) != heard:
+            self._ask_for_late()
         for bucket in self.buckets:
             bucket.missing = len(bucket.parameters)
         self._sent = 0
@@ -201,13 +208,23 @@ class Gradients:
         under_way.arrive()
         for bucket in self.buckets:
             bucket.receive(self._correction)
-        if self._late:
-            unique = {id(each): each for each in map(layout.now, self.seen.registered()) if id(each) in self._late}
-            self._admit(list(unique.values()))
+        if self._may_be_late and (late := self._late_anywhere()):
+            self._admit(late)
+
+    def _ask_for_late(self) -> None:
+        others = [layout.now(each) for reference in self._others if (each := reference()) is not None]
+        self._may_be_late = any(each in self._heard for each in others)
+
+    def _late_anywhere(self) -> list[torch.Tensor]:
+        """The parameters of no optimizer that got a gradient on some rank; rows may lead to others on each."""
+        others = [None if (each := reference()) is None else layout.now(each) for reference in self._others]
+        came = group.total(torch.tensor([float(id(each) in self._late) for each in others]))
+        self._late.clear()
+        found = {id(each): each for each, count in zip(others, came, strict=True) if each is not None and count > 0}
+        return list(found.values())
 
     def _admit(self, late: list[torch.Tensor]) -> None:
         """Take in parameters of no optimizer, which got a gradient all the same: the script updates them by hand."""
-        self._late.clear()
         self.parameters += late
         self._sort()
         for part in _parts(late):
@@ -221,6 +238,13 @@ class Gradients:
         for parameter in parameters:
             _check_place(parameter)
             self._listen(parameter)
+
+    def _unheard(self, references: list[ReferenceType[torch.Tensor]]) -> list[ReferenceType[torch.Tensor]]:
+        """Listen to those that train, and return the others."""
+        alive = [(each, parameter) for each in references if (parameter := each()) is not None]
+        for _, parameter in alive:
+            self._listen(parameter)
+        return [each for each, parameter in alive if not layout.now(parameter).requires_grad]
 
     def _listen(self, parameter: torch.Tensor) -> None:
         parameter = layout.now(parameter)

@@ -86,8 +86,6 @@ class Undivided:
             return False
         if engine.in_backward or engine.self_check.is_running or is_in_thread() or is_transforming():
             return False
-        if not engine.seen.living_optimizers():  # weights that the script steps by hand
-            return False
         place = engine.place
         return place is not None and place.data_ranks > 1 and place.plan.pp == 1 and not torch.compiler.is_compiling()
 

@@ -76,6 +76,8 @@ def _look(root: nn.Module) -> None:
         hooks = [*module._backward_hooks.values(), *module._backward_pre_hooks.values()]
         if any(_is_scripts(hook) for hook in hooks):
             raise Unlike("it has a hook on its gradients")
+    if any(layout.now(each)._backward_hooks for each in root.parameters()):
+        raise Unlike("a parameter of it has a hook on its gradient, which would see that of some rows")
     for name, tensor in obstacles.attributes(root):
         if tensor.requires_grad and tensor.is_leaf and not isinstance(tensor, nn.Parameter):
             raise Unlike(f"its {name} is trained and is no parameter")
@@ -168,7 +170,8 @@ def _apart(engine: "Engine", root: nn.Module) -> Iterator[Callable[..., Ran]]:
     def run(call: roots.Call, args: tuple, kwargs: dict[str, Any], share: Any) -> Ran:
         before = Snapshot([main], [root])
         try:
-            with quiet.silent([root]), engine.undivided.inside(share), _Noting() as noting:
+            noting = _Noting(lambda: (*root.parameters(), *engine.seen.registered(), *engine.gradients.parameters))
+            with quiet.silent([root]), engine.undivided.inside(share), noting:
                 return *_computed(call, args, kwargs, noting), _state(root)
         finally:
             before.put_back()
@@ -195,18 +198,26 @@ def _computed(
         raise Unlike(f"its rows cannot be computed by themselves ({type(error).__name__})") from None
     if any(each._version != version for each, version in given):
         raise Unlike("its forward edits what it is given")
+    if noting.is_led_outside:
+        raise Unlike("its forward computes with a tensor that is trained and is no parameter of it")
     return result, noting.left((result, args, kwargs))
 
 
 class _Noting(quiet.Steady):
     """Notes the tensors that are made, so that those are known which somebody keeps; all noise is the same."""
 
-    def __init__(self) -> None:
+    def __init__(self, weights: Callable[[], Iterable[torch.Tensor]]) -> None:
         super().__init__()
+        self._weights = weights
+        """All whose gradients are averaged over the ranks."""
+        self._known: set[int] = set()
         self._made: list[ref[torch.Tensor]] = []
+        self.is_led_outside = False
+        """Whether a gradient goes to a tensor that is neither given nor a weight."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Do *func*, and note what it gives."""
+        self._look(args, kwargs)
         result = super().__torch_dispatch__(func, types, args, kwargs)
         passed = {id(each) for each in tree_leaves((args, kwargs))}  # what is edited in place was there before
         made = (each for each in tree_leaves(result) if isinstance(each, torch.Tensor))
@@ -214,6 +225,15 @@ class _Noting(quiet.Steady):
         if not sys._getframe(1).f_globals.get("__name__", "").startswith((group.__name__, "torch.distributed.")):
             self._made += [ref(each) for each in made if id(each) not in passed]
         return result
+
+    def _look(self, args: Any, kwargs: Any) -> None:
+        every = [each for each in tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor) and each.requires_grad]
+        # A view that was made without gradients says that it needs one, as what it looks into does.
+        trained = {id(each if each._base is None else each._base) for each in every}
+        if not trained <= self._known:
+            # Once more each time: weights that are in parts are whole for a while, as other tensors.
+            self._known.update(id(one) for each in self._weights() for one in (each, layout.now(each)))
+            self.is_led_outside |= not trained <= self._known
 
     def left(self, known: Any) -> list[torch.Tensor]:
         """Those that are still there, and are no part of *known*."""
