@@ -5,6 +5,7 @@ must be what it gives for them among all rows, with losses over the rows of all 
 the other rows are others. Weights are moved a little meanwhile: a part that begins at zero hides what it mixes.
 """
 
+import gc
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -237,6 +238,7 @@ class _Noting(quiet.Steady):
 
     def left(self, known: Any) -> list[torch.Tensor]:
         """Those that are still there, and are no part of *known*."""
+        gc.collect()  # what only a cycle holds is nobody's, whenever the collector would notice
         passed = {_storage(each) for each in tree_leaves(known) if isinstance(each, torch.Tensor)}
         alive = {id(each): each for each in (reference() for reference in self._made) if each is not None}
         there = (each for each in alive.values() if each.untyped_storage().size() > 0)
