@@ -13,6 +13,7 @@ Every rank runs the whole script. What makes them one device:
     loader     every DataLoader hands each rank its share of the global batch
     training   whether the script trains or evaluates, where every rank sees everything
     losses     a mean or a sum over the batch is one over the global batch
+    compiled   the same within what torch.compile makes
     divided    a sum of the global batch that the script divides
     marks      which numbers are those of all ranks already
     counts/    what the script counts while it trains, over the global batch

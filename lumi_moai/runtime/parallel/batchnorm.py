@@ -5,13 +5,14 @@ variances are those of all rows of all ranks, each row counted once, however une
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 
 from .. import group
+from . import compiled
 from .share import Share
 
 AtHand = Callable[[], Share | None]
@@ -27,11 +28,12 @@ class _Normalised(torch.autograd.Function):
     def forward(ctx: Any, rows: torch.Tensor, weight: Any, *shared: torch.Tensor) -> torch.Tensor:
         """*rows* less the mean, times the scale, both per channel.
 
-        *shared* is these two, the global count, and 1, or 0 for a stand-in row, which is in none of them.
+        *shared* is these two, the global count, 1, or 0 for a stand-in row, which is in none of them, and in compiled
+        code whether ranks share them.
         """
-        mean, scale, n, counts = shared
+        mean, scale, n, counts, *is_shared = shared
         even = (rows.to(mean.dtype) - _across(mean, rows)) * _across(scale, rows)
-        ctx.save_for_backward(even, weight, scale * counts, n)
+        ctx.save_for_backward(even, weight, scale * counts, n, *is_shared)
         ctx.kind = rows.dtype
         return even if weight is None else even * _across(weight, rows)
 
@@ -39,20 +41,36 @@ class _Normalised(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> Any:
         """The gradient of the rows, which runs through the shared mean and variance as well, and of the weight."""
-        even, weight, scale, n = ctx.saved_tensors
+        even, weight, scale, n, *is_shared = ctx.saved_tensors
         gradient = gradient.to(even.dtype)
         dims = _other_dims(even)
         of_even = gradient if weight is None else gradient * _across(weight, even)
         sums = torch.stack([of_even.sum(dims), (of_even * even).sum(dims)]).to(_SUMMED)
-        first, second = (group.total(sums) / n).to(even.dtype)
+        first, second = (_total(sums, *is_shared) / n).to(even.dtype)
         of_rows = (of_even - _across(first, even) - even * _across(second, even)) * _across(scale, even)
         of_weight = None if weight is None else (gradient * even).sum(dims).to(weight.dtype)
-        return of_rows.to(ctx.kind), of_weight, None, None, None, None
+        return of_rows.to(ctx.kind), of_weight, *[None] * (4 + len(is_shared))
+
+
+def _total(sums: torch.Tensor, is_shared: torch.Tensor | None = None) -> torch.Tensor:
+    return group.total(sums) if is_shared is None else compiled.total(sums, is_shared)
 
 
 def install(share: AtHand, said: Callable[[], None]) -> None:
     """Put ours in the place of torch's `F.batch_norm`; *said* is called whenever statistics were shared."""
     own = F.batch_norm
+
+    def when_run(rows: torch.Tensor) -> compiled.Moments:
+        mine = share()
+        if mine is not None:
+            said()
+        return (
+            *_statistics(rows, mine),
+            torch.full((), float(mine is None or mine.rows > 0), device=rows.device),
+            torch.tensor(mine is not None),
+        )
+
+    compiled.MOMENTS[:] = [when_run]
 
     @functools.wraps(own)
     def batch_norm(  # noqa: PLR0917  # torch's order
@@ -65,11 +83,16 @@ def install(share: AtHand, said: Callable[[], None]) -> None:
         momentum: float = 0.1,
         eps: float = 1e-5,
     ) -> torch.Tensor:
+        if training and torch.compiler.is_compiling():
+            running, affine = (running_mean, running_var), (weight, bias)
+            return _over_ranks(input, running, affine, momentum, eps, shared=compiled.moments(input))
         mine = share() if training else None
         if mine is None:
             return own(input, running_mean, running_var, weight, bias, training, momentum, eps)
         said()
-        return _over_ranks(input, (running_mean, running_var), (weight, bias), momentum, eps, share=mine)
+        return _over_ranks(
+            input, (running_mean, running_var), (weight, bias), momentum, eps, shared=_shared(input, mine)
+        )
 
     F.batch_norm = batch_norm
 
@@ -81,21 +104,26 @@ def _over_ranks(
     momentum: float,
     eps: float,
     *,
-    share: Share,
+    shared: Sequence[torch.Tensor],
 ) -> torch.Tensor:
+    """*rows* normalised with what is *shared*: count, mean and variance, and the rest that `_Normalised` takes."""
     weight, bias = affine
-    n, mean, variance = _statistics(rows, share)
+    n, mean, variance, counts, *is_shared = shared
     _remember(running, momentum, mean, variance * (n / (n - 1)))
     kind = torch.promote_types(rows.dtype, torch.float32)
     scale = (variance + eps).rsqrt().to(kind)
-    out = _Normalised.apply(rows, weight, mean.to(kind), scale, n, torch.full_like(scale, share.rows > 0))
+    out = _Normalised.apply(rows, weight, mean.to(kind), scale, n, counts.to(kind), *is_shared)
     return (out if bias is None else out + _across(bias, rows)).to(rows.dtype)
 
 
-def _statistics(rows: torch.Tensor, share: Share) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _shared(rows: torch.Tensor, share: Share) -> tuple[torch.Tensor, ...]:
+    return *_statistics(rows, share), torch.full((), float(share.rows > 0), device=rows.device)
+
+
+def _statistics(rows: torch.Tensor, share: Share | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Of all ranks together: how many numbers a channel has, their mean and their variance (divided by that count).
 
-    Raises ValueError, as torch does, for a channel with one number only.
+    Without a *share*, of this rank alone. Raises ValueError, as torch does, for a channel with one number only.
     """
     with torch.no_grad():
         spread, centre = torch.var_mean(
@@ -105,7 +133,9 @@ def _statistics(rows: torch.Tensor, share: Share) -> tuple[torch.Tensor, torch.T
         count = torch.full_like(centre, rows.numel() / rows.shape[1])
         mine = torch.stack([count, count * centre, count * (spread + centre**2)])
         # A stand-in row counts for nothing.
-        n, total, squares = group.total(mine if share.rows else torch.zeros_like(mine))
+        if share is not None:
+            mine = group.total(mine if share.rows else torch.zeros_like(mine))
+        n, total, squares = mine
         if n[0] <= 1:
             raise ValueError(f"Expected more than 1 value per channel when training, got input size {rows.size()}")
         mean = total / n

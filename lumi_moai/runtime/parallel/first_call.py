@@ -16,6 +16,9 @@ def await_one(begins: Callable[[], None]) -> None:
     """Call *begins* ahead of the next call of a module that has weights to train; each time until `stop`."""
 
     def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        # A model that torch.compile was given meanwhile is called through this for good.
+        if torch.compiler.is_dynamo_compiling():
+            return _OWN(module, *args, **kwargs)
         if not torch.is_grad_enabled() or torch.jit.is_tracing() or not _is_trained(module):
             return _OWN(module, *args, **kwargs)
         begins()

@@ -4,11 +4,14 @@ With w the rank's weight and S its own sum, such a loss returns the value `sum o
 rank, and its gradient is `dS / (sum of counts) / w`. The ranks' gradients are later averaged with their weights, so
 that the w cancels: exact for any numbers of rows and of tokens that `ignore_index` leaves, and still right when the
 script adds other terms to it, a function of the weights or another mean over rows.
+
+In code that torch.compile makes, a graph runs for many batches, so nothing of the batch at hand may be written into it:
+there the loss is an operator of ours, which asks whenever it runs how the batch was cut.
 """
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -17,7 +20,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch.nn._reduction import legacy_get_string
 
 from .. import group
-from . import alike, under_way
+from . import alike, compiled, under_way
 from .counts import are_of_all, fitting, like_rows, of_all, share_of
 from .divided import Divisor
 from .marks import mark
@@ -35,6 +38,9 @@ class Collector(Protocol):
 
     def __call__(self, own: torch.Tensor, count: Any) -> torch.Tensor:
         """The loss whose sum over this piece is *own*."""
+
+    def value_and_factor(self, own: torch.Tensor, count: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """The value of that loss, and what the gradient of *own* is multiplied by."""
 
 
 _COLLECTORS: list[Collector] = []
@@ -75,24 +81,36 @@ def of_all_ranks(
     """
     if _COLLECTORS:
         return _COLLECTORS[-1](own, count)
+    mine = _mine(own, count, share)
+    if before is not None and own.dim() == 0 and own.requires_grad and torch.is_grad_enabled():
+        return mark(under_way.begin(own, mine, share, None if count is None else before))
+    return of_all(mark(OfAllRanks.apply(own, *_totalled(mine, share, is_sum=count is None))))
+
+
+def _mine(own: torch.Tensor, count: torch.Tensor | float | None, share: Share) -> torch.Tensor:
+    """Sum and count of this rank as numbers."""
     alike.check(share, alike.Doing.loss)
     with torch.no_grad():  # not detach(), which is ours and would ask all ranks
         counts = own.new_ones(()) if count is None else torch.as_tensor(count, device=own.device)
         mine = torch.stack([own.double(), counts.double().expand_as(own)])
-    if share.rows == 0:
-        mine = torch.zeros_like(mine)  # a stand-in row counts for nothing
-    if (
-        before is not None
-        and own.dim() == 0
-        and own.requires_grad
-        and torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
-    ):
-        return mark(under_way.begin(own, mine, share, None if count is None else before))
+    return mine if share.rows else torch.zeros_like(mine)  # a stand-in row counts for nothing
+
+
+def _when_run(own: torch.Tensor, count: torch.Tensor | None, share: Share | None) -> compiled.Loss:
+    """Value and factor of a compiled loss, of a batch that was cut as *share* says."""
+    if _COLLECTORS:
+        return _COLLECTORS[-1].value_and_factor(own, count)
+    if share is None:
+        divisor = torch.ones_like(own, dtype=torch.float64) if count is None else count.double()
+        return own.double() / divisor, 1 / divisor
+    return _totalled(_mine(own, count, share), share, is_sum=count is None)
+
+
+def _totalled(mine: torch.Tensor, share: Share, *, is_sum: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """The value of the loss of which this rank has sum and count *mine*, and the factor of that sum's gradient."""
     sums, counted = group.total(mine)
-    divisor = torch.ones_like(counted) if count is None else counted
-    factor = torch.zeros_like(divisor) if share.rows == 0 else 1 / (divisor * share.weight)
-    return of_all(mark(OfAllRanks.apply(own, sums / divisor, factor)))
+    divisor = torch.ones_like(counted) if is_sum else counted
+    return sums / divisor, torch.zeros_like(divisor) if share.rows == 0 else 1 / (divisor * share.weight)
 
 
 _BY_HAND = under_way.Counts()
@@ -118,8 +136,9 @@ def globalised(
     def over_ranks(*args: Any, **kwargs: Any) -> torch.Tensor:
         if within or is_transforming():
             return function(*args, **kwargs)
-        mine = _COLLECTORS[-1].share if _COLLECTORS else share(share_of((*args, *kwargs.values())))
-        if mine is None:
+        is_traced = torch.compiler.is_compiling()
+        mine = None if is_traced else _share_at_hand(share, (*args, *kwargs.values()))
+        if mine is None and not is_traced:
             return function(*args, **kwargs)
         given = signature.bind(*args, **kwargs)
         given.apply_defaults()
@@ -138,12 +157,19 @@ def globalised(
             own = function(**{**words, "reduction": "sum"})
         finally:
             within.clear()
-        loss = of_all_ranks(own, None if reduction == "sum" else count(words), mine, before)
+        counted = None if reduction == "sum" else count(words)
+        if mine is None:
+            return compiled.loss(own, counted)
+        loss = of_all_ranks(own, counted, mine, before)
         if reduction == "sum" and isinstance(loss, under_way.Pending):
             under_way.note_sum(loss, Divisor(words.values(), mine.rows))
         return loss
 
     return over_ranks
+
+
+def _share_at_hand(share: CurrentShare, given: Iterable[Any]) -> Share | None:
+    return _COLLECTORS[-1].share if _COLLECTORS else share(share_of(given))
 
 
 def _reduction(words: dict[str, Any]) -> str:
@@ -200,6 +226,7 @@ def install(share: CurrentShare) -> None:
 
     *share* tells how the batch at hand was cut, given how the batch of the loss was.
     """
+    compiled.LOSS[:] = [lambda own, count: _when_run(own, count, share(None))]
     for name, count in _COUNTS.items():
         setattr(F, name, globalised(getattr(F, name), count, share))
     for name in _MEANS_OF_ROWS:

@@ -123,7 +123,8 @@ class Meter:
         """Counts the operations of one step's model calls."""
         if self.step != _COUNTED_STEP or not torch.is_grad_enabled() or not root.training:
             return call(*args, **kwargs)
-        with FlopCounterMode(display=False) as counter:
+        # The compiler takes no code beneath such a counter, and with fullgraph=True it says so with an error.
+        with torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False) as counter:
             out = call(*args, **kwargs)
         trained = any(parameter.requires_grad for parameter in root.parameters())
         self._flops += counter.get_total_flops() * (1 + _BACKWARD * trained)

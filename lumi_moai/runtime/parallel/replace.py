@@ -19,7 +19,7 @@ from torch.utils import checkpoint
 from torch.utils.data import DataLoader
 
 from ...errors import RequestError
-from . import asked, batchnorm, counts, draws, draws_of_numpy, layout, losses, marks
+from . import asked, batchnorm, compiled, counts, draws, draws_of_numpy, layout, losses, marks
 from .counts import reducing
 from .files import hooks
 from .resume import watch
@@ -46,6 +46,7 @@ def install(seen: Seen) -> None:
     register_module_module_registration_hook(lambda module, _name, _child: seen.note_module(module))
     torch.autograd.Variable.__new__ = counts.keeping(torch.autograd.Variable.__new__)
     torch.nn.Parameter.__new__ = counts.refusing(torch.nn.Parameter.__new__)
+    compiled.keep_graphs_apart()
     losses.install(lambda own: seen.engine.loss_at_hand(own) if seen.engine else None)
     reducing.LOSS[:] = [_by_hand(seen)]
     batchnorm.install(lambda: _share(seen), lambda: _say_shared(seen))
@@ -113,6 +114,8 @@ def _reading(own: Callable[..., Any], seen: Seen) -> Callable[..., Any]:
 
     @functools.wraps(own)
     def read(tensor: torch.Tensor, *args: Any) -> Any:
+        if torch.compiler.is_compiling():
+            return own(tensor, *args)
         if seen.engine and tensor.requires_grad and tensor.dim() == 0 and not tensor.is_leaf:
             value = own(seen.engine.number(tensor), *args)
             return counts.of_all(value) if own.__name__ == "detach" and seen.engine.share else value

@@ -46,15 +46,30 @@ class Sums:
 
     def __call__(self, own: torch.Tensor, count: Any) -> torch.Tensor:
         """A loss in the piece: its sum *own*, and *count*, which is None where the script asked for the sum."""
+        found = self._next(own, count)
+        if found is None:
+            return self._note(own, count)
+        value, factor = found
+        return marks.mark(losses.OfAllRanks.apply(own, value, factor))
+
+    def value_and_factor(self, own: torch.Tensor, count: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """The value of a loss in the piece, and what the gradient of its sum *own* is multiplied by."""
+        found = self._next(own, count)
+        if found is not None:
+            return found
+        value = self._note(own, count)
+        return value.double(), torch.zeros_like(value, dtype=torch.float64)  # nobody goes back from it
+
+    def _next(self, own: torch.Tensor, count: Any) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Value and factor of the next loss; None while the sums are not known."""
         place, self._place = self._place, self._place + 1
         if self._is_whole and (self._known is None or place == len(self._known)):
             self._known = [*(self._known or []), self._of_all(_numbers(own, count), is_sum=count is None)]
-        if self._known is not None:
-            value, divisor = self._known[place]
-            weight = self.share.weight * self._weight
-            factor = torch.zeros_like(divisor) if self.share.rows == 0 else 1 / (divisor * weight)
-            return marks.mark(losses.OfAllRanks.apply(own, value, factor))
-        return self._note(own, count)
+        if self._known is None:
+            return None
+        value, divisor = self._known[place]
+        weight = self.share.weight * self._weight
+        return value, torch.zeros_like(divisor) if self.share.rows == 0 else 1 / (divisor * weight)
 
     def _note(self, own: torch.Tensor, count: Any) -> torch.Tensor:
         numbers = _numbers(own, count)

@@ -1,0 +1,72 @@
+"""Models that torch.compile has, with losses and BatchNorm inside: on several ranks they train as on one device."""
+
+from one_device import plain, same_run
+from test_runtime_parallel import HEAD
+
+# Batches of 4, 4 and 3 rows: one graph serves them all, whatever a rank's rows weigh.
+HEADS = (
+    HEAD
+    + """
+x = torch.randn(11, 2, 6)
+y = torch.randint(0, 3, (11, 2))
+y[::3, 0] = -1
+class GPT(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 5), nn.Linear(5, 3)
+    def head(self, z, y):
+        return F.cross_entropy(z.view(-1, 3), y.view(-1), ignore_index=-1)
+    def forward(self, x, y):
+        z = self.b(torch.relu(self.a(x)))
+        return z, self.head(z, y)
+class Summed(GPT):
+    def head(self, z, y):
+        return F.cross_entropy(z.view(-1, 3), y.view(-1), ignore_index=-1, reduction="sum") / 7
+class Two(GPT):
+    def __init__(self):
+        super().__init__()
+        self.loss = nn.CrossEntropyLoss(ignore_index=-1, weight=torch.tensor([1.0, 2.0, 3.0]))
+    def head(self, z, y):
+        loss = self.loss(z.flatten(0, 1), y.flatten())
+        return loss + 0.5 * F.mse_loss(z, torch.zeros_like(z)) + 0.1 * self.a.weight.square().sum()
+class Normed(GPT):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(2)
+    def head(self, z, y):
+        return super().head(self.norm(z), y)
+saved = []
+for kind, words in WORDS:
+    torch.manual_seed(5)
+    model = kind()
+    optim = torch.optim.SGD(model.parameters(), lr=0.3)
+    torch._dynamo.reset()
+    compiled = torch.compile(model, **words)
+    for epoch in "ab":
+        compiled.train()
+        for a, b in DataLoader(TensorDataset(x, y), batch_size=4, shuffle=True):
+            z, loss = compiled(a, b)
+            optim.zero_grad()
+            loss.backward()
+            optim.step()
+            print(kind.__name__, "loss", loss.item(), "gradient", model.a.weight.grad.norm().item())
+        compiled.eval()
+        with torch.no_grad():
+            print("evaluated", compiled(x, y)[1].item())
+    saved += [*(p.detach() for p in model.parameters()), *model.buffers()]
+torch.save(saved, sys.argv[1])
+"""
+)
+AOT = """
+AOT = {"backend": "aot_eager"}
+WORDS = ((GPT, AOT | {"fullgraph": True}), (Summed, AOT), (Two, AOT), (Normed, AOT | {"fullgraph": True}))
+saved = []"""
+
+
+def _heads(words):
+    return HEADS.replace("\nsaved = []", words, 1)
+
+
+def test_a_compiled_model_with_a_loss_or_a_batchnorm_inside_trains_as_on_one_device(work):
+    text = _heads(AOT)
+    same_run(work, text, *plain(work, text), 2)
