@@ -1,10 +1,13 @@
 """The first step is compared with one device's: what the ranks cannot keep is found, and a check leaves nothing behind."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from one_device import plain, same_run
 from runtime_ranks import Run, launch, submitit
 
 from lumi_moai.plan import Layout, Wishes
+from lumi_moai.runtime.parallel.selfcheck import Result, rounding
 
 HEAD = """
 import random, sys
@@ -85,6 +88,35 @@ def test_what_rounding_alone_moves_is_no_fault_of_the_ranks(work):
         submitit(2), run.script(HEAD + ILL + LOOP.format(loss=f"F.mse_loss(model(a), b) + {WRONG['contrastive']}"))
     )
     assert [rank.code for rank in ranks] == [1, 1]
+
+
+@given(moved=st.floats(0, rounding.MOST), tolerance=st.sampled_from([1e-3, 2e-2]))
+def test_rounding_never_explains_a_gradient_that_is_counted_twice(moved, tolerance):
+    allowed = rounding.allowed(moved, tolerance)
+    assert tolerance <= allowed < 0.5
+    assert not Result(loss=1.0, norm=1.0).agrees(Result(loss=1.0, norm=2.0), allowed, allowed)
+
+
+# A step that changes for good once the ranks have computed it together, as a graph with something of a batch in it does.
+STICKY = """
+class Changing(torch.autograd.Function):
+    calls = [0]
+    @staticmethod
+    def forward(ctx, out):
+        Changing.calls.append(0)
+        return out.clone()
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * min(len(Changing.calls) - 1, 2)
+"""
+
+
+def test_a_step_that_changed_meanwhile_is_no_rounding(work):
+    run = Run(work, launch(2))
+    loop = LOOP.format(loss="F.mse_loss(Changing.apply(model(a)), b)")
+    ranks = run.ranks(submitit(2), run.script(HEAD + STICKY + loop))
+    assert [rank.code for rank in ranks] == [1, 1]
+    assert any("the self-check of the first step failed" in rank.err for rank in ranks)
 
 
 # What stages or pieces would compute otherwise: a number that blocks of one stage count, a mean over unequal masks.

@@ -11,6 +11,8 @@ from ..gradients import local
 TRIES = 2
 FACTOR = 10.0
 """How much further than a nudge of the weights the ranks may move a step: each of its sums is rounded anew there."""
+MOST = 0.25
+"""How far they may, unless a nudge itself moves it further: half of what a gradient moves that is counted twice."""
 
 
 @contextmanager
@@ -34,3 +36,9 @@ def nudged(parameters: Iterable[torch.Tensor], seed: int) -> Iterator[None]:
 def spread(numbers: Sequence[float]) -> float:
     """How far apart *numbers* are, relative to the largest."""
     return (max(numbers) - min(numbers)) / max(*map(abs, numbers), 1e-6)
+
+
+def allowed(moved: float, tolerance: float) -> float:
+    """How far apart, relative, one device and the ranks may be where a nudge of the weights moves a step by *moved*."""
+    far = FACTOR * moved
+    return max(tolerance, far if moved > MOST else min(MOST, far))
