@@ -70,3 +70,25 @@ def _heads(words):
 def test_a_compiled_model_with_a_loss_or_a_batchnorm_inside_trains_as_on_one_device(work):
     text = _heads(AOT)
     same_run(work, text, *plain(work, text), 2)
+
+
+BY_HAND = """
+model = GPT()
+optim = torch.optim.SGD(model.parameters(), lr=0.3)
+compiled = torch.compile(model, backend="aot_eager")
+for step in range(3):
+    rows = torch.randperm(11)[:5]
+    z, loss = compiled(x[rows], y[rows])
+    optim.zero_grad()
+    loss.backward()
+    optim.step()
+    print("loss", loss.item(), "out", z.sum().item(), "gradient", model.a.weight.grad.norm().item())
+torch.save([p.detach() for p in model.parameters()], sys.argv[1])
+"""
+
+
+def test_a_batch_that_no_loader_gave_is_shared_out_within_a_compiled_model(work):
+    text = HEADS.partition("\nsaved = []")[0] + BY_HAND
+    _, ranks = same_run(work, text, *plain(work, text), 2)
+    assert "its rows are shared out within the model" in ranks[0].err
+    assert "computed whole by every rank" not in ranks[0].err

@@ -102,18 +102,11 @@ def _compare(engine: "Engine", root: nn.Module, call: roots.Call, given: Given, 
         if isinstance(found, str):
             raise Unlike(found)
         has_norm = any(isinstance(module, _BatchNorm) and module.training for module in root.modules())
-        if (found.has_loss or has_norm) and any(_is_compiled(module) for module in root.modules()):
-            raise Unlike("it is compiled, and a loss or a BatchNorm in it needs all ranks")
         if not _is_same(state, own_state) or any(not any(_is_same(each, one) for one in kept) for each in own_kept):
             raise Unlike("its forward keeps something of the batch")
         if not has_norm:
             _stay(whole, run(call, *given.each_as(lambda tensor: _alone(tensor, cut)), None)[0], found, cut)
     return found
-
-
-def _is_compiled(module: nn.Module) -> bool:
-    is_wrapped = hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
-    return is_wrapped or hasattr(getattr(module, "forward", None), "_torchdynamo_orig_callable")
 
 
 def _tried(run: Any, call: roots.Call, given: Given, cut: Cut, share: Any) -> tuple[Any, str | None]:
