@@ -384,21 +384,23 @@ for step, (x,) in enumerate(DataLoader(TensorDataset(torch.randn(64, 4)), batch_
     assert "Traceback" not in ranks[0].err
 
 
-def test_a_script_without_a_loader_trains_whole_on_every_rank(work):
+def test_a_script_without_a_loader_or_an_optimizer_is_shared_out_from_its_second_call_on(work):
     run = Run(work, launch(2))
     body = """
 model = nn.Linear(4, 1)
 x = torch.ones(8, 4)
 with torch.no_grad():
     for p in model.parameters(): p.fill_(0.5)
-loss = F.mse_loss(model(x), torch.zeros(8, 1), reduction="sum")
-loss.backward()
-print(loss.item(), model.bias.grad.item())
+for step in range(2):
+    model.zero_grad()
+    loss = F.mse_loss(model(x), torch.zeros(8, 1), reduction="sum")
+    loss.backward()
+    print(loss.item(), model.bias.grad.item())
 lumi_moai.enable_advanced_parallelization()
 """
     ranks = run.ranks(submitit(2), run.script(HEAD + body))
-    assert [rank.out for rank in ranks] == ["50.0 40.0\n", ""]
-    assert ranks[0].err.count("every rank computes all of it") == 1
+    assert [rank.out for rank in ranks] == ["50.0 40.0\n50.0 40.0\n", ""]
+    assert ranks[0].err.count("no DataLoader made it, and its rows are shared out within the model") == 1
 
 
 @given(st.integers(1, 500), st.integers(1, 64))
