@@ -89,7 +89,7 @@ class Micro:
         if pieces > 1:
             self.engine.say_once("micro", _COST.format(pieces=pieces))
             return self._counted(rerun.compute(work), work)
-        if not goes_back and rows > 1 and not is_spread(root):
+        if not goes_back and self.memory.rows > 1 and not is_spread(root):  # alike on all ranks
             return self._counted(self.memory.watch(Watched(work)), work)
         return call(*args, **kwargs)
 
