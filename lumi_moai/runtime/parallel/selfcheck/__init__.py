@@ -183,7 +183,7 @@ class SelfCheck:
         """
         found = [self._run_alone(ready, whole)]
         for seed in range(rounding.TRIES):
-            with rounding.nudged(self.engine.gradients.parameters, seed):
+            with rounding.changed(self.engine.gradients.parameters, rounding.nudge, seed):
                 found.append(self._run_alone(ready, whole))
         losses, norms = [each.loss for each in found], [each.norm for each in found]
         return tuple(group.agree((rounding.spread(losses), rounding.spread(norms))))

@@ -1,6 +1,6 @@
 """How far rounding alone moves a step: some models make much of the last digit, and that is no fault of the ranks."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -16,21 +16,28 @@ MOST = 0.25
 
 
 @contextmanager
-def nudged(parameters: Iterable[torch.Tensor], seed: int) -> Iterator[None]:
-    """Within this *parameters* are one last digit higher or lower; *seed* decides, on all ranks alike."""
+def changed(
+    parameters: Iterable[torch.Tensor], change: Callable[[torch.Tensor, torch.Generator], None], seed: int
+) -> Iterator[None]:
+    """Within this *parameters* are as *change* makes them in place, by random numbers of *seed*: alike on all ranks."""
     mine = [local(layout.now(each)) for each in parameters]
     before = [each.detach().clone() for each in mine]
     chance = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for each in mine:
-            signs = torch.randint(0, 2, each.shape, generator=chance).to(each) * 2 - 1
-            each.data.mul_(1 + signs * torch.finfo(each.dtype).eps)
+            change(each.data, chance)
     try:
         yield
     finally:
         with torch.no_grad():
             for each, values in zip(mine, before, strict=True):
                 each.data.copy_(values)
+
+
+def nudge(weight: torch.Tensor, chance: torch.Generator) -> None:
+    """Make each number of *weight* one last digit higher or lower."""
+    signs = torch.randint(0, 2, weight.shape, generator=chance).to(weight) * 2 - 1
+    weight.mul_(1 + signs * torch.finfo(weight.dtype).eps)
 
 
 def spread(numbers: Sequence[float]) -> float:

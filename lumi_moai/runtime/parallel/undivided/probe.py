@@ -20,9 +20,8 @@ from torch.utils._pytree import tree_flatten, tree_leaves
 
 from ... import group
 from .. import layout, roots
-from ..gradients import local
 from ..micro import obstacles
-from ..selfcheck import quiet
+from ..selfcheck import quiet, rounding
 from ..selfcheck.snapshot import Snapshot
 from . import outputs
 from .arguments import Given
@@ -175,7 +174,11 @@ def _apart(engine: "Engine", root: nn.Module) -> Iterator[Callable[..., Ran]]:
 
     try:
         with ExitStack() as stack:
-            for context in (torch.no_grad(), torch.compiler.set_stance("force_eager"), _moved(root.parameters())):
+            for context in (
+                torch.no_grad(),
+                torch.compiler.set_stance("force_eager"),
+                rounding.changed(_floating(root), _move, 1),
+            ):
                 stack.enter_context(context)
             yield run
     finally:
@@ -238,23 +241,15 @@ class _Noting(quiet.Steady):
         return [each.clone() for each in there if _storage(each) not in passed]
 
 
+def _floating(root: nn.Module) -> list[torch.Tensor]:
+    return [each for each in root.parameters() if each.is_floating_point()]
+
+
 def _storage(tensor: torch.Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-@contextmanager
-def _moved(parameters: Iterable[torch.Tensor]) -> Iterator[None]:
-    """Within this *parameters* are a little off, on all ranks alike."""
-    mine = [local(layout.now(each)) for each in parameters if each.is_floating_point()]
-    before = [each.detach().clone() for each in mine]
-    chance = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for each in mine:
-            noise = [torch.rand(each.shape, generator=chance).to(each) * 2 - 1 for _ in range(2)]
-            each.data.add_(each.data * noise[0] * _FAR + noise[1] * _LEAST)
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for each, values in zip(mine, before, strict=True):
-                each.data.copy_(values)
+def _move(weight: torch.Tensor, chance: torch.Generator) -> None:
+    """A little off."""
+    noise = [torch.rand(weight.shape, generator=chance).to(weight) * 2 - 1 for _ in range(2)]
+    weight.add_(weight * noise[0] * _FAR + noise[1] * _LEAST)
