@@ -135,7 +135,7 @@ def one(tmp_path_factory):
     return folder, *plain(folder, PRETRAINED)
 
 
-@pytest.mark.parametrize(("layout", "count"), [("replicate", 2), ("fsdp", 2), ("tp=2,fsdp", 4)])
+@pytest.mark.parametrize(("layout", "count"), [("replicate", 2), ("fsdp", 2), ("tp=2", 2), ("tp=2,fsdp", 4)])
 def test_pretrained_models_are_those_of_one_device(work, one, layout, count):
     folder, lines, weights = one
     run, _ = same_run(work, PRETRAINED, lines, weights, count, layout=layout)

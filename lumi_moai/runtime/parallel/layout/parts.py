@@ -28,11 +28,16 @@ def owner_of(tensor: DTensor) -> int:
 def full(tensor: DTensor) -> torch.Tensor:
     """All of *tensor*; all ranks that hold parts of it, or stages of its pipeline, call this together."""
     if tensor._spec.mesh.mesh_dim_names != STAGE:
-        return tensor.full_tensor()
+        return _trimmed(tensor.full_tensor())
     owner, local = owner_of(tensor), tensor._local_tensor.detach()
     sent = local.contiguous() if owner == dist.get_rank() else local.new_empty(tensor.shape)
     dist.broadcast(sent, owner, group=_GROUP[0])
     return sent
+
+
+def _trimmed(whole: torch.Tensor) -> torch.Tensor:
+    """*whole* without the room behind it, which parts of unequal size leave and a file would store."""
+    return whole if whole.untyped_storage().nbytes() == whole.nbytes else whole.clone()
 
 
 def local(leaf: Any) -> Any:
