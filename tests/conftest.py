@@ -25,6 +25,7 @@ def own_world(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "")  # every rank would compile all of our files again
     return home
 
 

@@ -32,7 +32,7 @@ STARTS = 10
 
 
 class Ranks:
-    """The processes of one run, which wait for their turn."""
+    """The processes of one run, which wait for their turn; with byte code, which every installed package has."""
 
     def __init__(self, commands, environments, size, folder=None):
         self.folder = folder
@@ -40,7 +40,7 @@ class Ranks:
         for command, environment in zip(commands, environments, strict=True):
             mine, theirs = os.pipe()
             given = {**os.environ, **environment, "BENCH_SIZES": SIZES[size], "BENCH_PIPE": str(theirs), "PYTHONPATH":
-                     f"{SCRIPTS}:{os.environ.get('PYTHONPATH', '')}", "OMP_NUM_THREADS": "1"}  # fmt: skip
+                     f"{SCRIPTS}:{os.environ.get('PYTHONPATH', '')}", "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": ""}  # fmt: skip
             process = subprocess.Popen(
                 command, env=given, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, pass_fds=[theirs], text=True,
                 stderr=None if os.environ.get("BENCH_LOUD") else subprocess.DEVNULL,
