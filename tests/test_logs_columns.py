@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_logs import FULL, INDEX, RECORDED
 
@@ -71,6 +71,7 @@ def test_odd_lines_among_many_steps(cuts):
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, len(CORPUS)), st.integers(0, len(CORPUS)), st.binary(max_size=20))
+@example(0, 502659, b"")  # a rank's label in front of one step line alone
 def test_any_part_of_all_formats(begin, end, noise):
     plain, quick = both(STEPS[:20_000] + CORPUS[begin:end] + noise + CORPUS[end : end + 300] + STEPS[:20_000])
     assert plain == quick

@@ -24,17 +24,18 @@ def fold(steps: Steps, table: Table, *, warm: bool = False) -> None:
     columns = [table.column("seconds"), rates if table.unit == steps.unit else rates[:0], *_of_device(steps, table)]
     if len(begins) and not warm:
         if first:
-            steps.first_record(*(_text(column, 0) for column in columns[:2]))
+            steps.first_record(*(_text(column, int(begins[0])) for column in columns[:2]))
         columns = [np.delete(column, begins) if len(column) else column for column in columns]
     for quantiles, column in zip(steps.quantiles, columns, strict=True):
         quantiles.add_array(column)
 
 
 def _begins(steps: Steps, numbers: Array, epochs: Array) -> Array:
-    """Places in *numbers* at which a run begins; none where a line has no step, as it is not known there."""
+    """Places in *numbers* at which a run begins; a line without a step tells of none."""
     counts = len(epochs) > 0 and not np.isnan(epochs).any()
     if (numbers < 0).any() and not counts:
-        return numbers[:0]
+        places = np.flatnonzero(numbers >= 0)
+        return places[_begins(steps, numbers[places], epochs[:0])] if len(places) else places
     numbers = np.maximum(numbers, 0) if counts else numbers
     before = numbers[0] if steps.last_step is None and not counts else steps.last_step or 0
     back = np.diff(numbers, prepend=before) < 0

@@ -43,8 +43,9 @@ class Steps:
         first = self.is_new
         if len(epochs) == len(steps):
             begins = self._begins(_in_order(epochs, steps), self._last_in_epochs)
-        else:
-            begins = self._begins(numbers, self.last_step) if len(numbers) == len(steps) else []
+        else:  # a line without a step, as some formats have them, tells of no start
+            places = [place for place, step in enumerate(steps) if step]
+            begins = [places[each] for each in self._begins(numbers, self.last_step)] if numbers else []
         self.restarts += max(0, len(begins) - first)
         self._epochs(epochs, numbers, len(begins) - first)
         if not numbers and not epochs and len(figures) > 4:
@@ -55,7 +56,7 @@ class Steps:
         self.memory = max([self.memory, *map(float, filter(None, figures[2] if figures else ()))])
         if begins and not warm:
             if first:
-                self.first_record(seconds[0], rates[0])
+                self.first_record(seconds[begins[0]], rates[begins[0]])
             steady = [place not in set(begins) for place in range(len(rows))]
             seconds, rates, *figures = (tuple(compress(column, steady)) for column in (seconds, rates, *figures))
         self._seconds.add(map(float, filter(None, seconds)))

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from .format import Format, Row
+from .ranks import labelled
 
 DIGITS = bytes(48 if 48 <= code <= 57 else code for code in range(256))
 """For `bytes.translate`: every digit becomes 0."""
@@ -81,6 +82,8 @@ def learn(
         hints += others_in
         once = bool(hints) and not has_mark and all(mark in last for mark in hints)
         return Template(patterns=bool(hints), hints=hints, last=once)
+    if labelled(line, format_.mark):
+        return Template(patterns=True)
     rows = list(format_.rows(line + b"\n"))
     found = format_.spans(line) if format_.spans and len(rows) == 1 else None
     read = _checked(line, Row(*rows[0]), found, line.count(format_.mark)) if found else None

@@ -11,6 +11,7 @@ import numpy as np
 
 from .digits import WORD, Digits
 from .format import Format, Row
+from .ranks import labelled
 from .template import DIGITS, Template
 
 Array = Any
@@ -215,7 +216,7 @@ class _Page:
             self.last_total = (place, int(digits))
 
     def table(self, format_: Format) -> Table | None:
-        """What was found; None where a line that is left holds more than one step."""
+        """What was found; None where a line that is left holds more than one step, or one with a rank in front."""
         numbers = np.flatnonzero(self.open)
         lines = [self.block[self.starts[place] : self.ends[place] + 1] for place in numbers.tolist()]
         before = np.cumsum(self.marks)[numbers] if len(numbers) else numbers
@@ -239,9 +240,9 @@ class _Page:
         )
 
     def _slow(self, place: int, line: bytes, format_: Format) -> bool:
-        """Read one *line* by its format's pattern; false where it holds more than one step."""
+        """Read one *line* by its format's pattern; false where it holds more than one step, or a rank in front."""
         rows = list(format_.rows(line))
-        if len(rows) > 1 or b"\r" in line[:-2] or b"\x1b" in line:
+        if len(rows) > 1 or b"\r" in line[:-2] or b"\x1b" in line or labelled(line, format_.mark):
             return False
         for found in rows:
             row = Row(*found)
