@@ -425,6 +425,7 @@ begin(model)
 held = list(model.parameters())
 attempt("copy", lambda: copy.deepcopy(model))
 attempt("hook", lambda: model[0].weight.register_hook(lambda grad: grad * 2))
+attempt("step", lambda: model[0].weight.register_post_accumulate_grad_hook(print))
 attempt("address", lambda: model[0].weight.data_ptr())
 a, b = x[:4], y[:4]
 attempt("grad", lambda: torch.autograd.grad(F.mse_loss(model(a), b), held))

@@ -122,6 +122,7 @@ def ended(work, text, layout):
 REFUSED = {
     "copy": "copy.deepcopy of Sequential, whose weights are spread over ranks since training began, is not possible",
     "hook": "the script asked a parameter that is spread over ranks for a hook on its gradient",
+    "step": "the script asked a parameter that is spread over ranks for a hook on its gradient",
     "address": "the script asked a parameter that is spread over ranks for its address",
     "grad": "call loss.backward() and read parameter.grad",
     "inputs": "gradients of chosen parameters (inputs=..., torch.autograd.grad) would be this rank's part",

@@ -281,7 +281,7 @@ class Engine:
             self._go_back(
                 own, roots, asked.seeds([under_way.plain(root) for root in roots], seeds, share), *args, **kwargs
             )
-            self.gradients.finish()
+            self.gradients.finish(is_check=self.self_check.is_running)
         for root, value in zip(roots, values, strict=True):
             _settle_value(root, value)
         self.settle()

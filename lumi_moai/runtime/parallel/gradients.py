@@ -20,6 +20,7 @@ from .. import accelerator, group
 from . import layout, under_way
 from .by_hand import ByHand
 from .counts import rows
+from .hooked import Hooked
 from .known import Known
 from .share import Share
 from .under_way import Sums
@@ -112,6 +113,7 @@ class Gradients:
         self._early: Sums | None = None
         self._correction: torch.Tensor | None = None
         self.by_hand = ByHand()
+        self._hooked = Hooked()
         self._optimizers = 0
         self._mine: list[torch.Tensor] = []
         """Those of the parameters that are averaged here."""
@@ -173,6 +175,7 @@ class Gradients:
         for bucket in self.buckets:
             bucket.missing = len(bucket.parameters)
         self._sent = 0
+        self._hooked.begin(self._known())
 
     def _known(self) -> list[torch.Tensor]:
         return [*self.parameters, *self.seen.registered()]
@@ -201,8 +204,8 @@ class Gradients:
         others = [reference() for reference in self._others]
         return all(each is None or each.grad is None for each in (*self.parameters, *others))
 
-    def finish(self) -> None:
-        """Send what is left after one backward, and make the averages the gradients."""
+    def finish(self, *, is_check: bool = False) -> None:
+        """Send what is left after one backward, and make the averages the gradients; a check calls no hooks on them."""
         self._send(len(self.buckets))
         self._correction = self._early.correction() if self._early is not None else None
         under_way.arrive()
@@ -210,6 +213,7 @@ class Gradients:
             bucket.receive(self._correction)
         if self._may_be_late and (late := self._late_anywhere()):
             self._admit(late)
+        self._hooked.finish(calls=not is_check)
 
     def _ask_for_late(self) -> None:
         others = [layout.now(each) for reference in self._others if (each := reference()) is not None]
@@ -249,7 +253,8 @@ class Gradients:
     def _listen(self, parameter: torch.Tensor) -> None:
         parameter = layout.now(parameter)
         if is_ours(parameter) and parameter.requires_grad and parameter not in self._heard:
-            parameter.register_post_accumulate_grad_hook(self._arrived)
+            with torch._C.DisableTorchFunctionSubclass():  # a script may not, on a part
+                parameter.register_post_accumulate_grad_hook(self._arrived)
             self._heard.add(parameter)
 
     def _arrived(self, parameter: torch.Tensor) -> None:

@@ -12,7 +12,7 @@ _FACTS = _words(
     "size numel nelement dim ndimension stride is_contiguous is_floating_point is_complex is_signed element_size"
     " requires_grad_ retain_grad detach detach_ to_local full_tensor redistribute zeros_like ones_like empty_like"
     " full_like __hash__ __len__ is_same_size get_device type is_pinned backward __deepcopy__ __reduce_ex__ is_cuda"
-    " _is_view has_names is_inference register_post_accumulate_grad_hook __tensor_flatten__"
+    " _is_view has_names is_inference __tensor_flatten__"
     " _amp_foreach_non_finite_check_and_unscale_ __dir__ is_sparse_csr is_conj is_neg is_coalesced"
 )
 """What needs no number of the tensor, and what torch does rightly with a spread one."""
@@ -21,6 +21,7 @@ REFUSED = {
     "untyped_storage": "its storage",
     "storage": "its storage",
     "register_hook": "a hook on its gradient",
+    "register_post_accumulate_grad_hook": "a hook on its gradient",
     "set_": "another storage",
     "__cuda_array_interface__": "its address",
     "__dlpack__": "its address",

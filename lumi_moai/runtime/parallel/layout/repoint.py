@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from torch.utils._pytree import tree_map
 
 from ....errors import RequestError
+from ..hooked import hooks_of, is_scripts
 from .spread import Spread, part_of, whole
 
 _NOW = "_lumi_moai_spread"
@@ -63,10 +64,10 @@ def lead(moves: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
     Raises RequestError for an old one that has a hook on its gradient.
     """
     for old, new in moves:
-        if old._backward_hooks:
+        if any(map(is_scripts, hooks_of(old))):
             raise RequestError(
-                "a parameter has a hook on its gradient (register_hook), which would see a part of it when the model is"
-                " spread over ranks; use --layout replicate"
+                "a parameter has a hook on its gradient, which would see a part of it when the model is spread over"
+                " ranks; use --layout replicate"
             )
         new.__dict__.update({name: each for name, each in vars(old).items() if name != "_is_param"})
         if isinstance(new, DTensor):
