@@ -116,9 +116,11 @@ def by_numbers(model, rows):
 def each_row(model, rows):
     out = model(rows)
     sum(F.mse_loss(out[row], rows[row, :1]) for row in range(len(rows))).backward()
+def stacked(model, rows):
+    torch.stack([F.mse_loss(row, given[:1]) for row, given in zip(model(rows), rows)]).mean().backward()
 def with_max_norm(model, rows):
     nn.Embedding(8, 4, max_norm=1.0)(rows.argmax(1)).mean().backward()
-for part in (of_grad, differentiated, put_in, by_rows, by_numbers, with_max_norm, each_row):
+for part in (of_grad, differentiated, put_in, by_rows, by_numbers, with_max_norm, each_row, stacked):
     model, optim, loader = begin()
     try:
         for (rows,) in loader:
@@ -143,7 +145,7 @@ def test_what_is_of_a_part_of_the_batch_is_refused(work):
     run = Run(work / "run", launch(2))
     ranks = run.ranks(submitit(2), run.script(REFUSED))
     assert [rank.code for rank in ranks] == [0, 0], ranks[0].err
-    of_grad, differentiated, put_in, *divided, with_max_norm, each_row = ranks[0].out.splitlines()
+    of_grad, differentiated, put_in, *divided, with_max_norm, each_row, each_stacked = ranks[0].out.splitlines()
     assert "torch.func.grad of weights gives the gradient of this rank's rows" in of_grad
     assert "with create_graph=True would be of a part of the batch only" in differentiated
     assert "an optimizer is to step with gradients that no backward computed" in put_in
@@ -152,6 +154,7 @@ def test_what_is_of_a_part_of_the_batch_is_refused(work):
     assert all("with reduction='sum' is of the global batch" in line for line in divided)
     assert "edits its weight in forward (max_norm), on each rank for the words of its own rows" in with_max_norm
     assert "in a batch of 3 rows on 2 ranks, one rank computes a loss where another goes back from a loss" in each_row
+    assert "one rank computes a loss where another asks for the value of a loss" in each_stacked
 
 
 PARAMETRIZED = """

@@ -13,11 +13,12 @@ from .. import group
 from .share import Share
 from .transforming import is_transforming
 
-Doing = IntEnum("Doing", ["call", "loss", "number", "backward", "batch"])
+Doing = IntEnum("Doing", ["call", "loss", "value", "number", "backward", "batch"])
 """What the ranks do together."""
 _WORDS = {
     Doing.call: "calls a model",
     Doing.loss: "computes a loss",
+    Doing.value: "asks for the value of a loss",
     Doing.number: "reads a number",
     Doing.backward: "goes back from a loss",
     Doing.batch: "asks for a batch",

@@ -14,6 +14,7 @@ from weakref import ref
 import torch
 
 from .. import group
+from . import alike
 from .counts import OfAll, Rows
 from .divided import Divisor
 from .share import Share
@@ -125,6 +126,8 @@ class Pending(torch.Tensor):
             if func in _DIVIDES and args[0].sums.divisor is not None:
                 args[0].sums.divisor.check(args[1])
             return _multiplied(func, *args)
+        if _WAITING:
+            alike.check(_WAITING[0].share, alike.Doing.value)
         arrive()
         return func(*args, **words)
 
