@@ -163,3 +163,38 @@ def test_noise_for_the_rows_is_that_of_one_device(work):
     lines, weights = plain(work, CHANCE.replace(', device="cuda"', ""))
     _, ranks = same_run(work, CHANCE, lines, weights, 2)
     assert ranks[0].err.count("rows of the draw for the global batch") == 1
+
+
+# As many numbers as a rank has rows, of the batch ahead: with workers and without, in the first loop and in later ones.
+OF_A_ROW = (
+    HEAD
+    + """
+import numpy as np
+from torch.utils.data import Dataset
+class Rows(Dataset):
+    def __len__(self):
+        return 14
+    def __getitem__(self, place):
+        own = torch.Generator().manual_seed(place)
+        noise = torch.randn(2, generator=own).sum() + torch.randn(3, generator=own).sum()
+        torch.manual_seed(place)
+        np.random.seed(place)
+        drawn = torch.rand(2).sum().item() + np.random.rand(2).sum() + np.random.rand(3).sum()
+        return torch.full((4,), noise.item() + drawn)
+model = nn.Linear(4, 2)
+optim = torch.optim.SGD(model.parameters(), lr=0.001)
+for epoch in range(2):
+    for workers in (0, 1):
+        for rows in DataLoader(Rows(), batch_size=5, num_workers=workers):
+            loss = model(rows).square().mean()
+            loss.backward()
+            optim.step()
+            optim.zero_grad()
+            print(f"loss {loss.item()} {rows.mean().item()}")
+torch.save([p.detach() for p in model.parameters()], sys.argv[1])
+"""
+)
+
+
+def test_what_a_data_set_draws_for_a_row_is_no_noise_for_a_batch(work):
+    same_run(work, OF_A_ROW, *plain(work, OF_A_ROW), 2)

@@ -11,6 +11,7 @@ import torch
 
 from ...errors import RequestError
 from .counts import Given
+from .loader import is_fetching
 from .share import Share
 
 
@@ -45,7 +46,7 @@ class AtHand:
         """This rank's part of what the script computes now; None when every rank computes all of it."""
         if self.inside is not None:
             return self.inside
-        if self._is_of_all:
+        if self._is_of_all or is_fetching():
             return None
         if self._is_whole:
             return self._cut if self.pending and torch.is_grad_enabled() and self.trains() else self._called

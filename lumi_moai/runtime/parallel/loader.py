@@ -6,9 +6,12 @@ every batch. `len(loader)`, `loader.batch_size` and the dataset stay what the sc
 
 import copy
 import dataclasses
+import threading
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -73,17 +76,38 @@ class CutCollate:
         return Counted(self.collate(part), dataclasses.replace(share, fingerprint=_look(samples[0])))
 
 
+_FETCHING: list[int] = []
+"""The threads in which a loader fetches a batch or starts its workers, which know of it from then on."""
+
+
+@contextmanager
+def fetching() -> Iterator[None]:
+    """Within this a loader is at work for the batch to come: what its data set does is for none at hand."""
+    mine = threading.get_ident()
+    _FETCHING.append(mine)
+    try:
+        yield
+    finally:
+        _FETCHING.remove(mine)
+
+
+def is_fetching() -> bool:
+    """Whether this thread, or this worker process, fetches a batch."""
+    return bool(_FETCHING) and threading.get_ident() in _FETCHING
+
+
 class Batches:
     """The iterator that the script gets: its batches, each announced before it is handed out."""
 
     def __init__(
         self,
-        batches: Iterator,
+        batches: Callable[[], Iterator],
         weigh: Callable[[Any], tuple[Any, Share | None]],
         begin: Begin,
         end: Callable[[], None] = lambda: None,
     ) -> None:
-        self.batches = batches
+        with fetching():
+            self.batches = batches()
         self.weigh = weigh
         self.begin = begin
         self.end = end
@@ -93,7 +117,8 @@ class Batches:
 
     def __next__(self) -> Any:
         try:
-            fetched = next(self.batches)
+            with fetching():
+                fetched = next(self.batches)
         except StopIteration:
             self.end()
             raise
@@ -120,22 +145,22 @@ class Cutter:
 
     def whole(self, loader: DataLoader, batches: Callable[[DataLoader], Iterator], begin: Begin) -> Batches:
         """The batches of *loader* as they are, for evaluation; *batches* is DataLoader's own `__iter__`."""
-        return Batches(batches(loader), lambda batch: (batch, None), begin)
+        return Batches(partial(batches, loader), lambda batch: (batch, None), begin)
 
     def shares(self, loader: DataLoader, batches: Callable[[DataLoader], Iterator], begin: Begin) -> Batches:
         """This rank's part of the batches of *loader*; *batches* is DataLoader's own `__iter__`."""
         if loader.batch_sampler is None:
-            return Batches(batches(loader), self._cut_tensors, begin, self.end)
+            return Batches(partial(batches, loader), self._cut_tensors, begin, self.end)
         mine = self._kept.get(loader) or self._copy(loader)
         if loader.persistent_workers and loader.num_workers > 0:
             self._kept[loader] = mine  # with its workers
         if isinstance(mine.collate_fn, CutCollate):
-            return Batches(batches(mine), lambda counted: (counted.batch, counted.share), begin, self.end)
+            return Batches(partial(batches, mine), lambda counted: (counted.batch, counted.share), begin, self.end)
         sampler: Any = mine.batch_sampler
-        found = batches(mine)
-        if loader.num_workers == 0 and (fetcher := getattr(found, "_dataset_fetcher", None)) is not None:
+        found = Batches(partial(batches, mine), lambda batch: (batch, sampler.shares.popleft()), begin, self.end)
+        if loader.num_workers == 0 and (fetcher := getattr(found.batches, "_dataset_fetcher", None)) is not None:
             fetcher.fetch = Fetching(fetcher.fetch, self._chance)
-        return Batches(found, lambda batch: (batch, sampler.shares.popleft()), begin, self.end)
+        return found
 
     def _copy(self, loader: DataLoader) -> DataLoader:
         """*loader* with its batches cut; a copy, because the script's own must keep its length and its sampler."""

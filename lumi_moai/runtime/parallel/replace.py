@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import sys
 from collections.abc import Callable, Iterator
 from types import MethodType
 from typing import Any
@@ -22,6 +21,7 @@ from ...errors import RequestError
 from . import asked, batchnorm, compiled, counts, draws, draws_of_numpy, layout, losses, marks
 from .counts import reducing
 from .files import hooks
+from .loader import is_fetching
 from .resume import watch
 from .seen import Seen
 from .share import Share
@@ -130,19 +130,11 @@ def _is_of_all(tensor: torch.Tensor) -> bool:
     return type(tensor) is counts.OfAll or marks.is_marked(tensor)
 
 
-def _is_fetching() -> bool:
-    """Whether a DataLoader of torch's is what asks for a number."""
-    frame: Any = sys._getframe(1)
-    while frame is not None and not frame.f_globals.get("__name__", "").startswith("torch.utils.data."):
-        frame = frame.f_back
-    return frame is not None
-
-
 def _say_counted(seen: Seen) -> None:
     engine = seen.engine
     if engine is None or not torch.is_grad_enabled() or not engine.share or engine.in_backward:
         return
-    if not _is_fetching():  # a DataLoader draws its workers' seed, and a dataset reads what it has
+    if not is_fetching():  # a DataLoader draws its workers' seed, and a dataset reads what it has
         engine.say_once(
             "count",
             "a count read of a tensor that a library or a model made by itself is of this rank's rows, if of any",
