@@ -66,3 +66,23 @@ torch.save([torch.zeros(1)], sys.argv[1])
 def test_a_folder_with_the_time_in_its_name_is_that_of_rank_0(work):
     lines, weights = plain(work, BY_THE_CLOCK)
     same_run(work, BY_THE_CLOCK, lines, weights, 2)
+
+
+# As `str(time.time())` is: with fewer digits where they would end in noughts.
+BY_A_SHORT_CLOCK = """
+import os, sys, torch
+digits = "5" * (1 + int(os.environ.get("RANK", "0")))
+import lumi_moai
+lumi_moai.enable_advanced_parallelization()
+folder = f"runs/1795323740.{digits}"
+os.makedirs(folder, exist_ok=True)
+with open(folder + "/hparams.yml", "w") as kept:
+    kept.write("one")
+print(os.listdir("runs"), os.listdir(folder))
+torch.save([torch.zeros(1)], sys.argv[1])
+"""
+
+
+def test_a_folder_with_fewer_digits_of_the_time_is_that_of_rank_0(work):
+    lines, weights = plain(work, BY_A_SHORT_CLOCK)
+    same_run(work, BY_A_SHORT_CLOCK, lines, weights, 2)

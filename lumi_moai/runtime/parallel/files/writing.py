@@ -314,8 +314,8 @@ def _places(where: str) -> tuple[str, str]:
 
 
 def _shape(where: str) -> str:
-    """*where* without the time in it."""
-    return re.sub(r"\d", "0", where)
+    """*where* without the time in it, whose digits are fewer where they would end in noughts: `str(time.time())`."""
+    return re.sub(r"\d+", "0", where)
 
 
 def _within(path: str, folder: str) -> bool:
