@@ -86,3 +86,25 @@ torch.save([torch.zeros(1)], sys.argv[1])
 def test_a_folder_with_fewer_digits_of_the_time_is_that_of_rank_0(work):
     lines, weights = plain(work, BY_A_SHORT_CLOCK)
     same_run(work, BY_A_SHORT_CLOCK, lines, weights, 2)
+
+
+# Rank 0 makes the folder well before the others ask for it, as Hugging Face's examples do with their `output_dir`.
+ASKED_FOR = """
+import os, sys, time, torch
+from pathlib import Path
+late = 2 * (os.environ.get("RANK", "0") != "0")
+import lumi_moai
+lumi_moai.enable_advanced_parallelization()
+for folder, is_there in (("out", os.path.isdir), ("kept", lambda name: Path(name).is_dir())):
+    time.sleep(late)
+    if is_there(folder):
+        sys.exit(f"{folder} is there already")
+    os.makedirs(folder)
+    print(is_there(folder))
+torch.save([torch.zeros(1)], sys.argv[1])
+"""
+
+
+def test_a_folder_is_not_made_before_all_ranks_have_asked_for_it(work):
+    lines, weights = plain(work, ASKED_FOR)
+    same_run(work, ASKED_FOR, lines, weights, 2)

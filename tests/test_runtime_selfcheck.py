@@ -218,6 +218,23 @@ def train(count):
         print(loss.item())
 train(3)
 """,
+    "table that makes what it is asked for": """
+class Models(dict):  # as transformers' tables of models are, which import what they are asked for
+    def __iter__(self):
+        return iter(["never installed"])
+    keys = __iter__
+    def __getitem__(self, name):
+        raise ImportError(name)
+MODELS, known = Models(), {"counted": 0}
+known_too = Models(seen=known)
+for a, b, m in loader:
+    known["counted"] += 1
+    loss = F.mse_loss(model(a), b)
+    optim.zero_grad()
+    loss.backward()
+    optim.step()
+    print(loss.item(), known)
+""",
 }
 
 

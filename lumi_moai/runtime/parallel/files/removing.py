@@ -32,7 +32,7 @@ def install() -> None:
         setattr(shutil, name, _once(getattr(shutil, name), changed=2))
     shutil.move = _once(shutil.move, changed=2, moves=True)
     os.mkdir = _making(os.mkdir)
-    for owner, names in ((os.path, ("exists", "isfile", "getsize")), (Path, ("exists", "is_file"))):
+    for owner, names in ((os.path, ("exists", "isfile", "isdir", "getsize")), (Path, ("exists", "is_file", "is_dir"))):
         for name in names:
             setattr(owner, name, _looking(getattr(owner, name)))
     for name in ("listdir", "scandir"):

@@ -116,10 +116,10 @@ class Snapshot:
         return _leading(copy)
 
     def _keep_dict(self, value: dict) -> list[Any]:
-        copy = dict(value)
+        copy = _held(value)
 
         def back() -> None:
-            if not _same(value, copy):
+            if not _same(_held(value), copy):
                 value.clear()
                 value.update(copy)
 
@@ -148,6 +148,11 @@ def _chance_of(value: Any) -> Callable[[], Any] | None:
         return None
     bits = getattr(value, "bit_generator", None) or getattr(value, "_bit_generator", None)
     return None if bits is None else partial(setattr, bits, "state", bits.state)
+
+
+def _held(value: dict) -> dict:
+    """What *value* holds; one with a `__getitem__` of its own may make more when asked: transformers imports a model."""
+    return dict(value) if type(value).__getitem__ is dict.__getitem__ else dict(dict.items(value))
 
 
 def _same(now: dict, then: dict) -> bool:
