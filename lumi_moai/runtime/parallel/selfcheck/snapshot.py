@@ -151,7 +151,7 @@ def _chance_of(value: Any) -> Callable[[], Any] | None:
 
 
 def _held(value: dict) -> dict:
-    """What *value* holds; one with a `__getitem__` of its own may make more when asked: transformers imports a model."""
+    """What *value* holds; one with a `__getitem__` of its own may make more (transformers imports models)."""
     return dict(value) if type(value).__getitem__ is dict.__getitem__ else dict(dict.items(value))
 
 
