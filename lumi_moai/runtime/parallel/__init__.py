@@ -10,8 +10,11 @@ Every rank runs the whole script. What makes them one device:
     birth      models in parts from their birth
     layout/    the model spread over the ranks, in place
     share      which rows of a global batch belong to a rank, and what they weigh
+    own_chance what a data set draws for its rows, and own_generators what it draws with
     loader     every DataLoader hands each rank its share of the global batch
     training   whether the script trains or evaluates, where every rank sees everything
+    by_model   whether a model makes a number of the batch by hand
+    within     its lines are then followed, as the script's are
     losses     a mean or a sum over the batch is one over the global batch
     compiled   the same within what torch.compile makes
     divided    a sum of the global batch that the script divides

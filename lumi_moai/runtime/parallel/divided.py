@@ -6,6 +6,7 @@
 import itertools
 import math
 import sys
+from collections import deque
 from collections.abc import Iterable
 from pathlib import PurePath
 from typing import Any
@@ -15,6 +16,9 @@ import torch
 from ...errors import RequestError
 from .. import group
 from . import marks
+
+OF_ALL: deque[float] = deque(maxlen=64)
+"""Numbers of all ranks that the script has read: `mask.sum().item()` may by chance be as many as this rank has rows."""
 
 
 class Divisor:
@@ -32,6 +36,8 @@ class Divisor:
         if _is_asked_by_library() or (torch.is_tensor(divisor) and marks.is_marked(divisor)):
             return
         number = float(divisor)
+        if not torch.is_tensor(divisor) and number in OF_ALL:
+            return
         found = group.gathered(number) if torch.is_tensor(divisor) else [number]
         if len(set(found)) == 1 and number not in self.counts:
             return

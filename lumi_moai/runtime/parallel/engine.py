@@ -29,6 +29,7 @@ from .resume.rank import Resume
 from .selfcheck import SelfCheck
 from .share import Share
 from .undivided import Undivided, arrived
+from .within import Within
 
 if TYPE_CHECKING:
     from .seen import Seen
@@ -59,6 +60,7 @@ class Engine:
         self.micro: Micro
         """Set by `settle` as well."""
         self.undivided = Undivided(self)
+        self.within = Within(self)
         self.loss_share: Share | None = None
         """Of the batch that the last loss came from: the script may fetch the next batch before backward."""
         self.gradients = Gradients(seen)
@@ -173,7 +175,7 @@ class Engine:
         self.self_check.saw()
         alike.check(self.share, alike.Doing.call)
         with counts.plainly((args, kwargs)) as given, self.at_hand.computing(given):
-            result = counts.mark_outputs(roots.through(self.callers, root, own, args, kwargs), given)
+            result = counts.mark_outputs(self.within.call(root, own, args, kwargs, given), given)
         if self.resume is not None and self.resume.replay is None:
             self.resume.forwards.note(result)
         return result

@@ -21,6 +21,7 @@ from torch.nn._reduction import legacy_get_string
 
 from .. import group
 from . import alike, compiled, under_way
+from .by_model import note_sum
 from .counts import are_of_all, fitting, like_rows, of_all, share_of
 from .divided import Divisor
 from .marks import mark
@@ -161,7 +162,7 @@ def globalised(
         if mine is None:
             return compiled.loss(own, counted)
         loss = of_all_ranks(own, counted, mine, before)
-        if reduction == "sum" and isinstance(loss, under_way.Pending):
+        if reduction == "sum" and not note_sum() and isinstance(loss, under_way.Pending):
             under_way.note_sum(loss, Divisor(words.values(), mine.rows))
         return loss
 

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from ...errors import RequestError
 from . import asked, batchnorm, compiled, counts, draws, draws_of_numpy, layout, losses, marks
 from .counts import reducing
+from .divided import OF_ALL
 from .files import hooks
 from .loader import is_fetching
 from .resume import watch
@@ -91,7 +92,7 @@ def _recomputing(own: Callable[..., Any], seen: Seen) -> Callable[..., Any]:
     @functools.wraps(own)
     def checkpointed(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if seen.engine and not torch.compiler.is_compiling():
-            function = seen.engine.undivided.keeping(function)
+            function = seen.engine.undivided.keeping(seen.engine.within.keeping(function))
         return own(function, *args, **kwargs)
 
     return checkpointed
@@ -121,7 +122,10 @@ def _reading(own: Callable[..., Any], seen: Seen) -> Callable[..., Any]:
             return counts.of_all(value) if own.__name__ == "detach" and seen.engine.share else value
         if seen.engine and not tensor.dtype.is_floating_point and tensor.dim() == 0 and not _is_of_all(tensor):
             _say_counted(seen)
-        return own(tensor, *args)
+        value = own(tensor, *args)
+        if type(tensor) is counts.OfAll and isinstance(value, (int, float)):
+            OF_ALL.append(value)
+        return value
 
     return read
 

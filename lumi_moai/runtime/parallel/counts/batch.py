@@ -96,13 +96,24 @@ def mark_outputs(result: Any, given: Given) -> Any:
     inputs = given.parts
     if not inputs:
         return result
-    share = inputs[0].share
-    dims = sorted({0, *(each.at for each in inputs if each.at is not None and each.at != PICKED)})
     for part in _tensors(result):
-        at = next((dim for dim in dims if _has_rows(part, dim, share)), None)
+        at = _at(part, inputs)
         if at is not None:
-            _become(part, share, at)
+            _become(part, inputs[0].share, at)
     return result
+
+
+def _at(part: Any, inputs: list["OfBatch"]) -> int | None:
+    """Where *part*, which a model made of *inputs*, has the rows of the batch; None if it has not."""
+    if not any(each.at == 0 for each in inputs):  # of the rows that each rank picked, so many are these
+        picked = [each for each in inputs if each.at == PICKED]
+        if any(_has(part, 0, len(each)) for each in picked):
+            return PICKED
+    dims = sorted({0, *(each.at for each in inputs if each.at is not None and each.at != PICKED)})
+    found = next((dim for dim in dims if _has(part, dim, max(inputs[0].share.rows, 1))), None)
+    # Rows times positions, as a flat tensor has them.
+    is_flat = found is None and any(each.at == 0 and _has(part, 0, len(each)) for each in inputs)
+    return 0 if is_flat else found
 
 
 def like_rows(result: Any, words: Any) -> Any:
@@ -161,8 +172,8 @@ def refusing(own: Callable[..., Any]) -> Callable[..., Any]:
     return new
 
 
-def _has_rows(part: Any, dim: int, share: Share) -> bool:
-    return type(part) is torch.Tensor and part.dim() > dim and part.shape[dim] == max(share.rows, 1)
+def _has(part: Any, dim: int, rows: int) -> bool:
+    return type(part) is torch.Tensor and part.dim() > dim and part.shape[dim] == rows
 
 
 def _tensors(batch: Any) -> Iterator[Any]:
@@ -194,6 +205,18 @@ def plainly(arguments: Any) -> Iterator[Given]:
     finally:
         for tensor, kind in marked:
             tensor.__class__ = kind
+
+
+@contextmanager
+def followed(given: Given) -> Iterator[None]:
+    """Within this the rows that a model was *given* are followed, as they are in the script."""
+    for tensor in given.parts:
+        tensor.__class__ = OfBatch
+    try:
+        yield
+    finally:
+        for tensor in given.parts:
+            tensor.__class__ = torch.Tensor
 
 
 def _become(tensor: Any, share: Share, at: int | None) -> Any:

@@ -54,10 +54,17 @@ def after_view(name: str, tensor: Part, result: torch.Tensor, args: tuple, kwarg
     if name == "permute":
         order: Any = words or next(each for each in (*args[1:], *kwargs.values()) if isinstance(each, (tuple, list)))
         return [each % dims for each in order].index(at)
-    if at == 0 and dims == 1 and result.shape[-1] == tensor.shape[0] and result.shape[0] == 1:
+    if at == 0 and dims == 1 and result.shape[-1] == tensor.shape[0] and _is_one(args[1:] or tuple(kwargs.values())):
         return result.dim() - 1
     # In the first dimension if they were, and it still counts whole rows.
     return 0 if at == 0 and result.shape[0] % max(tensor.shape[0], 1) == 0 else None
+
+
+def _is_one(sizes: tuple) -> bool:
+    """Whether the first of *sizes* is 1, as the script says it: the rows of a rank that has one only are no 1."""
+    first = sizes[0] if sizes else None
+    first = first[0] if isinstance(first, (tuple, list)) and first else first
+    return isinstance(first, int) and first == 1
 
 
 def after_product(name: str, args: tuple) -> int | None:

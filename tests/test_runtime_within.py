@@ -1,0 +1,96 @@
+"""A model that adds up by hand in its forward: its loss, its counts and its gradients are those of one device."""
+
+import pytest
+from one_device import plain, same_run
+from runtime_ranks import Run, launch, submitit
+
+from lumi_moai.plan import Layout, Wishes
+
+# The first batch has no masked word, the others have; 22 rows in batches of 7, 7, 7 and 1.
+TEXT = """
+import sys
+import lumi_moai, torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+from torch.utils.data import DataLoader, TensorDataset
+
+lumi_moai.enable_advanced_parallelization()
+torch.manual_seed(0)
+words = torch.randint(1, 11, (22, 6))
+lengths = torch.tensor([6] * 7 + [1, 2, 3, 6, 5, 1, 1, 2, 6, 4, 3, 2, 6, 1, 5])
+loader = DataLoader(TensorDataset(words, torch.arange(6) < lengths[:, None]), batch_size=7)
+
+class Masked(nn.Module):
+    def forward(self, nll, mask):
+        return (nll * mask).sum() / mask.sum()
+
+class Model(nn.Module):
+    def __init__(self, way):
+        super().__init__()
+        self.way, self.calls = way, 0
+        self.embed, self.place = nn.Embedding(11, 8), nn.Parameter(torch.randn(6, 8))
+        self.block = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 8))
+        self.norm, self.head, self.drop = nn.LayerNorm(8), nn.Linear(8, 11), nn.Dropout(0.1)
+        self.each, self.masked = nn.CrossEntropyLoss(reduction="none"), Masked()
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, ids, mask=None):
+        B, T = ids.shape
+        self.calls += 1
+        self.seen += 1
+        h = self.drop(self.embed(ids) + self.place[:T])
+        h = self.norm(h + checkpoint(self.block, h, use_reentrant=False))
+        logits = self.head(h)
+        if mask is None:
+            return logits
+        nll = self.each(logits.view(-1, 11), ids.view(-1)).view(B, T)
+        wanted = ids.masked_fill(~mask, -100)
+        right = ((logits.argmax(-1) == ids) & mask).sum() / mask.sum()
+        if self.way == "sum":
+            loss = (nll * mask).sum() / mask.sum()
+        elif self.way == "mean":
+            loss = nll[mask].mean() + 0.1 * (1 - right)
+        elif self.way == "picked":
+            loss = F.cross_entropy(self.head(h[mask]), ids[mask], reduction="sum") / mask.sum()
+        elif self.way == "tokens":
+            loss = F.cross_entropy(logits.view(B * T, -1), wanted.view(B * T), reduction="sum") / mask.sum().item()
+        elif self.way == "part":
+            loss = self.masked(nll, mask) + 1e-3 * self.place.pow(2).sum()
+        else:
+            loss = ((logits.softmax(-1) - F.one_hot(ids, 11)) ** 2).mean().sqrt()
+        return {"loss": loss, "right": right, "logits": logits}
+
+for way in ("sum", "mean", "picked", "tokens", "part", "root"):
+    torch.manual_seed(1)
+    model = Model(way).to("cuda")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for ids, mask in loader:
+        found = model(ids, mask)
+        loss = found["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        print(f"{way} {loss.item():.6f} {float(norm):.6f} {found['right'].item():.6f} {len(found['logits'])}")
+    print(model.calls, model.seen.item())
+torch.save(model.state_dict(), sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize(("layout", "count"), [("", 2), ("", 3), ("fsdp", 2)])
+def test_what_a_model_adds_up_by_hand_is_of_the_whole_batch(work, layout, count):
+    lines, weights = plain(work, TEXT)
+    same_run(work, TEXT, lines, weights, count, layout=layout)
+
+
+def test_it_is_so_without_the_self_check(work):
+    lines, weights = plain(work, TEXT)
+    same_run(work, TEXT, lines, weights, 2, self_check=False)
+
+
+def test_rows_in_pieces_are_refused_by_name(work):
+    run = Run(work, launch(2), Wishes(layout=Layout.parse("micro_batches=2")))
+    ranks = run.ranks(submitit(2), run.script(TEXT), "w.pt")
+    assert [rank.code for rank in ranks] == [1, 1]
+    assert [rank.out for rank in ranks] == ["", ""]
