@@ -89,8 +89,54 @@ def test_it_is_so_without_the_self_check(work):
     same_run(work, TEXT, lines, weights, 2, self_check=False)
 
 
-def test_rows_in_pieces_are_refused_by_name(work):
-    run = Run(work, launch(2), Wishes(layout=Layout.parse("micro_batches=2")))
-    ranks = run.ranks(submitit(2), run.script(TEXT), "w.pt")
+PIECES = """
+import sys
+import lumi_moai, torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+lumi_moai.enable_advanced_parallelization()
+torch.manual_seed(0)
+loader = DataLoader(TensorDataset(torch.randn(22, 4), torch.arange(22) % 7 < 5), batch_size=8)
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(4, 4)
+    def forward(self, x, mask):
+        out = (self.net(x) - x) ** 2
+        return LOSS
+
+model = Model().to("cuda")
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+for x, mask in loader:
+    optimizer.zero_grad()
+    loss = model(x, mask)
+    loss.backward()
+    optimizer.step()
+    print(f"{loss.item():.6f}")
+torch.save(model.state_dict(), sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "out[mask].mean()",
+        "(out * mask[:, None]).sum() / mask.sum()",
+        "out.mean().sqrt()",
+        "F.mse_loss(self.net(x), x, reduction='sum') / mask.sum()",
+    ],
+)
+def test_rows_in_pieces_are_refused_by_name(work, loss):
+    run = Run(work, launch(2), Wishes(layout=Layout.parse("micro_batches=2"), self_check=False))
+    ranks = run.ranks(submitit(2), run.script(PIECES.replace("LOSS", loss)), "w.pt")
     assert [rank.code for rank in ranks] == [1, 1]
-    assert [rank.out for rank in ranks] == ["", ""]
+    assert any("Model cannot be computed in micro-batches: it adds up a number" in rank.err for rank in ranks)
+
+
+def test_means_in_pieces_are_right(work):
+    text = PIECES.replace("LOSS", "0.5 * out.mean() + F.l1_loss(self.net(x), x) + 0.1 * self.net.weight.pow(2).sum()")
+    lines, weights = plain(work, text)
+    same_run(work, text, lines, weights, 2, layout="micro_batches=2")

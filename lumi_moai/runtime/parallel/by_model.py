@@ -22,11 +22,19 @@ _OF_ALL = ("OfAllRanksBackward", "_UnderWayBackward", "ScaledBackward", "_RerunB
 _COMPILED = "CompiledFunctionBackward"  # of which nothing is known
 
 
+_LINEAR = ("AddBackward0", "SubBackward0", "MulBackward0", "DivBackward0", "NegBackward0", "ToCopyBackward0")
+_PICKING = ("IndexBackward0", "MaskedSelectBackward0")
+_ALONE = ("PowBackward0", "AbsBackward0", "MulBackward0")
+"""What makes each number of a weight another one, for a penalty."""
+
+
 class Look:
     """What the calls of one kind of a model make."""
 
     def __init__(self) -> None:
         self.is_by_hand = False
+        self.is_unequal = False
+        """Whether pieces of the rows would give another number than all of them."""
 
     def at(self, own: Callable[..., Any]) -> Callable[..., Any]:
         """*own*, the model's call, looked at."""
@@ -37,7 +45,9 @@ class Look:
                 result = own(*args, **kwargs)
             finally:
                 LOOKS.pop()
-            self.is_by_hand |= any(_is_by_hand(leaf) for leaf in tree_leaves(_held(result)))
+            leaves = tree_leaves(_held(result))
+            self.is_unequal = self.is_by_hand or any(_is_unequal(leaf) for leaf in leaves)
+            self.is_by_hand |= any(_is_by_hand(leaf) for leaf in leaves)
             return result
 
         return looked
@@ -79,6 +89,34 @@ def _is_by_hand(leaf: Any) -> bool:
                 return True
             waiting.append(each)
     return False
+
+
+def _is_unequal(leaf: Any) -> bool:
+    """Whether *leaf*, a number, is neither made of means over rows nor of losses of torch's alone."""
+    if not isinstance(leaf, torch.Tensor) or leaf.dim() or leaf.grad_fn is None:
+        return False
+    waiting: list[Any] = [leaf.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        name, after = node.name(), [each for each, _ in node.next_functions if each is not None]
+        if name in _OF_ALL or name in ("torch::autograd::AccumulateGrad", _COMPILED) or _is_penalty(node):
+            continue
+        if name == "MeanBackward0" and after[0].name() not in _PICKING:
+            continue
+        is_product = name in ("MulBackward0", "DivBackward0")
+        if name not in _LINEAR or (is_product and node.next_functions[-1][0] is not None and len(after) != 1):
+            return True
+        waiting += after
+    return False
+
+
+def _is_penalty(node: Any) -> bool:
+    """Whether *node* adds up numbers of a weight."""
+    while (after := [each for each, _ in node.next_functions if each is not None]) and len(set(after)) == 1:
+        node = after[0]
+        if node.name() not in _ALONE:
+            break
+    return hasattr(node, "variable")
 
 
 def _is_of_number(node: Any) -> bool:

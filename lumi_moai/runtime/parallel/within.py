@@ -92,7 +92,7 @@ class Within:
         return engine.place is not None and engine.place.plan.pp == 1 and self._is_in_one_piece(called)
 
     def _is_in_one_piece(self, called: _Called) -> bool:
-        if self.engine.micro.memory.pieces == 1 or self.engine.self_check.is_running:
+        if self.engine.micro.memory.pieces == 1:
             return True
         if any(self._known.get(called.module, {}).values()):
             raise RequestError(

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_leaves
 
+from .. import by_model
 from . import tree
 
 _HARMLESS = frozenset(("torch", "transformers", "lumi_moai", "accelerate", "peft", "lightning", "wandb"))
@@ -44,7 +45,12 @@ class Looking:
             raise tree.refusal(name, reason)
         before = {id(value) for _, value in attributes(self.root)}
         with torch.set_grad_enabled(self.with_graph):  # what needs a gradient shows only so
-            output = self.call(*args, **kwargs)
+            look = by_model.Look()
+            output = (look.at(self.call) if by_model.is_users(self.root) else self.call)(*args, **kwargs)
+        if look.is_unequal:
+            raise tree.refusal(
+                name, "it adds up a number of the batch by hand, and a piece of it may have fewer to count"
+            )
         for place, value in attributes(self.root):
             if id(value) not in before and value.requires_grad:
                 raise tree.refusal(name, f"{place} keeps a result of forward, return it from forward instead")
