@@ -2,6 +2,7 @@
 
 import pytest
 from one_device import plain, same_run
+from runtime_ranks import Run, launch, submitit
 from test_runtime_parallel import HEAD, refused
 
 # Nested batches, streams that workers share out, weights and subsets, endless and zipped loaders, a loop that only
@@ -198,3 +199,104 @@ torch.save([p.detach() for p in model.parameters()], sys.argv[1])
 
 def test_what_a_data_set_draws_for_a_row_is_no_noise_for_a_batch(work):
     same_run(work, OF_A_ROW, *plain(work, OF_A_ROW), 2)
+
+
+# Noise of generators of numpy's older and newer kind, with arithmetic before it becomes a tensor; seeds of rows for a backward.
+NOISE = """
+import sys
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader
+import lumi_moai
+lumi_moai.enable_advanced_parallelization()
+torch.manual_seed(0)
+np.random.seed(0)
+newer, older = np.random.Generator(np.random.PCG64(0)), np.random.RandomState(3)
+assert isinstance(newer, np.random.Generator) and isinstance(np.random.default_rng(0), np.random.Generator)
+assert isinstance(older, np.random.RandomState) and isinstance(np.random.mtrand._rand, np.random.RandomState)
+model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 4)).cuda()
+optim = torch.optim.SGD(model.parameters(), lr=0.01)
+for x in DataLoader(torch.randn(22, 4), batch_size=7):
+    noisy = x + torch.from_numpy(newer.normal(size=x.shape)).float() * torch.as_tensor(older.rand(len(x), 1))
+    fake = model(torch.from_numpy((0.1 * np.random.randn(len(x), 4) + 1).clip(0, 2).astype(np.float32)))
+    loss = F.mse_loss(model(noisy.float()), x) + 0.01 * ((fake - 1) ** 2).sum()
+    optim.zero_grad()
+    loss.backward()
+    out = model(x)
+    out.backward(2 * (out - x).detach() / len(x))
+    each = ((model(x) - x) ** 2).mean(1)
+    each.backward(torch.ones_like(each) / len(x))
+    optim.step()
+    print(f"{loss.item():.6f} {each.sum().item():.6f}")
+torch.save(model.state_dict(), sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_numpys_noise_is_that_of_one_device_whichever_generator_draws_it(work, count):
+    lines, weights = plain(work, NOISE)
+    same_run(work, NOISE, lines, weights, count, self_check=False)
+
+
+# Each data set draws from a generator of its own; no two rows of an epoch may be alike, nor two epochs.
+OWN = """
+import random, sys
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+import lumi_moai
+lumi_moai.enable_advanced_parallelization()
+torch.manual_seed(0)
+shared = np.random.Generator(np.random.PCG64(3))
+class Jitter:
+    def __init__(self, rng):
+        self.rng = rng
+    def __call__(self, row):
+        return row + self.rng.random()
+class Noisy(Dataset):
+    def __init__(self, transform):
+        self.transforms = [transform]
+    def __len__(self):
+        return 22
+    def __getitem__(self, place):
+        row = 0.0
+        for transform in self.transforms:
+            row = transform(row)
+        return torch.tensor([float(row)])
+chance = torch.Generator().manual_seed(0)
+ways = {
+    "numpy": Jitter(np.random.default_rng(0)),
+    "python": Jitter(random.Random(0)),
+    "older": Jitter(np.random.RandomState(0)),
+    "torch": lambda row: row + float(torch.rand((), generator=chance).numpy()),
+    "global": lambda row: row + shared.random(),
+}
+model = nn.Linear(1, 1)
+optim = torch.optim.SGD(model.parameters(), lr=0.01)
+for way, transform in ways.items():
+    data, seen = Noisy(transform), []
+    for epoch in range(2):
+        for rows in DataLoader(data, batch_size=7, num_workers=WORKERS):
+            loss = F.mse_loss(model(rows), rows)
+            optim.zero_grad()
+            loss.backward()
+            optim.step()
+            seen += [round(row, 6) for row in rows.flatten().tolist()]
+    print(way, len(seen), len(set(seen)))
+"""
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_generators_of_a_data_set_draw_other_numbers_for_each_row(work, workers):
+    run = Run(work, launch(3))
+    ranks = run.ranks(submitit(3), run.script(OWN.replace("WORKERS", str(workers))))
+    assert [rank.code for rank in ranks] == [0] * 3, ranks[0].err
+    # A worker begins with the data set as it was, in each epoch, on one device too.
+    different = 22 if workers else 44
+    assert ranks[0].out.splitlines() == [
+        f"{way} 44 {different}" for way in ("numpy", "python", "older", "torch", "global")
+    ]

@@ -1,8 +1,8 @@
 """Random numbers that a script draws with numpy for the rows of a batch: `np.random.normal(0, 1, (len(x), 100))`.
 
-All ranks share one state of numpy, and a generator of `np.random.default_rng(0)` is alike on all. So a draw whose first
-size is a number of rows is made for the global batch, and each rank keeps its rows'. A plain number that is equal by
-chance is none: only `Rows` count here.
+All ranks share one state of numpy, and a generator of the script's own, such as `np.random.default_rng(0)`, is alike
+on all. So a draw whose first size is a number of rows is made for the global batch, and each rank keeps its rows'. A
+plain number that is equal by chance is none: only `Rows` count here.
 """
 
 import functools
@@ -41,18 +41,32 @@ def install(at_hand: RowsAtHand, told: Told, share: ShareAtHand) -> None:
     found = Found(at_hand, told, share)
     for name, place in _placed(np.random):
         setattr(np.random, name, found.drawn(getattr(np.random, name), place))
-    draws = {
-        name: found.method(getattr(np.random.Generator, name), place) for name, place in _placed(np.random.Generator)
-    }
-    own, facts = np.random.default_rng, {"__slots__": (), "__module__": np.random.Generator.__module__}
-    kind: Any = type("Generator", (np.random.Generator,), {**draws, **facts})
+    generator, own = _knowing(np.random.Generator, found), np.random.default_rng
 
     @functools.wraps(own)
     def default_rng(*args: Any, **kwargs: Any) -> np.random.Generator:
         made = own(*args, **kwargs)
-        return kind(made.bit_generator) if type(made) is np.random.Generator else made
+        return generator(made.bit_generator) if type(made) is generator.__base__ else made
 
     np.random.default_rng = default_rng
+    np.random.Generator = generator  # type: ignore[misc]
+    np.random.RandomState = _knowing(np.random.RandomState, found)  # type: ignore[misc]
+
+
+class _Known(type):
+    """The class of a class of generators: numpy makes some of its own class, which a script asks for by that name."""
+
+    def __instancecheck__(cls, thing: Any) -> bool:
+        return isinstance(thing, cls.__base__)  # type: ignore[arg-type]
+
+    def __subclasscheck__(cls, kind: type) -> bool:
+        return issubclass(kind, cls.__base__)  # type: ignore[arg-type]
+
+
+def _knowing(own: type, found: "Found") -> Any:
+    """The class *own* of generators, whose draws know rows."""
+    draws = {name: found.method(getattr(own, name), place) for name, place in _placed(own)}
+    return _Known(own.__name__, (own,), {**draws, "__slots__": (), "__module__": own.__module__})
 
 
 def _placed(owner: Any) -> Iterator[tuple[str, int | None]]:

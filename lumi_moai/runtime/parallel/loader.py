@@ -66,7 +66,7 @@ class CutCollate:
     """A collate function that sees only a rank's part of the samples; runs in the worker processes."""
 
     def __init__(self, collate: Callable[[Any], Any], rank: int, ranks: int) -> None:
-        self.collate = Fetching(collate, OwnChance(rank))
+        self.collate = Fetching(collate, OwnChance(rank), collate)
         self.rank = rank
         self.ranks = ranks
 
@@ -159,7 +159,7 @@ class Cutter:
         sampler: Any = mine.batch_sampler
         found = Batches(partial(batches, mine), lambda batch: (batch, sampler.shares.popleft()), begin, self.end)
         if loader.num_workers == 0 and (fetcher := getattr(found.batches, "_dataset_fetcher", None)) is not None:
-            fetcher.fetch = Fetching(fetcher.fetch, self._chance)
+            fetcher.fetch = Fetching(fetcher.fetch, self._chance, loader.dataset, loader.collate_fn)
         return found
 
     def _copy(self, loader: DataLoader) -> DataLoader:
@@ -172,7 +172,7 @@ class Cutter:
         if not getattr(loader, "in_order", True):
             raise RequestError("a DataLoader with in_order=False cannot be cut over ranks; leave in_order out")
         mine.__dict__["batch_sampler"] = CutBatches(loader.batch_sampler, self.rank, self.ranks)
-        mine.__dict__["worker_init_fn"] = OwnSeeds(self.rank, loader.worker_init_fn)
+        mine.__dict__["worker_init_fn"] = OwnSeeds(self.rank, loader.worker_init_fn, loader.collate_fn)
         return mine
 
     def _cut_tensors(self, batch: Any) -> tuple[Any, Share]:

@@ -12,6 +12,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.utils.data import get_worker_info
+
+from .own_generators import Stream, find
 
 _LOOKED_AT = 2
 """Batches of a loop in which a data set shows whether it draws; to keep two streams costs time in each."""
@@ -45,35 +48,52 @@ class OwnChance:
 
 
 class Fetching:
-    """*own*, which fetches a batch from a data set or puts it together, with the stream of *chance*."""
+    """*own*, which fetches a batch from a data set or puts it together, with the stream of *chance*.
 
-    def __init__(self, own: Callable[..., Any], chance: OwnChance) -> None:
+    So it is with the generators that *owners*, a data set or a collate function, have of their own.
+    """
+
+    def __init__(self, own: Callable[..., Any], chance: OwnChance, *owners: Any) -> None:
         self.own = own
         self.chance = chance
+        self.streams = [Stream(each, chance.rank * _STRIDE) for each in find(*owners)]
         self._drew: list[bool] = []
 
     def __call__(self, *args: Any) -> Any:
         """What `own` gives."""
         if len(self._drew) == _LOOKED_AT and not any(self._drew):
             return self.own(*args)
-        with self.chance.drawing() as drew:
-            fetched = self.own(*args)
-        self._drew = [*self._drew, *drew][:_LOOKED_AT]
+        for stream in self.streams:
+            stream.begin()
+        drew = []
+        try:
+            with self.chance.drawing() as drew:
+                fetched = self.own(*args)
+        finally:
+            drew += [stream.end() for stream in self.streams]
+        self._drew = [*self._drew, any(drew)][:_LOOKED_AT]
         return fetched
 
 
 class OwnSeeds:
-    """The `worker_init_fn` of a loader whose workers fetch the rows of the rank *rank*; *own* is the script's."""
+    """The `worker_init_fn` of a loader whose workers fetch the rows of the rank *rank*; *own* is the script's.
 
-    def __init__(self, rank: int, own: Callable[[int], Any] | None) -> None:
+    *collate* may have generators of its own, as the worker's data set may.
+    """
+
+    def __init__(self, rank: int, own: Callable[[int], Any] | None, collate: Any = None) -> None:
         self.rank = rank
         self.own = own
+        self.collate = collate
 
     def __call__(self, worker: int) -> None:
         """Seed a worker process: torch has given those of all ranks the same seeds, and the script may have too."""
         if self.own is not None:
             self.own(worker)
         jump(self.rank)
+        info = get_worker_info()
+        for each in find(info.dataset if info else None, self.collate):
+            each.seed(each.number() + self.rank * _STRIDE)
 
 
 def jump(rank: int) -> None:
