@@ -240,6 +240,11 @@ def test_numpys_noise_is_that_of_one_device_whichever_generator_draws_it(work, c
     same_run(work, NOISE, lines, weights, count, self_check=False)
 
 
+def test_seeds_over_this_ranks_rows_are_refused(work):
+    body = "for x in DataLoader(torch.ones(8, 4), 4):\n    each = model(x).mean(1)\n    each.backward(torch.ones(len(x)) / len(x))"
+    refused(work, MADE + body, "backward(gradient) begins with 0.5, one over this rank's rows")
+
+
 # Each data set draws from a generator of its own; no two rows of an epoch may be alike, nor two epochs.
 OWN = """
 import random, sys

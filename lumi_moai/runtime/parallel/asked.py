@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .engine import Engine
 
 Words = dict[str, Any]
+_ROUNDING = 1e-6
 _ONE_PIECE = "use --layout micro_batches=1"
 
 
@@ -122,11 +123,26 @@ def seeds(roots: Sequence[torch.Tensor], given: Any, share: Share | None) -> tup
 
 
 def _seed(root: torch.Tensor, seed: torch.Tensor | None, share: Share) -> torch.Tensor | None:
+    if seed is not None and root.dim():
+        _check_seed(root, seed, share)
     # A root with one number per row stands for their sum over all ranks, not for a mean.
     factor = share.scale if root.dim() == 0 else float(share.ranks if share.rows else 0)
     if factor == 1.0:
         return seed
     return torch.full_like(root, factor) if seed is None else seed * factor
+
+
+def _check_seed(root: torch.Tensor, seed: torch.Tensor, share: Share) -> None:
+    """Raise RequestError for the *seed* of a backward from rows that is one over this rank's rows."""
+    numbers = seed.as_subclass(torch.Tensor).reshape(-1)
+    if share.rows < 2 or not len(numbers) or not bool((numbers == numbers[0]).all()):
+        return
+    first = float(numbers[0])
+    if abs(first * len(root) - 1) < _ROUNDING:
+        raise RequestError(
+            f"backward(gradient) begins with {first:g}, one over this rank's rows; divide by len(x) a tensor"
+            " made of the batch, as torch.ones_like(loss) / len(x), or call loss.mean().backward()"
+        )
 
 
 def functional(own: Callable[..., Any], share: Callable[[], Share | None]) -> Callable[..., Any]:
