@@ -1,5 +1,7 @@
 """Rows by their place, one by one, added up in tables; rows that a data set draws numbers for: as on one device."""
 
+import re
+
 import pytest
 import torch
 from one_device import plain, same_run
@@ -224,10 +226,17 @@ for rows in DataLoader(torch.arange(16.0)[:, None], batch_size=8):
 )
 
 
-def test_ranks_that_wait_for_each_other_without_end_are_stopped(work, monkeypatch):
+IN_ONE_LINE = ALONE.partition("    if rows")[0] + (
+    "    [out.sum().item() for _ in range(rows.tolist()[0][0] == 4)]; F.mse_loss(out, rows).backward(); optim.step()\n"
+)
+
+
+@pytest.mark.parametrize("text", [ALONE, IN_ONE_LINE], ids=["lines", "line"])
+def test_ranks_that_wait_for_each_other_without_end_are_stopped(work, monkeypatch, text):
     monkeypatch.setenv("LUMI_MOAI_STUCK_SECONDS", "5")
     run = Run(work / "run", launch(2), Wishes(self_check=False))
-    ranks = run.ranks(submitit(2), run.script(ALONE))
+    ranks = run.ranks(submitit(2), run.script(text))
     assert all(rank.code for rank in ranks)
     assert "and neither will come" in ranks[0].err
-    assert "at line 2" in ranks[0].err
+    assert re.search(r"at line \d+ of script.py, and rank 1 at (line \d+ of script.py|the end of the script),", ranks[0].err)
+    assert not any("was killed" in rank.err for rank in ranks)

@@ -141,7 +141,7 @@ def _start(layout: Layout) -> None:
     seen.engine = Engine(me, seen, layout)
     seen.engine.gradients.refresh()
     writing.begin(me.ranks.rank, me.ranks.world_size, me.run)
-    stuck.watch(me.ranks.rank, me.ranks.world_size, lambda: seen.engine.meter.step if seen.engine else 0)
+    stuck.watch(me, lambda: seen.engine.meter.step if seen.engine else 0)
     seen.engine.await_call()
     if me.wishes.checkpoint != "off":
         seen.engine.save_and_resume()

@@ -15,6 +15,9 @@ from typing import Any
 import torch.distributed as dist
 
 from .. import group
+from ..here import Here
+from ..meeting import meet
+from ..watch import leave
 from .counts import users
 
 VARIABLE = "LUMI_MOAI_STUCK_SECONDS"
@@ -24,20 +27,20 @@ _LOOKS = 12
 _MEETS = ("torch.distributed.", "lumi_moai.runtime.group", "lumi_moai.runtime.parallel.")
 """The modules in which a rank waits for the others."""
 _KEY = "lumi-moai-stuck-{}"
+_MARK = " <- "
 
 
-def watch(rank: int, ranks: int, steps: Callable[[], int]) -> None:
+def watch(me: Here, steps: Callable[[], int]) -> None:
     """Look from now on, beside the script; *steps* tells how many this rank has made."""
     seconds = float(os.environ.get(VARIABLE, _SECONDS))
-    if ranks < 2 or seconds <= 0:
+    if me.ranks.world_size < 2 or seconds <= 0:
         return
     store: Any = dist.distributed_c10d._get_default_store()
-    args = (store, rank, ranks, steps, seconds / _LOOKS)
-    threading.Thread(target=_look, args=args, daemon=True).start()
+    threading.Thread(target=_look, args=(store, me, steps, seconds / _LOOKS), daemon=True).start()
 
 
-def _look(store: Any, rank: int, ranks: int, steps: Callable[[], int], pause: float) -> None:
-    before, looks = None, 0
+def _look(store: Any, me: Here, steps: Callable[[], int], pause: float) -> None:
+    before, looks, rank, ranks = None, 0, me.ranks.rank, me.ranks.world_size
     while True:
         time.sleep(pause)
         place = _waits_at(sys._current_frames().get(threading.main_thread().ident or 0))
@@ -49,7 +52,7 @@ def _look(store: Any, rank: int, ranks: int, steps: Callable[[], int], pause: fl
         except RuntimeError:  # rank 0, which keeps the store, is gone
             return
         if len(found) == ranks and all(found) and len(set(found)) > 1:
-            _stop(found, rank, pause)
+            _stop(found, me, pause)
 
 
 def _places(store: Any, ranks: int) -> list[str]:
@@ -58,25 +61,30 @@ def _places(store: Any, ranks: int) -> list[str]:
 
 
 def _waits_at(frame: FrameType | None) -> str:
-    """Where the script waits for other ranks; empty if it does not."""
+    """Where the script waits for other ranks, and in which functions of ours; empty if it does not."""
     if frame is None or not f"{frame.f_globals.get('__name__', '')}.".startswith(_MEETS):
         return ""
+    within: list[str] = []
     while frame is not None:
         if users.is_users(frame.f_code.co_filename, frame.f_globals.get("__name__", "")):
-            return f"line {frame.f_lineno} of {os.path.basename(frame.f_code.co_filename)}"
+            return _MARK.join((f"line {frame.f_lineno} of {os.path.basename(frame.f_code.co_filename)}", *within))
+        within.append(frame.f_code.co_name)
         frame = frame.f_back
     return "the end of the script"
 
 
-def _stop(found: list[str], rank: int, pause: float) -> None:
-    other = next(each for each in found if each != found[0])
+def _stop(found: list[str], me: Here, pause: float) -> None:
+    rank = me.ranks.rank
+    other = next(place for place, each in enumerate(found) if each != found[0])
     if rank == 0:
+        first, second = (found[each].partition(_MARK)[0] for each in (0, other))
         print(
-            f"lumi-moai: rank 0 waits for the other ranks at {found[0]}, and rank {found.index(other)} at {other}, and"
+            f"lumi-moai: rank 0 waits for the other ranks at {first}, and rank {other} at {second}, and"
             " neither will come; a sum, a loss or a number that is read in an if about single rows is so on some"
             " ranks only: take it before the if, on every rank",
             file=sys.stderr,
             flush=True,
         )
     time.sleep((3 if rank == 0 else 4) * pause)  # until every rank has seen it, and rank 0 has said it
+    leave(me.ranks, meet(me.run, me.ranks), 1)
     os._exit(1)
