@@ -13,7 +13,7 @@ from runtime_ranks import Ended, Run, ended, launch, submitit
 from test_runtime_resume import assert_one_run, killed_after, start, whole
 
 from lumi_moai.plan import Layout, Wishes
-from lumi_moai.runtime.parallel import replace
+from lumi_moai.runtime.parallel import counts, replace
 from lumi_moai.runtime.parallel.counts import OfAll, OfBatch, Rows, mark, of_all, teach, users
 from lumi_moai.runtime.parallel.share import Share
 
@@ -201,3 +201,13 @@ def test_rows_are_added_to_a_single_number_as_those_of_all_ranks():
     assert one.item() == 22
     assert several.add_(rows).tolist() == [4.0, 4.0]
     assert [part.shape[0] for part in torch.zeros(8).split(rows)] == [4, 4]
+
+
+def test_the_length_of_a_list_is_a_number_of_rows_where_it_has_one_entry_for_each():
+    share = Share(total=5, ranks=2, rows=2)
+    names, boxes, fields = ["a", "b"], ({"n": 1}, {"n": 2}), [torch.zeros(2, 3), ("x", "y")]
+    mark({"names": names, "others": [boxes, "abc", fields]}, share)
+    lengths = [counts.length(each) for each in (names, boxes, fields[1])]
+    assert [type(each) for each in lengths] == [Rows] * 3
+    assert [0 + each for each in lengths] == [5] * 3
+    assert [0 + counts.length(each) for each in (fields, ["a", "b"], "ab")] == [2] * 3

@@ -305,3 +305,66 @@ def test_generators_of_a_data_set_draw_other_numbers_for_each_row(work, workers)
     assert ranks[0].out.splitlines() == [
         f"{way} 44 {different}" for way in ("numpy", "python", "older", "torch", "global")
     ]
+
+
+# Texts of unequal length: packed sequences, a mask, the names of the rows in a list, whose length weighs a mean.
+TEXTS = (
+    HEAD
+    + """
+from collections import defaultdict, deque
+import numpy as np
+from torch.utils.data import Dataset
+class AverageMeter:
+    def __init__(self): self.reset()
+    def reset(self): self.val = self.avg = self.sum = self.count = 0
+    def update(self, val, n=1):
+        self.val = val; self.sum += val * n; self.count += n; self.avg = self.sum / self.count
+class Data(Dataset):
+    def __init__(self, n): self.n = n
+    def __len__(self): return self.n
+    def __getitem__(self, i):
+        g = torch.Generator().manual_seed(i)
+        return {"ids": torch.randint(1, 9, (2 + i % 4,), generator=g), "label": i % 3, "name": f"row{i}"}
+def collate(rows):
+    ids = nn.utils.rnn.pad_sequence([r["ids"] for r in rows], batch_first=True)
+    return {"ids": ids, "mask": ids != 0, "label": torch.tensor([r["label"] for r in rows]), "name": [r["name"] for r in rows], "lengths": torch.tensor([len(r["ids"]) for r in rows])}
+class Tagger(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.emb, self.rnn, self.out = nn.Embedding(9, 6, padding_idx=0), nn.GRU(6, 5, batch_first=True, bidirectional=True), nn.Linear(10, 3)
+        self.att = nn.Linear(10, 1, bias=False)
+    def forward(self, ids, lengths):
+        packed = nn.utils.rnn.pack_padded_sequence(self.emb(ids), lengths.cpu(), batch_first=True, enforce_sorted=False)
+        h, _ = nn.utils.rnn.pad_packed_sequence(self.rnn(packed)[0], batch_first=True)
+        a = self.att(h).squeeze(-1).masked_fill(ids[:, :h.size(1)] == 0, -1e9).softmax(-1)
+        return self.out((a.unsqueeze(-1) * h).sum(1)), h
+model = Tagger(); opt = torch.optim.Adam(model.parameters(), lr=0.01)
+sched = torch.optim.lr_scheduler.OneCycleLR(opt, max_lr=0.05, total_steps=100)
+losses, accs = AverageMeter(), AverageMeter()
+hist = defaultdict(list); recent = deque(maxlen=3)
+confusion = np.zeros((3, 3), int)
+for epoch in range(2):
+    for step, batch in enumerate(DataLoader(Data(19), batch_size=6, shuffle=True, collate_fn=collate)):
+        out, h = model(batch["ids"], batch["lengths"])
+        ce = F.cross_entropy(out, batch["label"])
+        lm = (h.pow(2).sum(-1) * batch["mask"]).sum() / batch["mask"].sum()
+        loss = ce + 0.01 * lm
+        opt.zero_grad(); loss.backward()
+        norm = nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        opt.step(); sched.step()
+        acc = (out.argmax(1) == batch["label"]).float().mean()
+        losses.update(loss.item(), batch["label"].size(0)); accs.update(acc.item(), len(batch["name"]))
+        recent.append(loss.item()); hist["norm"].append(float(norm))
+        for t, p in zip(batch["label"].tolist(), out.argmax(1).tolist()):
+            confusion[t, p] += 1
+        if step % 2 == 0:
+            print(f"{epoch} {step} {losses.val} ({losses.avg}) acc {accs.avg} lm {lm.item()} recent {sum(recent)/len(recent)} {batch['lengths'].float().mean().item()} {batch['mask'].sum().item()}")
+    print("n", losses.count, accs.count, confusion.tolist())
+print({k: [round(v, 5) * 1.0 for v in vs] for k, vs in hist.items()})
+torch.save([p.detach() for p in model.parameters()], sys.argv[1])
+"""
+)
+
+
+def test_texts_with_lists_of_names_are_counted_as_on_one_device(work):
+    same_run(work, TEXTS, *plain(work, TEXTS), 3)

@@ -238,5 +238,7 @@ def test_ranks_that_wait_for_each_other_without_end_are_stopped(work, monkeypatc
     ranks = run.ranks(submitit(2), run.script(text))
     assert all(rank.code for rank in ranks)
     assert "and neither will come" in ranks[0].err
-    assert re.search(r"at line \d+ of script.py, and rank 1 at (line \d+ of script.py|the end of the script),", ranks[0].err)
+    assert re.search(
+        r"at line \d+ of script.py, and rank 1 at (line \d+ of script.py|the end of the script),", ranks[0].err
+    )
     assert not any("was killed" in rank.err for rank in ranks)

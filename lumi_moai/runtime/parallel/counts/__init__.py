@@ -10,6 +10,7 @@ whole     numbers that all ranks share, such as a loss
 size      a number of rows
 names     what the functions of torch do with rows
 places    in which dimension the rows are
+lists     lists of a batch with an entry for each row
 picking   some of the rows
 by_place  some of the rows by their place
 ranged    places that the script counts through

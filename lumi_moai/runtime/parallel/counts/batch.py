@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from ....errors import RequestError
 from ..share import Share
-from . import by_place, constants, drawn, picking, reducing, rows, users
+from . import by_place, constants, drawn, lists, picking, reducing, rows, users
 from .names import ADDED, AS_ONE, EACH, PAIRED, PRODUCTS, READS, SORTED_IN, VIEW
 from .places import PICKED, Part, after_each, after_einsum, after_product, after_view, check_alike
 from .size import Rows
@@ -68,7 +68,8 @@ def plain(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def mark(batch: Any, share: Share) -> None:
-    """The tensors of *batch*, which was cut as *share* says, are this rank's part from now on."""
+    """The tensors of *batch*, which was cut as *share* says, are this rank's part from now on, and so are its lists."""
+    lists.note(batch, share)
     for part in _tensors(batch):
         if type(part) is torch.Tensor and part.dim() > 0 and len(part) == max(share.rows, 1):
             _become(part, share, 0)

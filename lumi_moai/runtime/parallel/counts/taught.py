@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ..share import Share
-from . import users
+from . import lists, users
 from .ranged import Own, Range, kind_of
 from .size import Rows
 
@@ -19,13 +19,18 @@ _AT_HAND: list[Callable[[], Share | None]] = []
 """Tells how the batch at hand was cut."""
 
 
-def length(thing: Any) -> int:
-    """`len()` for the script, which of a tensor of a batch is a number of rows too; Python's own allows a plain one."""
+def length(thing: Any) -> int | Rows:
+    """`len()` for the script, which of a part of a batch is a number of rows too; Python's own allows a plain one."""
     rows = getattr(type(thing), "rows_along", None)
     if rows is not None:
         return rows(thing, 0)
     found = len(thing)
-    return Own(found) if type(thing) in (list, tuple) and _may_be_rows(found) else found
+    if type(thing) not in (list, tuple):
+        return found
+    share = lists.share_of(thing)
+    if share is not None:
+        return Rows.of(found, share.total, share)
+    return Own(found) if _may_be_rows(found) else found
 
 
 def _may_be_rows(number: int) -> bool:
