@@ -13,7 +13,7 @@ from runtime_ranks import Ended, Run, ended, launch, submitit
 from test_runtime_resume import assert_one_run, killed_after, start, whole
 
 from lumi_moai.plan import Layout, Wishes
-from lumi_moai.runtime.parallel import counts, replace
+from lumi_moai.runtime.parallel import counts, loader
 from lumi_moai.runtime.parallel.counts import OfAll, OfBatch, Rows, mark, of_all, teach, users
 from lumi_moai.runtime.parallel.share import Share
 
@@ -173,16 +173,19 @@ def test_a_copy_is_what_it_is_a_copy_of():
     assert type(rows) is OfBatch
 
 
-def test_what_a_dataset_reads_is_no_count():
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_a_dataset_reads_is_no_count(workers):
     class Data(torch.utils.data.Dataset):
         def __len__(self):
             return 2
 
         def __getitem__(self, index):
-            return replace._is_fetching()
+            return loader.is_fetching()
 
-    assert next(iter(torch.utils.data.DataLoader(Data(), batch_size=2))).tolist() == [True, True]
-    assert not replace._is_fetching()
+    data = torch.utils.data.DataLoader(Data(), batch_size=2, num_workers=workers)
+    fetched = next(loader.Batches(lambda: iter(data), lambda batch: (batch, None), lambda share, batch: None))
+    assert fetched.tolist() == [True, True]
+    assert not loader.is_fetching()
 
 
 def test_code_that_the_compiler_wrote_is_not_the_users():
