@@ -453,3 +453,43 @@ def test_a_killed_run_that_takes_its_gradients_itself_goes_on(tmp_path):
     assert "resumed at step" in last.err
     assert_one_run(first[0], last, lines)
     assert_same_weights(torch.load(run.folder / "weights.pt"), weights)
+
+
+# One model after another, as in a cross-validation: of other widths, and selected by a mask of the data.
+FOLDS = """
+    import sys, time
+    import lumi_moai, torch
+    import torch.nn.functional as F
+    from torch import nn
+    from torch.utils.data import DataLoader, TensorDataset
+
+    torch.manual_seed(0)
+    lumi_moai.enable_advanced_parallelization()
+    x = torch.randn(40, 8)
+    y = (x.sum(1) > 0).long()
+    sums = []
+    for fold in range(3):
+        model = nn.Sequential(nn.Linear(8, 6 + fold), nn.Tanh(), nn.Linear(6 + fold, 2))
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+        for epoch in range(2):
+            for a, b in DataLoader(TensorDataset(x, y), batch_size=8, shuffle=True):
+                each = F.cross_entropy(model(a), b, reduction="none")
+                mask = a[:, 0] > -1
+                loss = each[mask].mean()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                print(f"{fold} {epoch} loss {loss.item():.6f}")
+                time.sleep(PAUSE)
+        sums.append(sum(weight.sum().item() for weight in model.parameters()))
+    print("sums", *[f"{each:.5f}" for each in sums])
+"""
+
+
+def test_a_killed_run_of_one_model_after_another_goes_on(tmp_path):
+    lines = whole(ended(start(Run(tmp_path / "whole", launch(2)), FOLDS, 2, checkpoint="off"))).out.splitlines()
+    run = Run(tmp_path / "run", launch(2))
+    first = killed_after(run, start(run, FOLDS, 2), 22)[0]
+    second = whole(ended(start(run, FOLDS, 2, job="78")))
+    assert "resumed at step" in second.err
+    assert_one_run(first, second, lines)

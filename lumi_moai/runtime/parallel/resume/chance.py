@@ -53,3 +53,14 @@ def _hex(state: torch.Tensor) -> str:
 
 def _bytes(text: str) -> Any:
     return torch.tensor(list(bytes.fromhex(text)), dtype=torch.uint8)
+
+
+def packed() -> torch.Tensor:
+    """All states of this rank, its device's too, as one tensor of bytes."""
+    return torch.tensor(list(json.dumps([*states(), device_state()]).encode()), dtype=torch.uint8)
+
+
+def unpacked(bytes_: torch.Tensor) -> list[str]:
+    """What `packed` held: the texts for `restore`, and behind them the one for `restore_device`."""
+    texts: list[str] = json.loads(bytes(bytes_.tolist()))
+    return texts

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -20,8 +21,8 @@ class Imagination:
 
     def __init__(self, ghosts: Ghosts) -> None:
         self.ghosts = ghosts
-        self._sketches: dict[int, tuple[nn.Module, nn.Module]] = {}
-        self._shapes: dict[Any, _Shape] = {}
+        self._sketches: WeakKeyDictionary[nn.Module, tuple[nn.Module, dict[Any, _Shape]]] = WeakKeyDictionary()
+        """Of each model that the script still has: its sketch, and the shapes by kind of arguments."""
 
     def sketch(self, root: nn.Module) -> None:
         """Keep a copy of *root* as the script made it, before it is laid out over ranks; its weights are ghosts."""
@@ -29,21 +30,20 @@ class Imagination:
         memo: dict[int, Any] = {id(weight): self.ghosts.of(weight) for weight in weights}
         # What keeps an entry of the memo alive; deepcopy itself does the same.
         memo[id(memo)] = weights
-        self._sketches[id(root)] = (root, copy.deepcopy(root, memo))
+        self._sketches[root] = (copy.deepcopy(root, memo), {})
 
     def call(self, root: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Any:
         """What *root* would return, as ghosts."""
-        key = _signature(root, args, kwargs)
-        if key not in self._shapes:
-            leaves, tree = tree_flatten(self._compute(root, args, kwargs))
-            self._shapes[key] = tree, [_Form(leaf) if torch.is_tensor(leaf) else leaf for leaf in leaves]
-        tree, leaves = self._shapes[key]
+        key, (sketch, shapes) = _signature(root, args, kwargs), self._sketches[root]
+        if key not in shapes:
+            leaves, tree = tree_flatten(self._compute(root, sketch, args, kwargs))
+            shapes[key] = tree, [_Form(leaf) if torch.is_tensor(leaf) else leaf for leaf in leaves]
+        tree, leaves = shapes[key]
         with self.ghosts:
             made = [leaf.make() if isinstance(leaf, _Form) else leaf for leaf in leaves]
         return tree_unflatten(made, tree)
 
-    def _compute(self, root: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Any:
-        sketch = self._sketches[id(root)][1]
+    def _compute(self, root: nn.Module, sketch: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Any:
         modes = {name: module.training for name, module in root.named_modules()}
         for name, module in sketch.named_modules():
             module.training = modes.get(name, root.training)
@@ -92,7 +92,6 @@ def _refuse(grad: torch.Tensor) -> None:
 def _signature(root: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Any:
     leaves, tree = tree_flatten((args, kwargs))
     return (
-        id(root),
         root.training,
         torch.is_grad_enabled(),
         torch.is_autocast_enabled(),

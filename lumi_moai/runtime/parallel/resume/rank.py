@@ -1,6 +1,6 @@
 """One rank's part in checkpoints: it keeps the journal and saves, or it repeats the steps up to a checkpoint."""
 
-import json
+import gc
 import os
 import shutil
 import sys
@@ -64,6 +64,8 @@ class Resume:
         self._why: str | None = None
         """Why a checkpoint is to be written, while it waits for the end of a batch."""
         self._code = ""
+        self._first: dict[str, list[int]] = {}
+        """The weights at the script's first step, by name, and their shapes."""
 
     def begin(self) -> None:
         """Look for a checkpoint; all ranks call this together, once."""
@@ -97,7 +99,7 @@ class Resume:
                 f"the checkpoint {path} was made by another script, or by this one with other arguments; restart what"
                 " made it, or start anew with --checkpoint off"
             )
-        self._started, self._loaded = facts["started"], facts["loaded"]
+        self._started, self._loaded, self._first = facts["started"], facts["loaded"], facts["first"]
         self.journal = Journal.load((path / "journal").read_bytes())
         self.replay = Replay(path, facts, self.journal)
         self.engine.say_once("resume", f"a checkpoint of step {facts['step']} is there; repeating the steps up to it")
@@ -133,7 +135,8 @@ class Resume:
         """One step of an optimizer."""
         number = next(place for place, each in enumerate(self.optimizers()) if each is optimizer)
         if self.replay is not None:
-            self.replay.check_models(state.describe(self.models()))
+            if self.steps == 0:
+                self.replay.check_models(state.describe(self.models()), self._first)
             self.journal.take("step of optimizer", str(number))
             self.engine.meter.repeated(optimizer)
             self.steps += 1
@@ -141,6 +144,7 @@ class Resume:
             if self.steps == self.replay.step:
                 self._go_on(self.replay)
             return result
+        self._first = self._first or state.describe(self.models())
         result = self.quietly(call, *args, **kwargs)
         self.journal.note("step of optimizer", str(number))
         self.steps += 1
@@ -183,6 +187,7 @@ class Resume:
         facts = {
             "step": self.steps,
             "code": self._code,
+            "first": self._first,
             "models": {name: list(tensor.shape) for name, tensor in weights.items()},
             "optimizer_rest": rest,
             "optimizer_groups": [state.groups_of(optimizer) for optimizer in optimizers],
@@ -193,7 +198,7 @@ class Resume:
             "world_size": self.engine.me.ranks.world_size,
             "held": {name: [*_form(tensor)] for name, tensor in held.items()},
         }
-        tensors |= weights | held | {f"chance.{self.engine.rank}": _pack([*chance.states(), chance.device_state()])}
+        tensors |= weights | held | {f"chance.{self.engine.rank}": chance.packed()}
         if self._gradients_stay:
             tensors |= state.gradients(self.models())
         self.saver.save(self.steps, tensors, facts, self.journal.dump() if self.engine.rank == 0 else b"")
@@ -232,6 +237,8 @@ class Resume:
 
     def _go_on(self, replay: Replay) -> None:
         """The step of the checkpoint is reached: load it; from here on all is real."""
+        gc.collect()  # models that the script has let go of are not in the checkpoint
+        replay.check_models(state.describe(self.models()), replay.facts["models"])
         self.replay = None
         replay.end()
         for scaler, words in zip(self.engine.seen.scalers(), replay.facts["scalers"], strict=True):
@@ -254,7 +261,7 @@ class Resume:
         name = mine if is_mine else "chance.0"
         room = torch.zeros(stored[name].size, dtype=torch.uint8)
         sharded.read(replay.path, {name: room}, self.saver.group)
-        *shared, device = json.loads(bytes(room.tolist()))
+        *shared, device = chance.unpacked(room)
         chance.restore(shared)
         if is_mine:
             chance.restore_device(device)
@@ -356,7 +363,7 @@ class Resume:
 
     def _start_anew(self, replay: Replay) -> None:
         """Leave the checkpoints of earlier starts: their steps are counted from another beginning."""
-        self.replay, self.journal = None, Journal()
+        self.replay, self.journal, self._first = None, Journal(), {}
         replay.end()
         for stream in self._streams():
             stream.begin(self.place / "printed", is_repeating=False)
@@ -388,7 +395,3 @@ class Resume:
 
 def _form(tensor: torch.Tensor) -> tuple[str, list[int]]:
     return str(tensor.dtype).removeprefix("torch."), list(tensor.shape)
-
-
-def _pack(texts: list[str]) -> torch.Tensor:
-    return torch.tensor(list(json.dumps(texts).encode()), dtype=torch.uint8)

@@ -30,7 +30,6 @@ class Replay:
         self.ghosts = Ghosts()
         self.imagination = Imagination(self.ghosts)
         self.twins = Twins(self.ghosts, reads.OURS)
-        self._is_checked = False
         self._is_entered = False
         self._undo = files.guard(lambda: self.ghosts.is_over)
 
@@ -41,15 +40,11 @@ class Replay:
             self._is_entered = True
             self.twins.__enter__()
 
-    def check_models(self, models: Mapping[str, list[int]]) -> None:
-        """Compare the weights with those of the checkpoint, once.
+    def check_models(self, models: Mapping[str, list[int]], stored: Mapping[str, list[int]]) -> None:
+        """Compare the shapes of weights with those of the run that is repeated.
 
         Raises RequestError for another model.
         """
-        if self._is_checked:
-            return
-        self._is_checked = True
-        stored = self.facts["models"]
         for name in sorted(set(stored) | set(models)):
             if stored.get(name) != models.get(name):
                 raise RequestError(
