@@ -341,8 +341,8 @@ optim = torch.optim.SGD(trained.parameters(), lr=0.1)
             "sparse=False",
         ),
         (
-            BATCHES + "class Mean(nn.Linear):\n    def forward(self, x): return super().forward(x).mean()\n"
-            "train(Mean(4, 4), iter(list(DataLoader(rows, batch_size=3))))",
+            BATCHES + "class Mean(nn.Linear):\n    def forward(self, x): self.loss = super().forward(x).mean()\n"
+            "model = Mean(4, 4)\ntrain(lambda x: (model(x), model.loss)[1], iter(list(DataLoader(rows, batch_size=3))))",
             "batches of 2, 3 rows before",
         ),
     ],
