@@ -140,3 +140,33 @@ def test_means_in_pieces_are_right(work):
     text = PIECES.replace("LOSS", "0.5 * out.mean() + F.l1_loss(self.net(x), x) + 0.1 * self.net.weight.pow(2).sum()")
     lines, weights = plain(work, text)
     same_run(work, text, lines, weights, 2, layout="micro_batches=2")
+
+
+# Batches of 3, 3 and 2 rows, all fetched before the first backward; then one backward of all their losses.
+AHEAD = """
+import sys, torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+import lumi_moai
+lumi_moai.enable_advanced_parallelization()
+torch.manual_seed(0)
+rows = TensorDataset(torch.randn(8, 4))
+class Mean(nn.Linear):
+    def forward(self, x): return super().forward(x).square().mean()
+model = Mean(4, 4)
+optim = torch.optim.SGD(model.parameters(), lr=0.1)
+for (x,) in iter(list(DataLoader(rows, batch_size=3))):
+    loss = model(x)
+    optim.zero_grad(); loss.backward(); optim.step()
+    print(f"loss {loss.item()}")
+total = 0
+for (x,) in iter(list(DataLoader(rows, batch_size=3))):
+    total = total + model(x)
+optim.zero_grad(); total.backward(); optim.step()
+print(f"total {total.item()}")
+torch.save([p.detach() for p in model.parameters()], sys.argv[1])
+"""
+
+
+def test_losses_of_batches_that_were_fetched_ahead_are_those_of_one_device(work):
+    same_run(work, AHEAD, *plain(work, AHEAD), 2)

@@ -21,8 +21,10 @@ Every rank runs the whole script. What makes them one device:
     marks      which numbers are those of all ranks already
     counts/    what the script counts while it trains, over the global batch
     gradients  the gradients of all ranks are averaged while backward still runs
+    hooked     the script's hooks on gradients wait for that average
     by_hand    weights that the script trains without an optimizer
     alike      whether the ranks of an unequal batch do the same things
+    stuck      ranks that wait for each other without end are stopped
     asked      gradients that the script takes by itself, without backward
     resume/    checkpoints, and how a restarted script gets back to one
     engine     holds these together: batches, backward, the numbers that the script reads
