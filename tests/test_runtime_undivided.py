@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from one_device import assert_same_weights, plain, same_run
 from runtime_ranks import Run, ended, launch
 from test_runtime_resume import assert_one_run, killed_after, start, whole
+
+from lumi_moai.runtime.parallel.undivided.probe import _Noting
 
 # A language model as nanoGPT trains it: a loss within the model, logits that nobody asks for, micro-steps, the next
 # batch fetched ahead of backward, evaluation in between, dropout.
@@ -354,3 +357,16 @@ def test_a_killed_run_without_a_loader_goes_on(work):
     assert "its rows are shared out within the model" in last.err
     assert_one_run(first[0], last, lines)
     assert_same_weights(torch.load(run.folder / "weights.pt"), weights)
+
+
+def test_what_the_network_still_holds_is_not_kept_by_a_forward():
+    """A thread of gloo's lets go of sums a moment later: now and then a model was computed whole for it."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        noting = _Noting(tuple)
+        with torch.no_grad(), noting:
+            sent, kept = torch.ones(2) * 2, torch.ones(3) * 2
+            dist.all_reduce(sent)
+        assert [len(each) for each in noting.left(())] == [len(kept)]
+    finally:
+        dist.destroy_process_group()

@@ -211,6 +211,8 @@ class _Noting(quiet.Steady):
         self._look(args, kwargs)
         result = super().__torch_dispatch__(func, types, args, kwargs)
         passed = {id(each) for each in tree_leaves((args, kwargs))}  # what is edited in place was there before
+        if func.namespace == "c10d":  # what is sent the network's thread may hold for a moment longer
+            self._made = [each for each in self._made if id(each()) not in passed]
         made = (each for each in tree_leaves(result) if isinstance(each, torch.Tensor))
         # The network holds on to what it sent, and weights that were gathered lose their memory.
         if not sys._getframe(1).f_globals.get("__name__", "").startswith((group.__name__, "torch.distributed.")):
