@@ -6,28 +6,32 @@ list of tensors or a state dict, with `torch.save(..., sys.argv[1])`.
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from runtime_ranks import Run, launch, submitit
+from runtime_ranks import Run, ended, launch, submitit
+from warm_python import Warm
 
 from lumi_moai.plan import Layout, Wishes
 
 NUMBER = re.compile(r"-?\d+\.\d+(?:e-?\d+)?")
 
 
+def plainly_printed(work, text, *words):
+    """What *text* prints under plain `python`, called with *words* in the folder *work*."""
+    (work / "plain.py").write_text(text)
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}  # also where a fixture comes before the world
+    (done,) = ended([Warm(["plain.py", *words], cwd=work, env=env)])
+    assert done.code == 0, done.err
+    return done.out
+
+
 def plain(work, text):
     """What *text* prints and saves under plain `python`: its lines, and what it saved."""
     # A GPU's name needs the runtime where there is no GPU.
-    (work / "plain.py").write_text(text.replace('.to("cuda")', "").replace(".cuda()", ""))
-    command = [sys.executable, "plain.py", str(work / "plain.pt")]
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}  # also where a fixture comes before the world
-    done = subprocess.run(command, cwd=work, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines(), torch.load(work / "plain.pt")
+    printed = plainly_printed(work, text.replace('.to("cuda")', "").replace(".cuda()", ""), work / "plain.pt")
+    return printed.splitlines(), torch.load(work / "plain.pt")
 
 
 def same(line, expected):
@@ -37,14 +41,15 @@ def same(line, expected):
     assert NUMBER.sub("", line) == NUMBER.sub("", expected)
 
 
-def same_run(work, text, lines, weights, count, *, layout="", **wishes):
+def same_run(work, text, lines, weights, count, *, layout="", kind=Run, **wishes):
     """Run *text* on *count* ranks in *layout* (words of `--layout`) and compare it with the plain run."""
     name = re.sub(r"\W", "_", f"run{count}{layout}")
-    run = Run(work / name, launch(count), Wishes(layout=Layout.parse(layout), **wishes))
+    run = kind(work / name, launch(count), Wishes(layout=Layout.parse(layout), **wishes))
     ranks = run.ranks(submitit(count), run.script(text), str(run.folder / "weights.pt"))
     assert [rank.code for rank in ranks] == [0] * count, "\n".join(rank.err for rank in ranks)
     assert [rank.out for rank in ranks[1:]] == [""] * (count - 1)
-    assert [rank.err for rank in ranks[1:]] == [""] * (count - 1)
+    silent = "".join(rank.err for rank in ranks[1:])
+    assert not silent, silent
     assert len(ranks[0].out.splitlines()) == len(lines)
     for line, expected in zip(ranks[0].out.splitlines(), lines, strict=True):
         same(line, expected)

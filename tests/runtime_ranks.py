@@ -9,6 +9,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from warm_python import Warm
+
 from lumi_moai.binding import Launch, Topology
 from lumi_moai.plan import Wishes
 
@@ -52,6 +54,9 @@ def launch(ranks, **words):
 class Run:
     """A run folder, and ways to start its ranks."""
 
+    cold = False
+    """Whether ranks start and import torch themselves; else they are forked from a Python that did."""
+
     def __init__(self, folder, description, wishes=None):
         self.folder = Path(folder)
         (self.folder / "code").mkdir(parents=True, exist_ok=True)
@@ -66,26 +71,37 @@ class Run:
     def command(self, *words):
         return [sys.executable, "-m", "lumi_moai.runtime", "--run", str(self.folder), "--", *words]
 
-    def start(self, environments, *words, prefix=lambda rank: [], cwd=None):
-        """One process per environment, all at once."""
+    def start(self, environments, *words, prefix=None, cwd=None):
+        """One process per environment, all at once; what *prefix* says of a rank stands before its command."""
         return [
-            subprocess.Popen(
-                [*prefix(rank), *self.command(*words)],
+            self._one(
+                [*(prefix(rank) if prefix else ()), *self.command(*words)],
                 env={"LUMI_MOAI_SAMPLE_SECONDS": "0", **os.environ, **environment},  # the recorder has tests of its own
                 cwd=cwd or self.folder,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
+                cold=self.cold or prefix is not None,
             )
             for rank, environment in enumerate(environments)
         ]
+
+    def _one(self, command, *, env, cwd, cold):
+        if not cold:
+            return Warm(command[1:], cwd=cwd, env=env)
+        pipe = subprocess.PIPE
+        return subprocess.Popen(
+            command, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True
+        )
 
     def ranks(self, environments, *words, **how):
         return ended(self.start(environments, *words, **how))
 
     def certificate(self, label="77-r0"):
         return json.loads((self.folder / "certificate" / f"{label}.json").read_text())
+
+
+class ColdRun(Run):
+    """For tests of the start itself, of memory and of compiled code."""
+
+    cold = True
 
 
 def ended(processes):

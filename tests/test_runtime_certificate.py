@@ -5,7 +5,7 @@ import time
 
 import pytest
 import runtime_ranks
-from runtime_ranks import MINE, Run, launch, slurm, submitit, topology
+from runtime_ranks import MINE, ColdRun, launch, slurm, submitit, topology
 
 from lumi_moai.binding import Row
 from lumi_moai.runtime import certificate, cores
@@ -29,7 +29,7 @@ def part_of_node(**words):
 
 @two_cores
 def test_right_masks_pass(work):
-    run = Run(work, whole_node())
+    run = ColdRun(work, whole_node())
     ranks = run.ranks(slurm(2, MASTER_ADDR="x", MASTER_PORT="1"), run.script(SCRIPT), prefix=on_core(A, B))
     assert [rank.code for rank in ranks] == [0, 0]
     assert "lumi-moai: certificate right: 2 ranks on 1 node, each on the cores next to its device" in ranks[0].err
@@ -46,7 +46,7 @@ def test_right_masks_pass(work):
 
 @two_cores
 def test_swapped_masks_stop_the_job_before_the_script(work):
-    run = Run(work, whole_node())
+    run = ColdRun(work, whole_node())
     ranks = run.ranks(slurm(2, MASTER_ADDR="x", MASTER_PORT="1"), run.script(SCRIPT), prefix=on_core(B, A))
     assert [rank.code for rank in ranks] == [78, 78]
     assert "ran" not in ranks[0].out + ranks[1].out
@@ -59,7 +59,7 @@ def test_swapped_masks_stop_the_job_before_the_script(work):
 
 @two_cores
 def test_warn_lets_wrong_masks_pass(work):
-    run = Run(work, whole_node(binding="warn"))
+    run = ColdRun(work, whole_node(binding="warn"))
     ranks = run.ranks(slurm(2, MASTER_ADDR="x", MASTER_PORT="1"), run.script(SCRIPT), prefix=on_core(B, A))
     assert [rank.code for rank in ranks] == [0, 0]
     assert "WRONG" in ranks[0].err
@@ -69,7 +69,7 @@ def test_warn_lets_wrong_masks_pass(work):
 
 @two_cores
 def test_on_part_of_a_node_each_rank_moves_next_to_its_device(work):
-    run = Run(work, part_of_node())
+    run = ColdRun(work, part_of_node())
     variables = slurm(2, MASTER_ADDR="x", MASTER_PORT="1", SLURM_STEP_GPUS="0-1")
     # Slurm gave the cores the other way round.
     ranks = run.ranks(variables, run.script(SCRIPT), prefix=on_core(B, A))
@@ -79,7 +79,7 @@ def test_on_part_of_a_node_each_rank_moves_next_to_its_device(work):
 
 @two_cores
 def test_the_granted_devices_decide_which_cores_are_near(work):
-    run = Run(work, part_of_node(world_size=1))
+    run = ColdRun(work, part_of_node(world_size=1))
     ranks = run.ranks(slurm(1, MASTER_ADDR="x", MASTER_PORT="1", SLURM_JOB_GPUS="1"), run.script(SCRIPT))
     assert ranks[0].out == f"ran [{A}, {B}]\n"  # alone on the node, it keeps all that it got
     assert run.certificate()["rows"][0]["device"] == 1
@@ -87,7 +87,7 @@ def test_the_granted_devices_decide_which_cores_are_near(work):
 
 @two_cores
 def test_on_part_of_a_node_far_cores_are_a_remark(work):
-    run = Run(work, part_of_node())
+    run = ColdRun(work, part_of_node())
     variables = slurm(2, MASTER_ADDR="x", MASTER_PORT="1")
     ranks = run.ranks(variables, run.script(SCRIPT), prefix=on_core(A, A))
     assert [rank.code for rank in ranks] == [0, 0]
@@ -99,7 +99,7 @@ def test_on_part_of_a_node_far_cores_are_a_remark(work):
 
 @two_cores
 def test_torchruns_workers_bind_themselves_on_a_whole_node(work):
-    run = Run(work, launch(2, launcher="torchrun", whole_node=True, bind=True, topology=topology([[A], [B]])))
+    run = ColdRun(work, launch(2, launcher="torchrun", whole_node=True, bind=True, topology=topology([[A], [B]])))
     variables = [
         {
             "TORCHELASTIC_RUN_ID": "77",
@@ -119,7 +119,7 @@ def test_torchruns_workers_bind_themselves_on_a_whole_node(work):
 
 
 def test_a_site_that_binds_nothing_judges_the_world_only(work):
-    run = Run(work, launch(2))
+    run = ColdRun(work, launch(2))
     ranks = run.ranks(submitit(2), run.script("import os; print(os.environ['RANK'], os.environ['MASTER_ADDR'])"))
     assert [rank.out for rank in ranks] == ["0 127.0.0.1\n", "1 127.0.0.1\n"]
     assert run.certificate()["verdict"] == "unbound"
@@ -127,7 +127,7 @@ def test_a_site_that_binds_nothing_judges_the_world_only(work):
 
 @pytest.mark.parametrize("binding", ["strict", "warn"])
 def test_a_missing_rank_stops_the_job_even_with_warn(work, binding):
-    run = Run(work, launch(3, binding=binding))
+    run = ColdRun(work, launch(3, binding=binding))
     variables = [{**each, "LUMI_MOAI_CERTIFICATE_SECONDS": "3"} for each in submitit(3)[:2]]
     begun = time.monotonic()
     ranks = run.ranks(variables, run.script(SCRIPT))
@@ -138,7 +138,7 @@ def test_a_missing_rank_stops_the_job_even_with_warn(work, binding):
 
 
 def test_a_world_of_another_size_stops_the_job_at_once(work):
-    run = Run(work, launch(4))
+    run = ColdRun(work, launch(4))
     ranks = run.ranks(submitit(2), run.script(SCRIPT))
     assert [rank.code for rank in ranks] == [78, 78]
     assert "rank 0 thinks the world has 2 ranks, the job was made for 4" in ranks[0].err
@@ -146,7 +146,7 @@ def test_a_world_of_another_size_stops_the_job_at_once(work):
 
 @two_cores
 def test_two_ranks_on_one_device_stop_the_job_even_with_warn(work):
-    run = Run(work, part_of_node(binding="warn"))
+    run = ColdRun(work, part_of_node(binding="warn"))
     variables = slurm(2, MASTER_ADDR="x", MASTER_PORT="1")
     variables[1]["SLURM_JOB_GPUS"] = "7,0"
     ranks = run.ranks(variables, run.script(SCRIPT))
@@ -155,7 +155,7 @@ def test_two_ranks_on_one_device_stop_the_job_even_with_warn(work):
 
 
 def test_each_array_run_and_each_requeue_has_a_certificate_of_its_own(work):
-    run = Run(work, launch(1, launcher="srun"))
+    run = ColdRun(work, launch(1, launcher="srun"))
     variables = slurm(1, SLURM_ARRAY_JOB_ID="77", SLURM_ARRAY_TASK_ID="4", SLURM_RESTART_COUNT="2")
     (rank,) = run.ranks(variables, run.script("import os; print(os.environ['LUMI_MOAI_ARRAY_INDEX'])"))
     assert rank.out == "4\n"
@@ -163,7 +163,7 @@ def test_each_array_run_and_each_requeue_has_a_certificate_of_its_own(work):
 
 
 def test_several_nodes_without_an_address_are_refused(work):
-    run = Run(work, launch(2, launcher="srun", nodes=2, devices_per_node=1))
+    run = ColdRun(work, launch(2, launcher="srun", nodes=2, devices_per_node=1))
     ranks = run.ranks(slurm(2, per_node=1), run.script(SCRIPT))
     assert [rank.code for rank in ranks] == [1, 1]
     assert "need MASTER_ADDR and MASTER_PORT" in ranks[0].err
@@ -179,7 +179,7 @@ def test_several_nodes_without_an_address_are_refused(work):
     ],
 )
 def test_a_spoilt_run_folder_is_one_sentence(work, spoil, words):
-    run = Run(work, launch(1))
+    run = ColdRun(work, launch(1))
     spoil(work)
     (rank,) = run.ranks(submitit(1), "nothing.py")
     assert rank.code == 1

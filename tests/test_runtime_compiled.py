@@ -1,6 +1,7 @@
 """Models that torch.compile has, with losses and BatchNorm inside: on several ranks they train as on one device."""
 
 from one_device import plain, same_run
+from runtime_ranks import ColdRun
 from test_runtime_parallel import HEAD
 
 # Batches of 4, 4 and 3 rows: one graph serves them all, whatever a rank's rows weigh.
@@ -69,7 +70,7 @@ def _heads(words):
 
 def test_a_compiled_model_with_a_loss_or_a_batchnorm_inside_trains_as_on_one_device(work):
     text = _heads(AOT)
-    same_run(work, text, *plain(work, text), 2)
+    same_run(work, text, *plain(work, text), 2, kind=ColdRun)
 
 
 BY_HAND = """
@@ -89,6 +90,6 @@ torch.save([p.detach() for p in model.parameters()], sys.argv[1])
 
 def test_a_batch_that_no_loader_gave_is_shared_out_within_a_compiled_model(work):
     text = HEADS.partition("\nsaved = []")[0] + BY_HAND
-    _, ranks = same_run(work, text, *plain(work, text), 2)
+    _, ranks = same_run(work, text, *plain(work, text), 2, kind=ColdRun)
     assert "its rows are shared out within the model" in ranks[0].err
     assert "computed whole by every rank" not in ranks[0].err

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 from one_device import plain, same
-from runtime_ranks import Run, launch, submitit
+from runtime_ranks import ColdRun, launch, submitit
 
 from lumi_moai.plan import Wishes
 from lumi_moai.runtime.parallel import need, one_device
@@ -41,7 +41,7 @@ NO_LINE = "import torch"
 
 
 def start(work, text, *, environment=None, **wishes):
-    run = Run(work, launch(2), Wishes(**wishes))
+    run = ColdRun(work, launch(2), Wishes(**wishes))
     environments = [{**each, **(environment or {})} for each in submitit(2)]
     return run.ranks(environments, run.script(text))
 
@@ -142,8 +142,8 @@ def test_what_the_line_cannot_do_is_said_in_one_sentence(work, text, words):
 
 
 def test_without_torch_the_line_says_what_it_needs(work, monkeypatch):
-    run = Run(work, launch(2))
-    monkeypatch.setattr(run, "command", lambda *words: [sys.executable, "-S", *Run.command(run, *words)[1:]])
+    run = ColdRun(work, launch(2))
+    monkeypatch.setattr(run, "command", lambda *words: [sys.executable, "-S", *ColdRun.command(run, *words)[1:]])
     refused(run.ranks(submitit(2), run.script(LINE)), "there is no torch here", "PyTorch 2.6 or newer")
 
 

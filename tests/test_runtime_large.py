@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 from one_device import assert_same_weights, plain, same_run
-from runtime_ranks import Run, launch, submitit
+from runtime_ranks import ColdRun, launch, submitit
 
 from lumi_moai.plan import Layout, Wishes
 
@@ -187,7 +187,7 @@ def test_no_rank_holds_a_whole_model(work):
         ("pp=2", "checked", 2),
         ("replicate", "made", 2),
     ):
-        run = Run(work / f"{layout}-{how}", launch(count), Wishes(layout=Layout.parse(layout), checkpoint="off"))
+        run = ColdRun(work / f"{layout}-{how}", launch(count), Wishes(layout=Layout.parse(layout), checkpoint="off"))
         ranks = run.ranks(submitit(count), run.script(MEASURE), str(work / "model"), str(run.folder / "found"), how)
         assert [rank.code for rank in ranks] == [0] * count, "\n".join(rank.err for rank in ranks)
         found[layout, how] = [json.loads((run.folder / f"found{rank}").read_text()) for rank in range(2)]

@@ -7,7 +7,7 @@ import layout_scripts as scripts
 import pytest
 import torch
 from one_device import NUMBER, assert_same_weights, plain, same, same_run
-from runtime_ranks import Run, launch, slurm, submitit
+from runtime_ranks import ColdRun, Run, launch, slurm, submitit
 from torch import nn
 
 from lumi_moai.plan import Layout, Wishes
@@ -63,7 +63,7 @@ COMPILES = pytest.mark.skipif(" " in torch.__file__, reason="torch's compiler ca
 def test_what_scripts_do_with_weights_in_parts_is_as_on_one_device(tmp_path, name, layout):
     text = getattr(scripts, name)
     lines, weights = plain(tmp_path, text)
-    same_run(tmp_path, text, lines, weights, 2, layout=layout)
+    same_run(tmp_path, text, lines, weights, 2, layout=layout, kind=ColdRun if "compile" in layout else Run)
 
 
 # How often a block is computed, and in which type; the second model has no blocks.

@@ -7,7 +7,7 @@ import sys
 import time
 
 import pytest
-from runtime_ranks import FEW_SECONDS, Run, ended, launch, submitit, wait_for
+from runtime_ranks import FEW_SECONDS, ColdRun, ended, launch, submitit, wait_for
 
 from lumi_moai.runtime import late
 from lumi_moai.runtime.start import drop_absent_interfaces, parse
@@ -43,7 +43,7 @@ def alone(work):
     """Runs a script as the only rank."""
 
     def start(text, *words):
-        run = Run(work, launch(1))
+        run = ColdRun(work, launch(1))
         (rank,) = run.ranks(submitit(1), run.script(text), *words)
         return rank
 
@@ -76,7 +76,7 @@ def test_a_script_without_torch_never_imports_it(alone):
 
 
 def test_a_module_runs_as_with_m(work):
-    run = Run(work, launch(1))
+    run = ColdRun(work, launch(1))
     package = work / "code" / "pkg"
     package.mkdir()
     (package / "__init__.py").write_text("")
@@ -123,14 +123,14 @@ def test_a_syntax_error_is_shown(alone):
 
 
 def test_a_script_that_does_not_exist_is_one_sentence(work):
-    run = Run(work, launch(1))
+    run = ColdRun(work, launch(1))
     (rank,) = run.ranks(submitit(1), "nothing.py")
     assert rank.code == 1
     assert f"there is no script {work / 'code' / 'nothing.py'}" in rank.err
 
 
 def test_the_signal_ahead_of_the_time_limit_kills_nobody(work):
-    run = Run(work, launch(2))
+    run = ColdRun(work, launch(2))
     text = """
     import os, time
     from pathlib import Path
@@ -152,7 +152,7 @@ def test_the_signal_ahead_of_the_time_limit_kills_nobody(work):
 
 
 def test_told_to_end_a_rank_ends(work):
-    run = Run(work, launch(1))
+    run = ColdRun(work, launch(1))
     (process,) = run.start(submitit(1), run.script("import time; open('here', 'w'); time.sleep(600)"))
     wait_for(work / "here")
     process.terminate()
@@ -169,7 +169,7 @@ time.sleep(0.5)
 
 
 def test_a_rank_that_raises_takes_the_others_along(work):
-    run = Run(work, launch(3))
+    run = ColdRun(work, launch(3))
     begun = time.monotonic()
     ranks = run.ranks(submitit(3), run.script(WAITING + "raise ValueError('bad row')"))
     assert [rank.code for rank in ranks] == [1, 1, 1]
@@ -180,26 +180,26 @@ def test_a_rank_that_raises_takes_the_others_along(work):
 
 
 def test_a_rank_that_exits_takes_the_others_along_with_its_code(work):
-    run = Run(work, launch(2))
+    run = ColdRun(work, launch(2))
     ranks = run.ranks(submitit(2), run.script(WAITING + "sys.exit(9)"))
     assert [rank.code for rank in ranks] == [9, 9]
 
 
 def test_a_rank_that_is_killed_takes_the_others_along(work):
-    run = Run(work, launch(2))
+    run = ColdRun(work, launch(2))
     ranks = run.ranks(submitit(2), run.script(WAITING + "os.kill(os.getpid(), 9)"))
     assert [rank.code for rank in ranks] == [1, -9]
     assert "rank 1 was killed" in ranks[0].err
 
 
 def test_a_rank_that_ends_well_leaves_the_others_alone(work):
-    run = Run(work, launch(2))
+    run = ColdRun(work, launch(2))
     text = "import os, time; time.sleep(2 if os.environ['RANK'] == '0' else 0); print('done')"
     assert [(rank.code, rank.out) for rank in run.ranks(submitit(2), run.script(text))] == [(0, "done\n")] * 2
 
 
 def test_when_all_fail_one_traceback_is_shown(work):
-    run = Run(work, launch(3))
+    run = ColdRun(work, launch(3))
     ranks = run.ranks(submitit(3), run.script("open('/nowhere')"))
     assert [rank.code for rank in ranks] == [1, 1, 1]
     errors = "".join(rank.err for rank in ranks)
@@ -208,7 +208,7 @@ def test_when_all_fail_one_traceback_is_shown(work):
 
 
 def test_a_rank_that_failed_ends_although_a_thread_hangs(work):
-    run = Run(work, launch(1))
+    run = ColdRun(work, launch(1))
     text = "import threading, time\nthreading.Thread(target=time.sleep, args=(600,)).start()\nraise ValueError"
     (rank,) = run.ranks(submitit(1), run.script(text))
     assert rank.code == 1
@@ -216,7 +216,7 @@ def test_a_rank_that_failed_ends_although_a_thread_hangs(work):
 
 
 def test_a_rank_that_failed_still_runs_its_exit_functions(work):
-    run = Run(work, launch(1))
+    run = ColdRun(work, launch(1))
     text = """
     import atexit, sys, threading, time
     atexit.register(print, "left")
@@ -251,7 +251,7 @@ def test_an_interface_that_is_not_here_is_forgotten(capsys):
 
 
 def test_threads_are_shared_by_ranks_that_share_cores(work):
-    run = Run(work, launch(2))
+    run = ColdRun(work, launch(2))
     few = len(os.sched_getaffinity(0)) // 2 or 1
     ranks = run.ranks(submitit(2), run.script("import os; print(os.environ['OMP_NUM_THREADS'])"))
     assert [rank.out for rank in ranks] == [f"{few}\n"] * 2
@@ -259,7 +259,7 @@ def test_threads_are_shared_by_ranks_that_share_cores(work):
 
 def test_torchrun_starts_the_ranks(work):
     pytest.importorskip("torch")
-    run = Run(work, launch(2, launcher="torchrun"))
+    run = ColdRun(work, launch(2, launcher="torchrun"))
     name = run.script("import os, sys; print(os.environ['RANK'], sys.argv[1:])")
     # Without the first "--" torchrun reads our --run as an abbreviation of an option of its own.
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--"]
@@ -274,7 +274,7 @@ def test_torchrun_starts_the_ranks(work):
 
 
 def test_open_files_are_written_and_pools_end_though_the_rank_leaves_early(work):
-    run = Run(work, launch(2))
+    run = ColdRun(work, launch(2))
     text = (
         "import os, torch, concurrent.futures\n"
         "pool = concurrent.futures.ThreadPoolExecutor(2); pool.submit(print, 'from a pool')\n"
@@ -286,7 +286,7 @@ def test_open_files_are_written_and_pools_end_though_the_rank_leaves_early(work)
 
 
 def test_a_script_that_knows_nothing_of_its_ranks_is_told(work):
-    run = Run(work, launch(2))
+    run = ColdRun(work, launch(2))
     ranks = run.ranks(submitit(2), run.script("import torch"))
     assert "this script ran 2 times" in ranks[0].err
     assert ranks[1].err == ""
@@ -298,14 +298,14 @@ def test_sets_have_the_same_order_on_every_rank_and_in_every_start(work):
     text = "import os; print(list({'the', 'cat', 'sat', 'on', 'a', 'mat'}), os.environ['PYTHONHASHSEED'])"
     starts = []
     for name in ("first", "second"):
-        run = Run(work / name, launch(3))
+        run = ColdRun(work / name, launch(3))
         starts += run.ranks(submitit(3), run.script(text))
     assert [rank.code for rank in starts] == [0] * 6
     assert len({rank.out for rank in starts}) == 1
 
 
 def test_the_users_order_of_sets_is_kept(work):
-    run = Run(work, launch(1))
+    run = ColdRun(work, launch(1))
     text = "import os; print(hash('cat'), os.environ['PYTHONHASHSEED'])"
     (rank,) = run.ranks([{**submitit(1)[0], "PYTHONHASHSEED": "7"}], run.script(text))
     plain = subprocess.run(
