@@ -201,6 +201,32 @@ def test_memory_that_runs_out_in_backward(work):
     assert "start the run once more, it will compute each rank's rows in 2 micro-batches" in rank.err
 
 
+# A loss by hand in the model is of all rows, and a piece of them would not give it.
+BY_HAND = IN_BACKWARD.replace(
+    """    def forward(self, x):
+""",
+    """    def forward(self, x, y):
+        FORWARD
+""",
+).replace(
+    "        return self.net[2](Full.apply(self.net[1](self.net[0](x))))",
+    """        apart = ((self.net[2](Full.apply(self.net[1](self.net[0](x)))) - y) ** 2).sum(1)
+        return (apart * (y[:, 0] > 0)).sum() / (y[:, 0] > 0).sum()""",
+)
+
+
+@pytest.mark.parametrize("place", ["forward", "backward"])
+def test_memory_that_runs_out_where_a_model_adds_up_its_loss_is_told(work, place):
+    full = "if on_ranks and len(x) > 8: raise torch.OutOfMemoryError('HIP out of memory')"
+    text = BY_HAND.replace("FORWARD", full if place == "forward" else "pass")
+    run = Run(work, launch(2))
+    ranks = run.ranks(submitit(2), run.script(text.replace("F.mse_loss(model(a), b)", "model(a, b)")), "w.pt")
+    assert [rank.code for rank in ranks] == [1, 1]
+    said = "".join(rank.err for rank in ranks)
+    assert "the forward of Small makes a number of the batch by hand" in said
+    assert "Traceback" not in said
+
+
 def test_weights_in_parts_ask_for_another_start_with_smaller_pieces(work):
     """The others are in the middle of an exchange with the rank whose memory ran out."""
     lines, _ = plain(work, FITS)

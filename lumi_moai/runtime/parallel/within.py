@@ -116,7 +116,7 @@ class Within:
             with counts.followed(called.given), self._parts():
                 return called.own(*args, **kwargs)
 
-        return called.alone(followed)
+        return self.engine.micro.memory.whole(type(called.module).__name__, lambda: called.alone(followed))
 
     @contextmanager
     def _parts(self) -> Iterator[None]:

@@ -38,6 +38,8 @@ class Memory:
         """The one call of a model that was computed whole since the last backward."""
         self._calls = 0
         self._before: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._undivided = ""
+        """The model whose forward makes a number of the batch by hand, called since the last backward."""
 
     @property
     def watches(self) -> bool:
@@ -83,7 +85,18 @@ class Memory:
 
     def forget(self) -> None:
         """Whatever was called has gone back by now, or never will."""
-        self._before, self._call, self._calls = [], None, 0
+        self._before, self._call, self._calls, self._undivided = [], None, 0, ""
+
+    def whole(self, name: str, compute: Callable[[], Any]) -> Any:
+        """The output of *compute*, a call of the model *name* that has no pieces.
+
+        Raises RequestError where memory runs out, here or in its backward.
+        """
+        self._undivided = name
+        try:
+            return compute()
+        except torch.OutOfMemoryError as full:
+            raise self._no_pieces() from full
 
     def watch(self, call: Watched) -> Any:
         """The output of *call*, a call of a model as it is."""
@@ -97,6 +110,8 @@ class Memory:
 
         Raises RequestError where the gradients of the model's outputs are not known, so that nothing can be made again.
         """
+        if self._undivided:
+            raise self._no_pieces() from error
         call = self._call
         grads = call.grads(outputs) if call else None
         if not self.watches or call is None or grads is None or self.pieces > 1:
@@ -123,6 +138,13 @@ class Memory:
         """A call in which the ranks exchanged something cannot be made again by one of them."""
         if group.exchanges() != exchanged and self.engine.me.ranks.world_size > 1:
             self._stop(error)
+
+    def _no_pieces(self) -> RequestError:
+        return RequestError(
+            f"device memory ran out, and the forward of {self._undivided} makes a number of the batch by hand, so that"
+            " its rows cannot be computed in micro-batches; take a loss of torch's in there, or the loss outside of the"
+            " model, or ask for --layout fsdp,recompute=full or for a larger flavor"
+        )
 
     def _next_time(self) -> RequestError:
         how = "start the run once more, it"
