@@ -1,14 +1,16 @@
 """Libraries that train: a script for one device that uses one of them gives the one-device result on several ranks."""
 
+import copy
 import sys
 
 import pytest
+import torch
 from one_device import plain, same_run
 from runtime_ranks import Run, launch, slurm, submitit
 
 from lumi_moai.plan import Wishes
 from lumi_moai.runtime import late
-from lumi_moai.runtime.parallel.libraries import environment
+from lumi_moai.runtime.parallel.libraries import environment, whole
 
 HEAD = """
 import sys, torch
@@ -163,6 +165,16 @@ def test_the_sft_trainer_of_trl(work):
     assert "over 2 ranks: global batch 4" in ranks[0].err
 
 
+def test_the_mean_of_each_ranks_number_is_that_over_rows(work):
+    found = whole._weighing(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 1.0]).double())
+    for mean in (found.mean(), torch.mean(input=found), (found * 1).cpu().mean(0), copy.deepcopy(found).nanmean()):
+        assert mean.item() == 1.25
+    assert (found.sum().item(), torch.stack([found, found]).mean().item()) == (3.0, 1.5)
+    assert (whole._weighing(torch.tensor([1.0, torch.nan]), found.weights)).nanmean().item() == 1.0
+    torch.save(found, "found.pt")
+    assert type(torch.load("found.pt", weights_only=True)) is torch.Tensor
+
+
 ACCELERATE = (
     HEAD
     + """
@@ -192,6 +204,8 @@ for epoch in range(2):
             schedule.step()
             optimizer.zero_grad()
         tokens += accelerator.gather(batch["labels"].ne(-100).sum()).sum().item()
+        lengths = accelerator.gather_for_metrics((batch["labels"] != -100).sum(1).float().mean())
+        print("length", lengths.mean().item(), torch.nanmean(lengths.cpu() * 10).item())
         print("loss", loss.item(), accelerator.gather(loss.detach()).mean().item(), schedule.get_last_lr())
     print("epoch", float(total) / len(train), tokens)
     model.eval()

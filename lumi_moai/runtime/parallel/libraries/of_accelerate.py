@@ -81,7 +81,7 @@ def _gathered(engine: "Engine", values: Any, share: Any) -> Any:
     if isinstance(values, torch.Tensor):
         if values.dim() == 0 and values.requires_grad:
             return engine.number(values)
-        return whole.rows(engine, values.reshape(1) if values.dim() == 0 else values, share)
+        return whole.rows(engine, values, share) if values.dim() else whole.each_rank(engine, values, share)
     if isinstance(values, dict):
         return {key: _gathered(engine, part, share) for key, part in values.items()}
     if isinstance(values, (list, tuple)):
