@@ -9,7 +9,7 @@ import dataclasses
 import threading
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from ...errors import RequestError
 from .own_chance import Fetching, OwnChance, OwnSeeds
+from .parts import leaves, some_rows
 from .share import Share, bounds, cut
 
 Begin = Callable[[Share | None, Any], None]
@@ -184,7 +185,7 @@ class Cutter:
                 " be shared out; give a batch_size, or parts of one length"
             )
         start, end, share = bounds(lengths.pop(), self.rank, self.ranks)
-        return _rows(batch, start, end), share
+        return some_rows(batch, start, end), share
 
 
 def generators(loader: DataLoader) -> list[torch.Generator]:
@@ -217,54 +218,3 @@ def _as_sequence(batch: Any) -> Sequence:
         raise RequestError(
             f"a batch sampler gave a {type(batch).__name__}, which cannot be shared out; let it give lists of indices"
         ) from None
-
-
-_SCALARS = (str, bytes, int, float)
-
-
-def _is_row_list(batch: Any) -> bool:
-    """Whether *batch* has one entry per row: a tensor, an array, or a list of plain values."""
-    if isinstance(batch, (list, tuple)):
-        return not hasattr(batch, "_fields") and all(isinstance(part, _SCALARS) for part in batch)
-    return hasattr(batch, "shape") and len(batch.shape) > 0
-
-
-def _parts(batch: Any) -> Mapping[Any, Any]:
-    """What the container *batch* holds, by key, field or place.
-
-    Raises RequestError for a thing that is no container.
-    """
-    if isinstance(batch, Mapping):
-        return batch
-    if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
-        return {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
-    if isinstance(batch, (list, tuple)):
-        return dict(enumerate(batch))
-    raise RequestError(f"a DataLoader gave a {type(batch).__name__}, whose rows cannot be shared out over ranks")
-
-
-def leaves(batch: Any) -> Iterator[Any]:
-    """The parts of *batch* that have its rows.
-
-    Raises RequestError for a part without rows.
-    """
-    if _is_row_list(batch):
-        yield batch
-        return
-    for part in _parts(batch).values():
-        yield from leaves(part)
-
-
-def _rows(batch: Any, start: int, end: int) -> Any:
-    """Some rows of *batch*, which stays of its type."""
-    if _is_row_list(batch):
-        return batch[start:end]
-    parts = {key: _rows(part, start, end) for key, part in _parts(batch).items()}
-    if isinstance(batch, Mapping):
-        cut_batch: Any = copy.copy(batch)
-        for key, part in parts.items():
-            cut_batch[key] = part
-        return cut_batch
-    if dataclasses.is_dataclass(batch):
-        return dataclasses.replace(batch, **parts)  # type: ignore[type-var]
-    return type(batch)(*parts.values()) if hasattr(batch, "_fields") else type(batch)(parts.values())

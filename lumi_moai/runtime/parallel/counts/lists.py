@@ -2,11 +2,13 @@
 
 from collections import deque
 from collections.abc import Iterator, Mapping
+from dataclasses import is_dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from ..parts import parts
 from ..share import Share
 
 _FOUND: deque[dict[int, tuple[Any, Share]]] = deque(maxlen=4)
@@ -25,8 +27,8 @@ def share_of(thing: Any) -> Share | None:
 
 
 def _lists(batch: Any, rows: int) -> Iterator[Any]:
-    if isinstance(batch, Mapping):
-        for each in batch.values():
+    if isinstance(batch, Mapping) or is_dataclass(batch):
+        for each in parts(batch).values():
             yield from _lists(each, rows)
     elif isinstance(batch, (list, tuple)):
         if len(batch) == rows and not all(_has_rows(each, rows) for each in batch):

@@ -1,6 +1,6 @@
 """A few rows of the first batch: all of them on every rank, and this rank's own."""
 
-import copy
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_map
 
 from ....errors import RequestError
 from ... import group
-from ..loader import leaves
+from ..parts import leaves, made_of, parts
 from ..share import Share, bounds
 from .body import Unfit
 
@@ -30,10 +30,10 @@ def few(batch: Any, share: Share | None, rank: int, data_group: Any) -> tuple[An
     each = min(_ROWS, share.total // share.ranks)
     if each == 0:
         raise Unfit(f"the first batch has {share.total} rows, fewer than the ranks")
-    parts: list[Any] = [None] * share.ranks
-    dist.all_gather_object(parts, taken(batch, 0, each), group=data_group)
+    every: list[Any] = [None] * share.ranks
+    dist.all_gather_object(every, taken(batch, 0, each), group=data_group)
     try:
-        return joined(parts), parts[rank], Share(rows=each, total=each * share.ranks, ranks=share.ranks)
+        return joined(every), every[rank], Share(rows=each, total=each * share.ranks, ranks=share.ranks)
     except (RuntimeError, ValueError):
         pass  # each rank has padded its rows to a length of its own
     whole = group.agree(taken(batch, 0, each * share.ranks))
@@ -56,44 +56,36 @@ def length(batch: Any) -> int:
 
 def taken(batch: Any, start: int, end: int) -> Any:
     """The rows of *batch* from *start* to *end*, copied."""
-    if isinstance(batch, Mapping):
-        return _mapping(batch, {key: taken(part, start, end) for key, part in batch.items()})
     if _is_nested(batch):
-        return _sequence(batch, [taken(part, start, end) for part in batch])
+        return made_of(batch, {key: taken(part, start, end) for key, part in parts(batch).items()})
     rows = batch[start:end]
     return rows.clone() if isinstance(rows, torch.Tensor) else rows
 
 
-def joined(parts: Sequence[Any]) -> Any:
-    """The batches *parts* in one.
+def joined(batches: Sequence[Any]) -> Any:
+    """The *batches* in one.
 
     Raises RuntimeError or ValueError when their shapes differ.
     """
-    first = parts[0]
-    if isinstance(first, Mapping):
-        return _mapping(first, {key: joined([part[key] for part in parts]) for key in first})
+    first = batches[0]
     if _is_nested(first):
-        return _sequence(first, [joined(each) for each in zip(*parts, strict=True)])
+        every = [parts(batch) for batch in batches]
+        if len({len(each) for each in every}) > 1:
+            raise ValueError("batches of unlike parts")
+        return made_of(first, {key: joined([each[key] for each in every]) for key in every[0]})
     if isinstance(first, torch.Tensor):
-        return torch.cat(list(parts))
-    return type(first)(each for part in parts for each in part)
+        return torch.cat(list(batches))
+    return type(first)(each for batch in batches for each in batch)
 
 
 def fresh(batch: Any) -> Any:
     """*batch* with tensors of its own, which the script may write to."""
+    if dataclasses.is_dataclass(batch):
+        return made_of(batch, {key: fresh(part) for key, part in parts(batch).items()})
     return tree_map(lambda each: each.clone() if isinstance(each, torch.Tensor) else each, batch)
 
 
 def _is_nested(batch: Any) -> bool:
-    return isinstance(batch, (list, tuple)) and any(not isinstance(part, (str, int, float)) for part in batch)
-
-
-def _mapping(like: Any, parts: dict[Any, Any]) -> Any:
-    made = copy.copy(like)
-    for key, part in parts.items():
-        made[key] = part
-    return made
-
-
-def _sequence(like: Any, parts: list[Any]) -> Any:
-    return type(like)(*parts) if hasattr(like, "_fields") else type(like)(parts)
+    if isinstance(batch, (list, tuple)):
+        return any(not isinstance(part, (str, int, float)) for part in batch)
+    return isinstance(batch, Mapping) or dataclasses.is_dataclass(batch)
