@@ -35,13 +35,26 @@ def install(at_hand: RowsAtHand, told: Told) -> None:
     """Replace torch's draws; *at_hand*: this rank's rows while a batch is shared out; *told*: what counted as such."""
     for name, place in (("randn", 0), ("rand", 0), ("randint", -1)):
         setattr(torch, name, _sized(getattr(torch, name), place, at_hand, told))
-    torch.multinomial = _picked(torch.multinomial, at_hand)
+    torch.multinomial = _picked(_each(torch.multinomial, at_hand, told, 2), at_hand)
     for name in ("randperm", "tensor", "as_tensor"):
         setattr(torch, name, _counted(getattr(torch, name)))
+    torch.full = _filled(torch.full)
     for name in ("randn_like", "rand_like", "randint_like"):
         setattr(torch, name, _like(getattr(torch, name), at_hand, told))
     torch.bernoulli = _each(torch.bernoulli, at_hand, told)
-    for name in ("normal_", "uniform_", "bernoulli_", "random_", "exponential_", "log_normal_", "cauchy_"):
+    torch.normal = _sized(_each(torch.normal, at_hand, told), 2, at_hand, told)
+    for name in ("poisson", "binomial", "_standard_gamma", "_sample_dirichlet"):
+        setattr(torch, name, _apart(getattr(torch, name), at_hand))
+    for name in (
+        "normal_",
+        "uniform_",
+        "bernoulli_",
+        "random_",
+        "exponential_",
+        "log_normal_",
+        "cauchy_",
+        "geometric_",
+    ):
         setattr(torch.Tensor, name, _in_place(getattr(torch.Tensor, name), at_hand, told))
     if not accelerator.is_gpu():
         F.dropout = _dropout(F.dropout, at_hand)
@@ -67,7 +80,7 @@ def _sized(own: Draw, place: int, at_hand: RowsAtHand, told: Told) -> Draw:
         told(f"torch.{own.__name__}", rows[2])
         words = {key: value for key, value in kwargs.items() if key not in ("size", "out")}
         limits = () if place == 0 else args if "size" in kwargs else args[:place]
-        return _part(own(*limits, (rows[0], *size[1:]), **words), rows, kwargs)
+        return counts.rows_like(size[0], _part(own(*limits, (rows[0], *size[1:]), **words), rows, kwargs))
 
     return draw
 
@@ -106,9 +119,20 @@ def _counted(own: Draw) -> Draw:
     return make
 
 
+def _filled(own: Draw) -> Draw:
+    """*own*, whose tensor of as many rows as the batch has is a part of it: chances to draw by."""
+
+    @functools.wraps(own)
+    def full(*args: Any, **kwargs: Any) -> torch.Tensor:
+        size = kwargs.get("size", args[0] if args else ())
+        return counts.rows_like(size[0] if len(size) else 0, own(*args, **kwargs))
+
+    return full
+
+
 def _size(args: Sequence[Any], place: int, named: Any) -> Sequence[int]:
     """The size that a draw asks for: `(2, 3)`, `((2, 3),)`, or the last word of `randint`."""
-    given = named if named is not None else (args[place] if args else ())
+    given = named if named is not None else (args[place] if len(args) > max(place, 0) else ())
     if isinstance(given, (int, counts.Rows)):
         given = () if place else args
     return given if isinstance(given, (tuple, list)) else ()
@@ -136,7 +160,7 @@ def _like(own: Draw, at_hand: RowsAtHand, told: Told) -> Draw:
         if rows is None or like.dim() == 0 or len(like) != rows[2] or tuple(like.shape) == (1,):
             return own(like, *args, **kwargs)
         told(f"torch.{own.__name__}", rows[2])
-        return _part(own(_ones(rows[0], like), *args, **kwargs), rows, kwargs)
+        return counts.like_rows(_part(own(_ones(rows[0], like), *args, **kwargs), rows, kwargs), (like,))
 
     return draw
 
@@ -146,19 +170,57 @@ def _are_rows(tensor: Any, rows: Rows) -> bool:
     return type(tensor) in _KINDS and tensor.dim() > 0 and len(tensor) == rows[2] and tuple(tensor.shape) != (1,)
 
 
-def _each(own: Draw, at_hand: RowsAtHand, told: Told) -> Draw:
-    """`bernoulli` of chances: the others' rows are drawn as well, by chances that do not matter."""
+def _each(own: Draw, at_hand: RowsAtHand, told: Told, dims: int = 0) -> Draw:
+    """`bernoulli` of chances, `normal` of means: the others' rows are drawn as well, by chances that do not matter.
+
+    *dims*: of chances of rows, where others are chances too.
+    """
 
     @functools.wraps(own)
-    def draw(chances: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        rows = at_hand() if not args and _is_shared(kwargs, chances.device) else None
-        if rows is None or not _are_rows(chances, rows) or not chances.is_contiguous():
-            return own(chances, *args, **kwargs)
+    def draw(*args: Any, **kwargs: Any) -> Any:
+        rows, given = _given(args, kwargs, at_hand)
+        if rows is None or "out" in kwargs or not all(each.is_contiguous() for each in given):
+            return own(*args, **kwargs)
+        if dims and given[0].dim() != dims:
+            return own(*args, **kwargs)
         told(f"torch.{own.__name__}", rows[2])
         with torch.no_grad():
-            whole = torch.full((rows[0], *chances.shape[1:]), 0.5, dtype=chances.dtype, device=chances.device)
-            whole[rows[1] : rows[1] + rows[2]] = chances
-        return counts.like_rows(_part(own(whole, **kwargs), rows, kwargs), (chances,))
+            whole = [_for_all(each, rows) if torch.is_tensor(each) and _are_rows(each, rows) else each for each in args]
+        return counts.like_rows(_part(own(*whole, **kwargs), rows, kwargs), given)
+
+    return draw
+
+
+def _given(args: tuple, kwargs: Mapping[str, Any], at_hand: RowsAtHand) -> tuple[Rows | None, list[torch.Tensor]]:
+    """The rows at hand, and those of *args* that have them; no rows if none has."""
+    chances = [each for each in args if torch.is_tensor(each)]
+    rows = at_hand() if chances and _is_shared(kwargs, chances[0].device) else None
+    given = [each for each in chances if rows is not None and _are_rows(each, rows)]
+    return (rows, given) if given else (None, [])
+
+
+def _for_all(chances: torch.Tensor, rows: Rows) -> torch.Tensor:
+    """*chances* of this rank's rows, with some for the others'."""
+    whole = torch.full((rows[0], *chances.shape[1:]), 0.5, dtype=chances.dtype, device=chances.device)
+    whole[rows[1] : rows[1] + rows[2]] = chances
+    return whole
+
+
+def _apart(own: Draw, at_hand: RowsAtHand) -> Draw:
+    """*own*, which takes as many random numbers as its chances happen to ask for: each rank's are its own.
+
+    The stream that the ranks share goes on with one number, so it stays in step.
+    """
+
+    @functools.wraps(own)
+    def draw(*args: Any, **kwargs: Any) -> Any:
+        rows, given = _given(args, kwargs, at_hand)
+        if rows is None:
+            return own(*args, **kwargs)
+        seed = int(torch.empty((), dtype=torch.int64).random_(2**48).numpy())
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed + rows[1])
+            return counts.like_rows(own(*args, **kwargs), given)
 
     return draw
 

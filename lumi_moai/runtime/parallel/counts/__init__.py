@@ -36,6 +36,7 @@ from .batch import (
     mark_outputs,
     plainly,
     refusing,
+    rows_like,
     share_of,
     whole,
 )
@@ -61,6 +62,7 @@ __all__ = [
     "of_all",
     "plainly",
     "refusing",
+    "rows_like",
     "share_of",
     "teach",
     "whole",

@@ -125,6 +125,12 @@ def like_rows(result: Any, words: Any) -> Any:
     return result
 
 
+def rows_like(size: Any, result: torch.Tensor) -> torch.Tensor:
+    """*result*, of as many rows as *size* says, as a part of the batch that it is a number of rows of."""
+    share = size.share if isinstance(size, Rows) else None
+    return result if share is None or not _has(result, 0, max(share.rows, 1)) else _become(result, share, 0)
+
+
 def share_of(words: Any) -> Share | None:
     """How the batch was cut that some of *words* are parts of."""
     parts = _parts(words)

@@ -1,0 +1,86 @@
+"""What a script draws for the rows of a batch is part of the batch: masks, actions, samples of distributions."""
+
+import pytest
+from one_device import plain, same_run
+from runtime_ranks import Run, launch, submitit
+from test_runtime_parallel import HEAD
+
+# Masks that weigh a loss by hand; a reparametrized sample; actions and their reward; each row's own choice; noise by a mean for
+# each number; a last batch of 3 rows. The numbers drawn behind each show whether the ranks' streams are in step.
+DRAWN = (
+    HEAD
+    + """
+from torch.distributions import Categorical, Normal, kl_divergence
+x, y = torch.randn(19, 6), torch.randint(0, 3, (19,))
+net, encoder, decoder = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)), nn.Linear(6, 8), nn.Linear(4, 6)
+optim = torch.optim.SGD([*net.parameters(), *encoder.parameters(), *decoder.parameters()], lr=0.1)
+def masked(x, y):
+    mask = torch.rand(x.shape) < 0.3
+    each = (decoder(encoder(x).chunk(2, -1)[0]) - x) ** 2
+    return (each * mask).sum() / mask.sum().clamp(min=1), mask.float().mean(), mask.sum() / (~mask).sum()
+def chosen(x, y):
+    mask = torch.bernoulli(torch.full(x.shape, 0.4)).bool()
+    out = decoder(encoder(x.masked_fill(mask, 0.0)).chunk(2, -1)[0])
+    return ((out - x)[mask] ** 2).mean(), mask.sum()
+def variational(x, y):
+    mean, spread = encoder(x).chunk(2, -1)
+    sample = Normal(mean, spread.exp()).rsample()
+    kl = kl_divergence(Normal(mean, spread.exp()), Normal(0.0, 1.0)).sum(-1).mean()
+    return F.mse_loss(decoder(sample), x) + 0.1 * kl, sample.abs().mean()
+def acting(x, y):
+    policy = Categorical(logits=net(x))
+    action = policy.sample()
+    reward = (action == y).float()
+    return -(policy.log_prob(action) * (reward - reward.mean())).mean() - 0.01 * policy.entropy().mean(), reward.mean()
+def picking(x, y):
+    out = net(x)
+    own = torch.multinomial(out.softmax(-1), 1).squeeze(1)
+    return F.cross_entropy(out, own), (own == y).sum()
+def noisy(x, y):
+    steps = torch.randint(0, 9, (x.shape[0],))
+    noise = torch.normal(0.0, 0.3, size=x.shape) + torch.normal(x, 0.1) + torch.empty(x.size(0), 1).exponential_(2.0)
+    return F.cross_entropy(net(noise), y), steps.float().mean(), torch.randn_like(x).std()
+for compute in masked, chosen, variational, acting, picking, noisy:
+    for step, (rows, labels) in enumerate(DataLoader(TensorDataset(x, y), batch_size=8, shuffle=True)):
+        loss, *others = compute(rows, labels)
+        optim.zero_grad()
+        loss.backward()
+        optim.step()
+        print(compute.__name__, step, loss.item(), *(float(each) for each in others), torch.rand(1).item())
+torch.save([*net.parameters(), *encoder.parameters(), *decoder.parameters()], sys.argv[1])
+"""
+)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_what_is_drawn_for_rows_is_that_of_one_device(work, count):
+    lines, weights = plain(work, DRAWN)
+    same_run(work, DRAWN, lines, weights, count)
+
+
+# How many random numbers these take depends on what they draw, so they are no numbers of one device; but each row has its own,
+# and what is drawn behind them is alike on all ranks.
+APART = (
+    HEAD
+    + """
+model = nn.Linear(4, 1)
+optim = torch.optim.SGD(model.parameters(), lr=0.1)
+for (rows,) in DataLoader(TensorDataset(torch.ones(14, 4)), batch_size=7):
+    mixed = torch.distributions.Beta(0.4, 0.4).sample((rows.size(0),))[:, None]
+    counted = torch.poisson(rows * 50.5)
+    loss = F.mse_loss(model(rows * mixed + counted / 50), rows[:, :1])
+    optim.zero_grad()
+    loss.backward()
+    optim.step()
+    later = torch.rand(rows.size(0), 2)
+    print(*(len({tuple(row) for row in each.tolist()}) for each in (counted, later)))
+torch.save(model.state_dict(), sys.argv[1])
+"""
+)
+
+
+def test_what_takes_as_many_numbers_as_it_happens_to_draws_another_one_for_each_row(work):
+    run = Run(work / "run", launch(2))
+    ranks = run.ranks(submitit(2), run.script(APART), str(work / "mine.pt"))
+    assert [rank.code for rank in ranks] == [0, 0], ranks[0].err
+    assert ranks[0].out.splitlines() == ["7 7", "7 7"]
