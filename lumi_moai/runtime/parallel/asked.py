@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from .engine import Engine
 
 Words = dict[str, Any]
+_Pair = tuple[torch.Tensor, torch.Tensor | None]
+"""A weight and its gradient."""
 _ROUNDING = 1e-6
 _ONE_PIECE = "use --layout micro_batches=1"
 
@@ -42,9 +44,9 @@ def grad(engine: "Engine", own: Callable[..., Any], words: Words) -> Any:
     weights = [place for place, each in enumerate(inputs) if _is_weight(engine, each)]
     pieces = engine.place is not None and engine.micro.memory.pieces > 1
     if engine.in_backward or (engine.share is None and not pieces):
-        found = own(**words)
-        is_shared_out = engine.undivided.share is not None and not engine.in_backward
-        return _averaged(found, weights) if weights and is_shared_out else found
+        if not weights or engine.undivided.share is None or engine.in_backward:
+            return own(**words)
+        return _hooked(engine, inputs, weights, lambda: list(own(**words)), _through_means)
     if not weights:
         return _of_rows(own, words, outputs, engine.share)
     if creates or pieces:
@@ -55,16 +57,33 @@ def grad(engine: "Engine", own: Callable[..., Any], words: Words) -> Any:
             f" read parameter.grad, or {way_out}"
         )
     share = engine.share_of_backward()
-    found = list(own(**{**words, "outputs": outputs, "grad_outputs": seeds(outputs, words.get("grad_outputs"), share)}))
-    for place, mean in zip(weights, _averages([(inputs[at], found[at]) for at in weights]), strict=True):
-        found[place] = mean
+    ready = {**words, "outputs": outputs, "grad_outputs": seeds(outputs, words.get("grad_outputs"), share)}
+    return _hooked(engine, inputs, weights, lambda: list(own(**ready)), _averages)
+
+
+def _hooked(
+    engine: "Engine",
+    inputs: Sequence[torch.Tensor],
+    weights: Sequence[int],
+    ask: Callable[[], list[torch.Tensor | None]],
+    averages: Callable[[list[_Pair]], list[torch.Tensor | None]],
+) -> tuple[torch.Tensor | None, ...]:
+    """What *ask* gives for *inputs*, with the *averages* of those at *weights* as the hooks on them make them."""
+    mine, hooked = [inputs[at] for at in weights], engine.gradients.hooked
+    hooked.begin(mine)
+    try:
+        found = ask()
+        means = averages([(inputs[at], found[at]) for at in weights])
+        for place, mean in zip(weights, hooked.asked(mine, means), strict=True):
+            found[place] = mean
+    finally:
+        hooked.stop()
     return tuple(found)
 
 
-def _averaged(found: Sequence[torch.Tensor | None], weights: Sequence[int]) -> tuple[torch.Tensor | None, ...]:
-    """Gradients *found*, of which those at *weights* came through a model that the ranks shared out."""
-    places = set(weights)
-    return tuple(each if each is None or at not in places else _Mean.apply(each) for at, each in enumerate(found))
+def _through_means(pairs: Sequence[_Pair]) -> list[torch.Tensor | None]:
+    """The means of gradients that came through a model that the ranks shared out."""
+    return [None if mine is None else _Mean.apply(mine) for _, mine in pairs]
 
 
 class _Mean(torch.autograd.Function):
@@ -102,7 +121,7 @@ def _is_weight(engine: "Engine", tensor: Any) -> bool:
     return isinstance(tensor, torch.nn.Parameter) or any(tensor is each for each in engine.gradients.parameters)
 
 
-def _averages(pairs: Sequence[tuple[torch.Tensor, torch.Tensor | None]]) -> list[torch.Tensor | None]:
+def _averages(pairs: Sequence[_Pair]) -> list[torch.Tensor | None]:
     """The averages over ranks of some weights' gradients; None for one that no rank's rows reached."""
     with torch.no_grad():
         mine = [torch.zeros_like(weight) if mine is None else mine.clone() for weight, mine in pairs]

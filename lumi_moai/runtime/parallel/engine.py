@@ -279,11 +279,12 @@ class Engine:
         roots = arrived((tensors,) if torch.is_tensor(tensors) else tuple(tensors))
         values = [_start_value(root, share) for root in roots]
         self.gradients.begin([under_way.plain(root) for root in roots], share, whole=not where.plan.shards)
-        with self.gradients.early(under_way.only(roots, seeds, args, kwargs)):
+        is_check = self.self_check.is_running
+        with self.gradients.early(under_way.only(roots, seeds, args, kwargs), is_check=is_check):
             self._go_back(
                 own, roots, asked.seeds([under_way.plain(root) for root in roots], seeds, share), *args, **kwargs
             )
-            self.gradients.finish(is_check=self.self_check.is_running)
+            self.gradients.finish(is_check=is_check)
         for root, value in zip(roots, values, strict=True):
             _settle_value(root, value)
         self.settle()

@@ -52,6 +52,12 @@ class Bucket:
         self._is_quick = accelerator.is_gpu() or self.flat.numel() < _IN_CACHE
         """Whether one division of all and one copy take less time than a division for each parameter."""
 
+    def begin(self) -> None:
+        """Get ready for one backward; the one before may have raised, and nobody took its average."""
+        if self.work is not None:
+            self.work.wait()
+        self.missing, self.work = len(self.parameters), None
+
     def send(self, loss: Sums | None = None) -> None:
         """Start the average of what the gradients are now; the sums of *loss* travel along if they can."""
         with torch.no_grad():
@@ -113,7 +119,7 @@ class Gradients:
         self._early: Sums | None = None
         self._correction: torch.Tensor | None = None
         self.by_hand = ByHand()
-        self._hooked = Hooked()
+        self.hooked = Hooked()
         self._optimizers = 0
         self._mine: list[torch.Tensor] = []
         """Those of the parameters that are averaged here."""
@@ -173,15 +179,15 @@ class Gradients:
         if len(self._frozen) != heard:
             self._ask_for_late()
         for bucket in self.buckets:
-            bucket.missing = len(bucket.parameters)
+            bucket.begin()
         self._sent = 0
-        self._hooked.begin(self._known())
+        self.hooked.begin(self._known())
 
     def _known(self) -> list[torch.Tensor]:
         return [*self.parameters, *self.seen.registered()]
 
     @contextmanager
-    def early(self, sums: Sums | None) -> Iterator[None]:
+    def early(self, sums: Sums | None, *, is_check: bool) -> Iterator[None]:
         """Let the backward inside begin before *sums* are there; when it cannot, wait for all sums first.
 
         The correction at the end is for all of a gradient, so there must be none yet, and none that others average.
@@ -189,14 +195,15 @@ class Gradients:
         self._early = sums if sums is not None and self._are_new() else None
         if self._early is None:
             under_way.arrive()
-            yield
-            return
-        self._early.is_early = True
+        else:
+            self._early.is_early = True
         try:
             yield
         finally:
-            self._early.is_early = False
-            self._early = None
+            self.hooked.stop(is_check=is_check)
+            if self._early is not None:
+                self._early.is_early = False
+                self._early = None
 
     def _are_new(self) -> bool:
         if rows.LEAVES or not self._is_whole:  # whose gradient is nobody's to correct
@@ -213,7 +220,7 @@ class Gradients:
             bucket.receive(self._correction)
         if self._may_be_late and (late := self._late_anywhere()):
             self._admit(late)
-        self._hooked.finish(calls=not is_check)
+        self.hooked.finish(calls=not is_check)
 
     def _ask_for_late(self) -> None:
         others = [layout.now(each) for reference in self._others if (each := reference()) is not None]
