@@ -146,7 +146,8 @@ model = Net().cuda()
 optim = torch.optim.SGD(model.parameters(), lr=0.05)
 for epoch in range(2):
     for rows in DataLoader(x, batch_size=8, shuffle=True):
-        steps = torch.randint(0, 10, (len(rows),), device="cuda")
+        steps = torch.randint(0, 10, (len(rows),), device="cuda") + torch.randint(low=1, high=3, size=(rows.shape[0],))
+        steps += torch.randint(4, size=(len(rows),)) + torch.randint(0, high=2, size=[len(rows)])
         noise, scale = torch.randn(rows.shape), torch.rand(rows.size(0), 1, 1)
         noisy = rows + noise * steps[:, None, None] / 10 * scale
         if torch.rand(1) < 2:

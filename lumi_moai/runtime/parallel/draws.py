@@ -80,7 +80,7 @@ def _sized(own: Draw, place: int, at_hand: RowsAtHand, told: Told) -> Draw:
         told(f"torch.{own.__name__}", rows[2])
         words = {key: value for key, value in kwargs.items() if key not in ("size", "out")}
         limits = () if place == 0 else args if "size" in kwargs else args[:place]
-        return counts.rows_like(size[0], _part(own(*limits, (rows[0], *size[1:]), **words), rows, kwargs))
+        return counts.rows_like(size[0], _part(own(*limits, size=(rows[0], *size[1:]), **words), rows, kwargs))
 
     return draw
 
