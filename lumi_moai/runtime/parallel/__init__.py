@@ -10,6 +10,7 @@ Every rank runs the whole script. What makes them one device:
     birth      models in parts from their birth
     layout/    the model spread over the ranks, in place
     share      which rows of a global batch belong to a rank, and what they weigh
+    chance     random numbers of the script are rank 0's
     own_chance what a data set draws for its rows, and own_generators what it draws with
     loader     every DataLoader hands each rank its share of the global batch
     training   whether the script trains or evaluates, where every rank sees everything
@@ -131,15 +132,15 @@ def enable(**choices: Any) -> None:
 
 def _start(layout: Layout) -> None:
     from .. import group
-    from . import already, libraries, stuck
-    from .engine import Engine, agree_on_chance
+    from . import already, chance, libraries, stuck
+    from .engine import Engine
 
     me, seen = here(), _SEEN[0]
     if me is None or seen.engine is not None:
         return
     already.check(joined=group.was_joined())
     group.join()
-    agree_on_chance()
+    chance.agree()
     seen.engine = Engine(me, seen, layout)
     seen.engine.gradients.refresh()
     writing.begin(me.ranks.rank, me.ranks.world_size, me.run)

@@ -29,6 +29,21 @@ class Ahead:
 
     def __init__(self) -> None:
         self._holders: list[deque[News]] = []
+        self._hooks = 0
+
+    @property
+    def looks(self) -> bool:
+        """Whether a hook of the script within a library fetches batches by itself: it looks at them, all of each."""
+        return self._hooks > 0 and not self._holders
+
+    @contextmanager
+    def hook(self) -> Iterator[None]:
+        """Within this a library calls a hook of the script, which trains nothing."""
+        self._hooks += 1
+        try:
+            yield
+        finally:
+            self._hooks -= 1
 
     @property
     def is_held(self) -> bool:

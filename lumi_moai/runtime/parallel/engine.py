@@ -1,6 +1,5 @@
 """One device made of all ranks: which batch this rank is at, which parameters it trains, what a backward does."""
 
-import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -15,7 +14,7 @@ from ... import planner
 from ...plan import Layout
 from .. import accelerator, group
 from ..here import Here
-from . import alike, asked, counts, draws, first_call, layout, marks, place, roots, under_way
+from . import alike, asked, chance, counts, draws, first_call, layout, marks, place, roots, under_way
 from .ahead import Ahead, News
 from .announce import announce, introduction
 from .at_hand import AtHand
@@ -207,6 +206,8 @@ class Engine:
         # Trainers count over the ranks themselves, as scripts do with accelerate's gather.
         if share is not None and not self.self_check.is_of_library and not self.ahead.is_held:
             counts.mark(batch, share)
+        elif share is None and self.ahead.looks:
+            counts.mark_whole(batch)
 
     def _end_batches(self) -> None:
         def end() -> None:
@@ -231,12 +232,13 @@ class Engine:
     def batches(self, loader: DataLoader, own: Callable[[DataLoader], Iterator]) -> Iterator:
         """The iterator over *loader* for this rank; *own* is DataLoader's own."""
         if self.resume is not None:
-            self.resume.loop(generators(loader), agree_on_chance)
+            self.resume.loop(generators(loader), chance.agree)
         else:
-            agree_on_chance(generators(loader))
+            chance.agree(generators(loader))
         self.gradients.refresh()
         trained = self.gradients.parameters
-        self.in_training = bool(trained) and torch.is_grad_enabled() and self.seen.modes.trains(trained)
+        trains = torch.is_grad_enabled() and not self.ahead.looks
+        self.in_training = bool(trained) and trains and self.seen.modes.trains(trained)
         begin = partial(self.begin_batch, trains=self.in_training)
         if not trained:
             # Before there is an optimizer or a backward, a loop looks at the data: all ranks see all of it.
@@ -378,21 +380,3 @@ def _settle_value(root: torch.Tensor, value: tuple[torch.Tensor, dist.Work] | No
         value[1].wait()
         root.data.copy_(value[0])
         marks.mark(root)
-
-
-def agree_on_chance(own: Sequence[torch.Generator] = ()) -> None:
-    """Bring the random numbers that a script may draw, and those of the generators *own*, to rank 0's state."""
-    numpy = sys.modules.get("numpy")
-    mine = (
-        torch.get_rng_state(),
-        random.getstate(),
-        numpy.random.get_state() if numpy else None,
-        [generator.get_state() for generator in own],
-    )
-    of_torch, of_python, of_numpy, of_own = group.agree(mine)
-    torch.set_rng_state(of_torch)
-    random.setstate(of_python)
-    if numpy and of_numpy is not None:
-        numpy.random.set_state(of_numpy)
-    for generator, state in zip(own, of_own, strict=True):
-        generator.set_state(state)

@@ -75,6 +75,13 @@ def mark(batch: Any, share: Share) -> None:
             _become(part, share, 0)
 
 
+def mark_whole(batch: Any) -> None:
+    """All ranks have the whole *batch*, and not the one at hand, of which each has its rows."""
+    for part in _tensors(batch):
+        if type(part) is torch.Tensor and part.dim() > 0:
+            of_all(part)
+
+
 @dataclass(frozen=True)
 class Given:
     """What a model was given."""

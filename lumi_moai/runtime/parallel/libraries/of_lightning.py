@@ -10,6 +10,7 @@ import torch.distributed as dist
 
 from ... import group
 from ...late import after_import
+from .. import counts
 from ..ahead import News
 from ..files import together
 from . import whole
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 _NAMES = (("lightning.pytorch", "lightning.fabric"), ("pytorch_lightning", "lightning_fabric"))
 _RANK_ZERO = "lightning_utilities.core.rank_zero"
+_GLOBAL: list[str] = []
+"""What is being logged and is a number of the global batch."""
 
 
 def install(engine: Callable[[], "Engine | None"]) -> None:
@@ -35,10 +38,14 @@ def install(engine: Callable[[], "Engine | None"]) -> None:
             (f"{connectors}.accelerator_connector", "_AcceleratorConnector.__init__", _connecting),
             (f"{connectors}.data_connector", "_DataConnector.prepare_data", _on_local_rank_0),
             (f"{trainer}.accelerators.cuda", "CUDAAccelerator.setup_device", _setting_up),
+            (f"{trainer}.core.module", "LightningModule.log", _asking_to_log),
             (result, "_ResultCollection.log", _logging),
             (result, "_ResultCollection._extract_batch_size", _sizing),
             (checkpoint, "ModelCheckpoint.file_exists", _agreed),
             (single, "SingleDeviceStrategy.broadcast", _broadcasting),
+            (f"{trainer}.strategies.strategy", "Strategy.batch_to_device", _handing),
+            (f"{trainer}.trainer.call", "_call_callback_hooks", _hooking),
+            (f"{trainer}.trainer.call", "_call_lightning_module_hook", _hooking),
             (f"{trainer}.loops.fit_loop", "_FitLoop.run", _fitting),
             (f"{trainer}.loops.optimization.automatic", "_AutomaticOptimization.run", _optimizing),
             (fetchers, "_PrefetchDataFetcher.__iter__", _prefetching),
@@ -73,12 +80,26 @@ def _setting_up(engine: "Engine", own: Callable[..., None], cuda: Any, device: t
         own(cuda, device)
 
 
+def _asking_to_log(
+    engine: "Engine", own: Callable[..., None], module: Any, name: str, value: Any, *args: Any, **kwargs: Any
+) -> None:
+    """Note whether *value* is a number of the global batch already, before Lightning makes a plain tensor of it."""
+    if not isinstance(value, (counts.OfAll, counts.Rows)):
+        own(module, name, value, *args, **kwargs)
+        return
+    _GLOBAL.append(name)
+    try:
+        own(module, name, value.whole if isinstance(value, counts.Rows) else value, *args, **kwargs)
+    finally:
+        _GLOBAL.pop()
+
+
 def _logging(
     engine: "Engine", own: Callable[..., None], results: Any, fx: str, name: str, value: Any, *args: Any, **kwargs: Any
 ) -> None:
     """A number of this rank's rows becomes that of the global batch, by the rule of `self.log(reduce_fx=...)`."""
     share = engine.share
-    if share is not None and isinstance(value, torch.Tensor) and value.dim() == 0:
+    if share is not None and not _GLOBAL and isinstance(value, torch.Tensor) and value.dim() == 0:
         value = _reduced(engine, value, share, kwargs.get("reduce_fx", "mean"))
     own(results, fx, name, value, *args, **kwargs)
 
@@ -95,9 +116,31 @@ def _sizing(engine: "Engine", own: Callable[..., int], results: Any, metric: Any
     """The rows by which the mean over an epoch weighs a batch: those of the global batch."""
     found = own(results, metric, size, meta)
     share = engine.share
+    if isinstance(found, counts.Rows):
+        return found.whole
     if share is None or not (meta.on_epoch and meta.is_mean_reduction):
         return found
-    return int(group.total(torch.tensor(found if share.rows else 0)).item())
+    return int(group.total(torch.tensor(float(found if share.rows else 0))).item())
+
+
+def _handing(engine: "Engine", own: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """A batch is on the device now, where the script's own steps and hooks get it."""
+    return _marked(engine, own(*args, **kwargs))
+
+
+def _marked(engine: "Engine", batch: Any) -> Any:
+    """*batch*, of which the script counts the rows of all ranks if it is one to train on."""
+    if (share := engine.share) is not None and not engine.ahead.looks:
+        counts.mark(batch, share)
+    return batch
+
+
+def _hooking(engine: "Engine", own: Callable[..., Any], trainer: Any, name: str, *args: Any, **kwargs: Any) -> Any:
+    """A hook that takes batches of a loader looks at them; only steps, which are called otherwise, train."""
+    if not name.startswith("on_"):
+        return own(trainer, name, *args, **kwargs)
+    with engine.ahead.hook():
+        return own(trainer, name, *args, **kwargs)
 
 
 def _on_local_rank_0(engine: "Engine", own: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
@@ -129,7 +172,7 @@ def _optimizing(
     """The first batch is computed twice more before, on few rows: the self-check."""
 
     def step(few: Any) -> None:
-        found = loop._make_step_fn(OrderedDict({**words, "batch": few}))()
+        found = loop._make_step_fn(OrderedDict({**words, "batch": _marked(engine, few)}))()
         loop._make_backward_fn(optimizer)(found.closure_loss)
 
     if engine.self_check.is_due and not engine.is_repeating and "batch" in words:

@@ -6,6 +6,7 @@ import torch
 
 from ....errors import RequestError
 from ... import group
+from .. import counts
 from ..share import Share, bounds
 
 if TYPE_CHECKING:
@@ -99,6 +100,10 @@ def each_rank(engine: "Engine", tensor: torch.Tensor, share: Share) -> torch.Ten
 
 def whole(engine: "Engine", value: Any, share: Share) -> Any:
     """What *value* of this rank's rows, a tensor or a container of such, is for the global batch."""
+    if isinstance(value, counts.OfAll):
+        return value
+    if isinstance(value, counts.Rows):
+        return value.whole
     if isinstance(value, torch.Tensor):
         return rows(engine, value, share) if value.dim() else scalar(engine, value, share)
     if isinstance(value, dict):
