@@ -170,3 +170,82 @@ torch.save([p.detach() for p in model.parameters()], sys.argv[1])
 
 def test_losses_of_batches_that_were_fetched_ahead_are_those_of_one_device(work):
     same_run(work, AHEAD, *plain(work, AHEAD), 2)
+
+
+# A codebook, sizes of its codes, a center and a count of rows, all changed behind their use, so that the first loss says nothing.
+KEPT = """
+import sys, torch, torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+import lumi_moai
+lumi_moai.enable_advanced_parallelization()
+torch.manual_seed(3)
+rows = TensorDataset(torch.randn(17, 5) * 3)
+class Quantizer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("codes", torch.randn(8, 6) * 0.3)
+        self.register_buffer("size", torch.ones(8))
+        self.register_buffer("total", self.codes.clone())
+        self.register_buffer("center", torch.zeros(1, 6))
+        self.register_buffer("seen", torch.zeros(()))
+    def forward(self, h):
+        at = (h.pow(2).sum(1, keepdim=True) - 2 * h @ self.codes.t() + self.codes.pow(2).sum(1)).argmin(1)
+        hot, q = F.one_hot(at, 8).type(h.dtype), F.embedding(at, self.codes)
+        if self.training:
+            self.size.data.mul_(0.9).add_(hot.sum(0), alpha=0.1)
+            self.total.data.mul_(0.9).add_(hot.t() @ h.detach(), alpha=0.1)
+            n = self.size.sum()
+            self.codes.data.copy_(self.total / ((self.size + 1e-5) / (n + 8e-5) * n)[:, None])
+            self.center = self.center * 0.9 + torch.sum(h.detach(), dim=0, keepdim=True) / len(h) * 0.1
+            self.seen += h.shape[0]
+        return h + (q - h).detach(), F.mse_loss(q.detach(), h)
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.q, self.b = nn.Linear(5, 6), Quantizer(), nn.Linear(6, 5)
+    def forward(self, x):
+        z, far = self.q(torch.tanh(self.a(x)))
+        return self.b(z), far
+model = Net()
+optim = torch.optim.SGD(model.parameters(), lr=0.1)
+for epoch in range(2):
+    for (x,) in DataLoader(rows, batch_size=7):
+        out, far = model(x)
+        loss = F.mse_loss(out, x) + 0.25 * far
+        loss.backward()
+        optim.step()
+        optim.zero_grad()
+        print(f"loss {loss.item()}", *(each.norm().item() for each in model.buffers()))
+torch.save(model.state_dict(), sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("layout", ["", "fsdp"])
+def test_buffers_that_a_model_changes_are_of_the_whole_batch(work, layout):
+    same_run(work, KEPT, *plain(work, KEPT), 2, layout=layout)
+
+
+# Torch's own InstanceNorm, whose running statistics are means over rows; a model that is no code of the script's.
+NORM = """
+import torch, torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+import lumi_moai
+lumi_moai.enable_advanced_parallelization()
+torch.manual_seed(3)
+model = nn.Sequential(nn.Linear(5, 6), nn.InstanceNorm1d(3, track_running_stats=True), nn.Linear(6, 5))
+optim = torch.optim.SGD(model.parameters(), lr=0.1)
+for (x,) in DataLoader(TensorDataset(torch.randn(14, 3, 5)), batch_size=7):
+    F.mse_loss(model(x), x).backward()
+    optim.step()
+    print("trained")
+"""
+
+
+def test_buffers_that_a_library_changes_with_each_rank_s_rows_are_refused(work):
+    run = Run(work, launch(2), Wishes(self_check=False))
+    ranks = run.ranks(submitit(2), run.script(NORM))
+    assert [rank.code for rank in ranks] == [1, 1]
+    assert any("Sequential changes its buffer 1.running_mean with the rows of each rank" in rank.err for rank in ranks)
+    assert ranks[0].out == ""

@@ -15,6 +15,7 @@ Every rank runs the whole script. What makes them one device:
     loader     every DataLoader hands each rank its share of the global batch
     training   whether the script trains or evaluates, where every rank sees everything
     by_model   whether a model makes a number of the batch by hand
+    kept       buffers that a model changes with each batch
     within     its lines are then followed, as the script's are
     losses     a mean or a sum over the batch is one over the global batch
     compiled   the same within what torch.compile makes

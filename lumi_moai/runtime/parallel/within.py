@@ -1,11 +1,13 @@
 """Within a model that makes a number of the batch by hand, the rows are followed as they are in the script.
 
 A model computes with plain tensors, as fast as ever. So `(nll * mask).sum() / mask.sum()` in its `forward` would be of
-this rank's rows. The first call of each kind is looked at (see `by_model`); of a model that adds up by hand only its
+this rank's rows. The first call of each kind is looked at (see `by_model`, and `kept` for what it changes with each
+batch); of a model that adds up by hand only its
 parts are computed with plain tensors from then on, and its own lines like those of the script.
 """
 
 import functools
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ from torch import nn
 from torch.nn.modules.loss import _Loss
 
 from ...errors import RequestError
-from . import counts, roots
+from . import counts, kept, roots
 from .by_model import Look, is_users
 from .selfcheck.snapshot import Snapshot
 
@@ -69,13 +71,15 @@ class Within:
 
     def _call(self, called: _Called) -> Any:
         if not self._may_follow(called):
-            return called.compute(called.own)
+            return self._compare(called)
         known = self._known.setdefault(called.module, {})
         if called.kind not in known and len(known) < _MOST:
-            look, before = Look(), Snapshot([], [called.module])
+            look, before = Look(), Snapshot([], [called.module], copied=math.inf)
+            buffers = kept.versions(called.module)
             result = called.compute(look.at(called.own))
-            known[called.kind] = look.is_by_hand
-            if not look.is_by_hand:
+            known[called.kind] = look.is_by_hand or kept.changed_by_users(called.module, buffers)
+            if not known[called.kind]:
+                kept.check_alike(called.module, buffers)
                 return result
             del result
             before.put_back()
@@ -83,13 +87,26 @@ class Within:
             return self._first(called)
         return self._follow(called) if known.get(called.kind) else called.compute(called.own)
 
-    def _may_follow(self, called: _Called) -> bool:
+    def _compare(self, called: _Called) -> Any:
+        """A call whose lines are not followed; the first of each kind must leave the same buffers on all ranks."""
+        known = self._known.setdefault(called.module, {})
+        if is_users(called.module) or called.kind in known or len(known) >= _MOST or not self._has_rows(called):
+            return called.compute(called.own)
+        known[called.kind] = False
+        buffers = kept.versions(called.module)
+        result = called.compute(called.own)
+        kept.check_alike(called.module, buffers)
+        return result
+
+    def _has_rows(self, called: _Called) -> bool:
+        """Whether each rank has its rows in *called*, which trains."""
         engine = self.engine
         if not called.given.parts or engine.share is None or engine.in_backward or not torch.is_grad_enabled():
             return False
-        if torch.compiler.is_compiling() or not is_users(called.module):
-            return False
-        return engine.place is not None and engine.place.plan.pp == 1 and self._is_in_one_piece(called)
+        return engine.place is not None and engine.place.plan.pp == 1 and not torch.compiler.is_compiling()
+
+    def _may_follow(self, called: _Called) -> bool:
+        return self._has_rows(called) and is_users(called.module) and self._is_in_one_piece(called)
 
     def _is_in_one_piece(self, called: _Called) -> bool:
         if self.engine.micro.memory.pieces == 1:
@@ -103,12 +120,15 @@ class Within:
 
     def _first(self, called: _Called) -> Any:
         """A call that could be computed with plain tensors, now followed."""
+        buffers = kept.versions(called.module)
         try:
-            return self._follow(called)
+            result = self._follow(called)
+            kept.check_alike(called.module, buffers)
+            return result
         except RequestError as error:
             raise RequestError(
-                f"the forward of {type(called.module).__name__} makes a number of the batch by hand, of all rows"
-                f" therefore, and {error}"
+                f"the forward of {type(called.module).__name__} makes a number or a buffer of the batch by hand, of all"
+                f" rows therefore, and {error}"
             ) from None
 
     def _follow(self, called: _Called) -> Any:

@@ -16,14 +16,15 @@ from ..micro import state
 from .body import is_library
 
 _FEW = 2**20
-"""Elements of a tensor that is copied."""
 _HELD = frozenset(("_parameters", "_buffers", "_modules"))
 
 
 class Snapshot:
     """Everything that can be reached from *names* through containers and objects of the script's own classes."""
 
-    def __init__(self, names: Iterable[Any], models: Iterable[nn.Module]) -> None:
+    def __init__(self, names: Iterable[Any], models: Iterable[nn.Module], *, copied: float = _FEW) -> None:
+        self._copied = copied
+        """Elements of a tensor that is copied."""
         self._back: list[Callable[[], Any]] = []
         self._tensors: dict[int, tuple[torch.Tensor, int, torch.Tensor | None]] = {}
         self._seen: set[int] = set()
@@ -32,9 +33,7 @@ class Snapshot:
         self._numpy = sys.modules["numpy"].random.get_state() if "numpy" in sys.modules else None
         waiting = list(names)
         for model in models:
-            for module in model.modules():
-                waiting.append(module)
-                waiting += [each for each in module.buffers(recurse=False) if each is not None]
+            waiting += model.modules()
         while waiting:
             waiting += self._keep(waiting.pop())
 
@@ -91,7 +90,7 @@ class Snapshot:
 
     def _keep_tensor(self, tensor: torch.Tensor) -> None:
         if not tensor.requires_grad and type(tensor) in KINDS and not tensor.is_meta:
-            copy = tensor.clone() if tensor.numel() <= _FEW else None
+            copy = tensor.clone() if tensor.numel() <= self._copied else None
             self._tensors[id(tensor)] = (tensor, tensor._version, copy)
         elif type(tensor) in (*KINDS, nn.Parameter) and tensor.is_leaf and tensor.numel() <= _FEW:
             self._keep_gradient(tensor)
@@ -135,7 +134,8 @@ class Snapshot:
             vars(value).update(own)
 
         self._back.append(back)
-        return _leading(list(own.values()))
+        buffers = self._keep_dict(value._buffers) if isinstance(value, nn.Module) else []
+        return [*_leading(list(own.values())), *buffers]
 
 
 def _chance_of(value: Any) -> Callable[[], Any] | None:
