@@ -238,3 +238,43 @@ def test_ranks_that_wait_for_each_other_without_end_are_stopped(work, monkeypatc
     said = f"at line {first} of script.py, and rank 1 at line {second} of script.py, and neither will come"
     assert said in ranks[0].err
     assert not any("was killed" in rank.err for rank in ranks)
+
+
+# Queues that the script fills row by row, and tables with an entry for each sample or label, written ahead of backward.
+KEPT = """
+import sys, torch, torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+import lumi_moai
+lumi_moai.enable_advanced_parallelization()
+torch.manual_seed(3)
+x, y = torch.randn(17, 5) * 3, torch.randn(17, 2)
+model = nn.Linear(5, 2)
+optim = torch.optim.SGD(model.parameters(), lr=0.1)
+bank, flat, ptr, seen, labels = torch.zeros(40, 2), torch.zeros(40), 0, torch.zeros(17, 2), torch.arange(17) % 5
+last = torch.zeros(5)
+for epoch in range(2):
+    for step, (a, b, i) in enumerate(DataLoader(TensorDataset(x, y, torch.arange(17)), batch_size=SIZE, shuffle=True)):
+        out = model(a)
+        hot = torch.zeros(len(i), 17)
+        hot[torch.arange(len(i)), i] = 1
+        loss = F.mse_loss(out, b) + 0.1 * F.mse_loss(out, seen[i]) + hot.sum(1).mean()
+        n = out.shape[0]
+        bank[ptr:ptr + n] = out.detach()
+        flat[ptr:ptr + n].copy_(out.detach()[:, 0])
+        seen[i] = 0.6 * seen[i] + 0.4 * out.detach()
+        last[labels[i]] = 1.0
+        loss.backward()
+        bank[ptr:ptr + len(a), 1] = out.detach()[:, 0]
+        ptr = (ptr + n) % 20
+        optim.step()
+        optim.zero_grad()
+        print(f"loss {loss.item()} {bank.sum().item()} {flat.sum().item()} {seen.sum().item()} {last.sum().item()} {ptr}")
+torch.save([bank, flat, seen, last, model.weight.detach()], sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("size", ["7", "2"])
+def test_rows_that_a_script_keeps_in_queues_and_tables_are_those_of_all_ranks(work, size):
+    script = KEPT.replace("SIZE", size)
+    same_run(work, script, *plain(work, script), 2)

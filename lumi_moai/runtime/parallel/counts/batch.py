@@ -257,6 +257,7 @@ def _followed(func: Any, parts: list[OfBatch], args: tuple, kwargs: dict[str, An
     name, tensor = name_of(func), parts[0]
     args = constants.of_rank(name, tensor, args, (torch.Tensor, OfAll))
     with torch._C.DisableTorchFunctionSubclass():
+        args = by_place.filled(name, args) if name in by_place.FILLS else args
         whole = _of_all_rows(name, func, tensor, args, kwargs)
         if whole is not None:
             return whole

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from ... import group
-from ..share import bounds
+from ..share import Share, bounds
 from . import rows
 from .places import Part
 from .ranged import OfWhole, Own
@@ -62,6 +62,40 @@ def together(args: tuple, kwargs: dict[str, Any]) -> torch.Tensor | None:
     if not any(type(each) is OfAll for each in parts):
         return None
     return torch.cat([each if type(each) is OfAll else _some(each, range(_all(each))) for each in parts])
+
+
+FILLS = {"setitem": 2, "copy": 1}
+"""What writes into a tensor, and where among its arguments the numbers are."""
+
+
+def filled(name: str, args: tuple) -> tuple:
+    """*args* of a write of a batch's rows into what is none of the batch, a queue or a table: of all rows.
+
+    A queue has room for as many as the whole batch (`queue[at : at + n]`), a table an entry for each row that it knows
+    by number (`table[index]`); all ranks have both.
+    """
+    if len(args) <= FILLS[name]:
+        return args
+    target, value = args[0], args[FILLS[name]]
+    index: Any = args[1] if name == "setitem" else None
+    if isinstance(target, Part):
+        return args
+    by_number = _has_places(index) and not index.dtype.is_floating_point and index.dtype != torch.bool
+    if by_number and not _is_of_a_rank(target, index.share):
+        index = rows.gathered(index, index.share)
+    elif not _has_places(value) or not _has_room(target if name == "copy" else target[index], value):
+        return args
+    value = rows.gathered(value, value.share) if _has_places(value) else value
+    return (target, value, *args[2:]) if name == "copy" else (target, index, value)
+
+
+def _is_of_a_rank(target: torch.Tensor, share: Share) -> bool:
+    """Whether *target* may have been made for a rank's rows; all ranks find the same, whichever have one more."""
+    return len(target) in {max(share.total // share.ranks, 1), -(-share.total // share.ranks)}
+
+
+def _has_room(place: torch.Tensor, value: Part) -> bool:
+    return place.dim() == value.dim() and len(place) == _all(value) != len(value)
 
 
 def _has_places(tensor: Any) -> bool:
