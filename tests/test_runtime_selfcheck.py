@@ -302,6 +302,33 @@ def test_a_check_that_cannot_be_made_is_said(work, body):
     assert UNFIT[body] in said
 
 
+# What sentence-transformers gives to its Trainer: words and numbers beside the rows.
+NAMED = """
+def named(rows):
+    a, b, m = map(torch.stack, zip(*rows))
+    return {"a": a, "kind": "text", "limit": 3, "scale": torch.tensor(2.0), "none": None, "b": b, "m": m}
+loader = DataLoader(TensorDataset(x, y, mask), batch_size=8, collate_fn=named)
+class Mixing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = model
+    def forward(self, a, b):
+        return ROWS
+mixing = Mixing()
+for batch in loader:
+    loss = F.mse_loss(mixing(batch["a"], batch["b"]) * batch["scale"], batch["b"])
+    loss.backward()
+    optim.step()
+"""
+
+
+@pytest.mark.parametrize(("rows", "said"), [("self.net(a)", "step: loss"), (WRONG["contrastive"], "step failed: loss")])
+def test_a_batch_with_things_that_are_of_no_row_is_checked(work, rows, said):
+    run = Run(work, launch(2))
+    ranks = run.ranks(submitit(2), run.script(HEAD + NAMED.replace("ROWS", rows)))
+    assert f"self-check of the first {said}" in "".join(rank.err for rank in ranks)
+
+
 def test_off(work):
     run = Run(work, launch(2), Wishes(self_check=False))
     ranks = run.ranks(submitit(2), run.script(HEAD + INSIDE.format(rows=WRONG["sum"])))

@@ -17,6 +17,11 @@ def _is_row_list(batch: Any) -> bool:
     return hasattr(batch, "shape") and len(batch.shape) > 0
 
 
+def is_single(part: Any) -> bool:
+    """Whether *part* is of the whole batch, and of no row: a word, a number, nothing at all."""
+    return part is None or isinstance(part, _SCALARS) or getattr(part, "shape", None) == ()
+
+
 def parts(batch: Any) -> Mapping[Any, Any]:
     """What the container *batch* holds, by key, field or place.
 
@@ -40,11 +45,14 @@ def leaves(batch: Any) -> Iterator[Any]:
         yield batch
         return
     for part in parts(batch).values():
-        yield from leaves(part)
+        if not is_single(part):
+            yield from leaves(part)
 
 
 def some_rows(batch: Any, start: int, end: int) -> Any:
     """Some rows of *batch*, which stays of its type."""
+    if is_single(batch):
+        return batch
     if _is_row_list(batch):
         return batch[start:end]
     return made_of(batch, {key: some_rows(part, start, end) for key, part in parts(batch).items()})

@@ -37,7 +37,7 @@ _TOLERANCE_LOW = 2e-2
 _REASONS = (
     "; a loss that is a sum over rows written by hand inside of a model, that compares rows with each other"
     " (contrastive), or a mean over unequal masks written by hand does this: use the losses of torch.nn.functional or a"
-    " mean over rows, or submit with --self-check off"
+    " mean over rows, compare rows in the script's own loop, or train on one device; --self-check off goes on as it is"
 )
 
 

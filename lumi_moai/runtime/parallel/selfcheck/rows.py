@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_map
 
 from ....errors import RequestError
 from ... import group
-from ..parts import leaves, made_of, parts
+from ..parts import is_single, leaves, made_of, parts
 from ..share import Share, bounds
 from .body import Unfit
 
@@ -48,7 +48,9 @@ def length(batch: Any) -> int:
     try:
         lengths = {len(part) for part in leaves(batch)}
     except RequestError:
-        raise Unfit(f"the first batch is a {type(batch).__name__}, whose rows cannot be told") from None
+        lengths = set()
+    if not lengths:
+        raise Unfit(f"the first batch is a {type(batch).__name__}, whose rows cannot be told")
     if len(lengths) != 1:
         raise Unfit("the parts of the first batch have different lengths")
     return lengths.pop()
@@ -56,6 +58,8 @@ def length(batch: Any) -> int:
 
 def taken(batch: Any, start: int, end: int) -> Any:
     """The rows of *batch* from *start* to *end*, copied."""
+    if is_single(batch):
+        return batch
     if _is_nested(batch):
         return made_of(batch, {key: taken(part, start, end) for key, part in parts(batch).items()})
     rows = batch[start:end]
@@ -68,6 +72,10 @@ def joined(batches: Sequence[Any]) -> Any:
     Raises RuntimeError or ValueError when their shapes differ.
     """
     first = batches[0]
+    if is_single(first):
+        if any(each != first for each in batches):
+            raise ValueError("batches of unlike parts")
+        return first
     if _is_nested(first):
         every = [parts(batch) for batch in batches]
         if len({len(each) for each in every}) > 1:
