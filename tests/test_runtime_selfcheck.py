@@ -284,6 +284,26 @@ def test_a_step_that_draws_noise_is_checked(work):
     assert "self-check of the first step: loss" in ranks[0].err
 
 
+# A boundary condition, as networks that are trained on an equation have: its point is a leaf of the step's own.
+EDGE = """
+for a, b, m in loader:
+    edge = torch.zeros(1, 6, requires_grad=True)
+    out = model(edge)
+    slope = torch.autograd.grad(out, edge, torch.ones_like(out), create_graph=True)[0]
+    loss = F.mse_loss(model(a), b) + 0.1 * (slope - 1).pow(2).sum() + 9 * (out - 1).pow(2).sum()
+    optim.zero_grad()
+    loss.backward()
+    optim.step()
+"""
+
+
+def test_a_leaf_of_the_steps_own_is_no_weight(work):
+    run = Run(work, launch(2))
+    ranks = run.ranks(submitit(2), run.script(HEAD + EDGE))
+    assert [rank.code for rank in ranks] == [0, 0], ranks[0].err
+    assert "self-check of the first step: loss" in ranks[0].err
+
+
 UNFIT = {
     "other = iter(list(range(9)))\nfor a, b, m in loader: (next(other), F.mse_loss(model(a), b).backward())": "(next)",
     "for a, b, m in loader: F.mse_loss(model(a[torch.randperm(len(a))]), b).backward()": "draws an order or a choice",
