@@ -175,6 +175,40 @@ def test_the_mean_of_each_ranks_number_is_that_over_rows(work):
     assert type(torch.load("found.pt", weights_only=True)) is torch.Tensor
 
 
+PEFT = (
+    HEAD
+    + """
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file
+from torch.utils.data import DataLoader, TensorDataset
+
+model = get_peft_model(llama(), LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM"))
+model.print_trainable_parameters()
+optimizer = torch.optim.AdamW([each for each in model.parameters() if each.requires_grad], lr=0.05, eps=1e-3)
+tokens = torch.randint(3, 32, (12, 12))
+for (rows,) in DataLoader(TensorDataset(tokens), batch_size=5):
+    loss = model(input_ids=rows, labels=rows).loss
+    optimizer.zero_grad()
+    loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    print(loss.item(), norm.item())
+model.save_pretrained("adapter")
+adapter = load_file("adapter/adapter_model.safetensors")
+with torch.no_grad():
+    for each in (model, PeftModel.from_pretrained(llama(), "adapter")):
+        print(each.eval()(input_ids=tokens, labels=tokens).loss.item())
+torch.save(adapter, sys.argv[1])
+"""
+)
+
+
+@pytest.mark.parametrize("layout", ["replicate", "fsdp", "tp=2", "pp=2"])
+def test_adapters_of_peft(work, layout):
+    """A frozen model that is in parts when it gets its adapters: PEFT made them for the part."""
+    same_run(work, PEFT, *plain(work, PEFT), 2, layout=layout)
+
+
 ACCELERATE = (
     HEAD
     + """

@@ -10,6 +10,7 @@ becomes what it is over the global one, and what they fetch ahead is announced w
     of_accelerate    Hugging Face accelerate
     of_transformers  Hugging Face Trainer
     of_trl           TRL's SFTTrainer
+    of_peft          PEFT's adapters
     of_lightning     Lightning, under both its names
     of_torchmetrics  torchmetrics
     of_wandb         Weights & Biases
@@ -19,7 +20,17 @@ becomes what it is over the global one, and what they fetch ahead is announced w
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from . import environment, of_accelerate, of_lightning, of_torchmetrics, of_transformers, of_trl, of_wandb, showing
+from . import (
+    environment,
+    of_accelerate,
+    of_lightning,
+    of_peft,
+    of_torchmetrics,
+    of_transformers,
+    of_trl,
+    of_wandb,
+    showing,
+)
 
 if TYPE_CHECKING:
     from ..engine import Engine
@@ -30,7 +41,7 @@ EngineOf = Callable[[], "Engine | None"]
 def install(engine: EngineOf) -> None:
     """Get ready for whatever library the script imports; *engine* gives the running engine, or None."""
     environment.install(engine)
-    for library in (of_accelerate, of_transformers, of_trl, of_lightning, of_torchmetrics, of_wandb, showing):
+    for library in (of_accelerate, of_transformers, of_trl, of_peft, of_lightning, of_torchmetrics, of_wandb, showing):
         library.install(engine)
 
 
