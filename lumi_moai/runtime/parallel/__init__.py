@@ -38,6 +38,7 @@ Every rank runs the whole script. What makes them one device:
     already    what a script that is distributed by itself may not do as well
     need       which torch it takes
     files/     what the script reads and writes: rank 0's files are the script's
+    scripted   what torch.jit.script compiles
     one_device what a script means by `cuda:0`
 
 The functions of torch are replaced right after torch is imported, so that a script's
@@ -71,13 +72,14 @@ def install() -> None:
         if _WAITING:
             need.check_torch()
         return
-    from . import already, libraries, one_device, replace
+    from . import already, libraries, one_device, replace, scripted
     from .seen import Seen
 
     _SEEN.append(Seen())
     replace.install(_SEEN[0])
     already.install(is_on)
     one_device.install(is_on)
+    scripted.install()
     libraries.install(lambda: _SEEN[0].engine)
     # Every collection would look through what torch is made of, a quarter of a million objects that all stay.
     gc.freeze()

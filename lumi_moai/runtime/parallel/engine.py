@@ -14,7 +14,7 @@ from ... import planner
 from ...plan import Layout
 from .. import accelerator, group
 from ..here import Here
-from . import alike, asked, chance, counts, draws, first_call, layout, marks, place, roots, under_way
+from . import alike, asked, chance, counts, draws, first_call, layout, marks, place, roots, scripted, under_way
 from .ahead import Ahead, News
 from .announce import announce, introduction
 from .at_hand import AtHand
@@ -89,6 +89,7 @@ class Engine:
             for root in roots.find(self.seen.modules()):
                 self._lay_out(root, where)
             self.birth.end(where)
+            scripted.check()
             layout.give_memory_back(at_once=False)
         if self.resume is not None:
             self.resume.settled()

@@ -13,6 +13,7 @@ becomes what it is over the global one, and what they fetch ahead is announced w
     of_peft          PEFT's adapters
     of_lightning     Lightning, under both its names
     of_torchmetrics  torchmetrics
+    of_loops         Ignite and skorch, which call a step for each batch
     of_wandb         Weights & Biases
     showing          torchvision's pictures and tensorboard's
 """
@@ -24,6 +25,7 @@ from . import (
     environment,
     of_accelerate,
     of_lightning,
+    of_loops,
     of_peft,
     of_torchmetrics,
     of_transformers,
@@ -41,7 +43,17 @@ EngineOf = Callable[[], "Engine | None"]
 def install(engine: EngineOf) -> None:
     """Get ready for whatever library the script imports; *engine* gives the running engine, or None."""
     environment.install(engine)
-    for library in (of_accelerate, of_transformers, of_trl, of_peft, of_lightning, of_torchmetrics, of_wandb, showing):
+    for library in (
+        of_accelerate,
+        of_transformers,
+        of_trl,
+        of_peft,
+        of_loops,
+        of_lightning,
+        of_torchmetrics,
+        of_wandb,
+        showing,
+    ):
         library.install(engine)
 
 

@@ -134,8 +134,10 @@ class Snapshot:
             vars(value).update(own)
 
         self._back.append(back)
-        buffers = self._keep_dict(value._buffers) if isinstance(value, nn.Module) else []
-        return [*_leading(list(own.values())), *buffers]
+        buffers = value._buffers if isinstance(value, nn.Module) else {}
+        # Those of a scripted module stay where they are.
+        kept = self._keep_dict(buffers) if isinstance(buffers, dict) else buffers.values()
+        return [*_leading(list(own.values())), *kept]
 
 
 def _chance_of(value: Any) -> Callable[[], Any] | None:

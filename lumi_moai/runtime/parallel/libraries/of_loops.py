@@ -1,0 +1,43 @@
+"""Libraries that call a step function of the script for each batch: Ignite and skorch.
+
+They set a model to evaluation in the step, when the batch is there already. Here it is known before, so that an
+evaluation sees all of the data.
+"""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+from .around import around
+
+if TYPE_CHECKING:
+    from ..engine import Engine
+
+_EVALUATES = {"eval", "no_grad", "inference_mode"}
+
+
+def install(engine: Callable[[], "Engine | None"]) -> None:
+    """Get ready for both."""
+    around("ignite.engine.engine", "Engine.run", engine, _running)
+    around("skorch.net", "NeuralNet.run_single_epoch", engine, _passing)
+    around("skorch.net", "NeuralNet.forward_iter", engine, _predicting)
+
+
+def _running(engine: "Engine", own: Callable[..., Any], runner: Any, *args: Any, **kwargs: Any) -> Any:
+    """An engine of Ignite trains, or its step says that it does not."""
+    code = getattr(runner._process_function, "__code__", None)
+    names = set(code.co_names) if code else set()
+    with engine.ahead.hook() if names & _EVALUATES and "backward" not in names else nullcontext():
+        return own(runner, *args, **kwargs)
+
+
+def _passing(engine: "Engine", own: Callable[..., Any], net: Any, iterator: Any, training: bool, **kwargs: Any) -> Any:
+    net._set_training(training)
+    return own(net, iterator, training=training, **kwargs)
+
+
+def _predicting(
+    engine: "Engine", own: Callable[..., Any], net: Any, data: Any, training: bool = False, **kwargs: Any
+) -> Any:
+    net._set_training(training)
+    return own(net, data, training=training, **kwargs)
