@@ -64,8 +64,9 @@ from ignite.metrics import Accuracy, Loss, RunningAverage
 
 model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))
 optimizer, criterion = torch.optim.SGD(model.parameters(), 0.1), nn.CrossEntropyLoss()
-trainer = create_supervised_trainer(model, optimizer, criterion)
-RunningAverage(output_transform=lambda output: output).attach(trainer, "average")
+trainer = create_supervised_trainer(model, optimizer, criterion, output_transform=lambda x, y, out, loss: (loss, out, y))
+RunningAverage(output_transform=lambda output: output[0].item()).attach(trainer, "average")
+Accuracy(output_transform=lambda output: output[1:]).attach(trainer, "accuracy")
 metrics = {"accuracy": Accuracy(), "loss": Loss(criterion)}
 
 def step(engine, batch):
@@ -78,10 +79,11 @@ Accuracy().attach(evaluators[1], "accuracy")
 
 @trainer.on(Events.ITERATION_COMPLETED)
 def show(engine):
-    print(engine.state.iteration, engine.state.output, engine.state.metrics["average"])
+    print(engine.state.iteration, engine.state.output[0].item(), engine.state.metrics["average"])
 
 @trainer.on(Events.EPOCH_COMPLETED)
 def evaluate(engine):
+    print(engine.state.metrics["accuracy"])
     for evaluator in evaluators:
         model.train()
         evaluator.run(DataLoader(TensorDataset(x[:7], y[:7]), batch_size=3))

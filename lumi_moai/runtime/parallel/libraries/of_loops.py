@@ -6,9 +6,11 @@ evaluation sees all of the data.
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 from .around import around
+from .whole import whole
 
 if TYPE_CHECKING:
     from ..engine import Engine
@@ -19,6 +21,7 @@ _EVALUATES = {"eval", "no_grad", "inference_mode"}
 def install(engine: Callable[[], "Engine | None"]) -> None:
     """Get ready for both."""
     around("ignite.engine.engine", "Engine.run", engine, _running)
+    around("ignite.metrics.metric", "Metric.__init__", lambda: engine, _measuring)  # perhaps before the script's line
     around("skorch.net", "NeuralNet.run_single_epoch", engine, _passing)
     around("skorch.net", "NeuralNet.forward_iter", engine, _predicting)
 
@@ -29,6 +32,22 @@ def _running(engine: "Engine", own: Callable[..., Any], runner: Any, *args: Any,
     names = set(code.co_names) if code else set()
     with engine.ahead.hook() if names & _EVALUATES and "backward" not in names else nullcontext():
         return own(runner, *args, **kwargs)
+
+
+def _measuring(
+    engine: Callable[[], "Engine | None"], own: Callable[..., None], metric: Any, *args: Any, **kwargs: Any
+) -> None:
+    """A metric of a training batch sees the rows of all ranks."""
+    own(metric, *args, **kwargs)
+    transform = metric._output_transform
+
+    @wraps(transform)
+    def transformed(output: Any) -> Any:
+        found, running = transform(output), engine()
+        share = running.share if running else None
+        return found if running is None or share is None else whole(running, found, share)
+
+    metric._output_transform = transformed
 
 
 def _passing(engine: "Engine", own: Callable[..., Any], net: Any, iterator: Any, training: bool, **kwargs: Any) -> Any:
