@@ -421,6 +421,44 @@ def test_habits_of_scripts_are_repeated(tmp_path):
     assert_same_weights(torch.load(run.folder / "weights.pt"), weights)
 
 
+PADDED = """
+    import time
+    import lumi_moai, torch
+    import torch.nn.functional as F
+    from torch import nn
+    from torch.nn.utils.rnn import pad_sequence
+    from torch.utils.data import DataLoader
+
+    torch.manual_seed(0)
+    lumi_moai.enable_advanced_parallelization()
+    texts = [torch.randint(1, 9, (2 + place % 4,)) for place in range(64)]
+    def collate(rows):
+        longest = max(row.ne(0).sum().item() for row in rows)
+        return pad_sequence(rows, batch_first=True)[:, :longest]
+    model = nn.Sequential(nn.Embedding(9, 8), nn.Linear(8, 9)).to("cuda")
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for epoch in range(5):
+        for rows in DataLoader(texts, batch_size=8, collate_fn=collate):
+            loss = F.cross_entropy(model(rows[:, :-1]).transpose(1, 2), rows[:, 1:], ignore_index=0)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            print(f"{epoch} loss {loss.item():.6f}")
+            time.sleep(PAUSE)
+    torch.save(model.state_dict(), "weights.pt")
+"""
+
+
+def test_rows_that_the_self_check_fetched_again_are_not_waited_for(tmp_path):
+    """What a collate function reads for the check is no part of the journal."""
+    lines = whole(ended(start(Run(tmp_path / "whole", launch(2)), PADDED, 2, checkpoint="off"))).out.splitlines()
+    run = Run(tmp_path / "run", launch(2))
+    first = killed_after(run, start(run, PADDED, 2), 3)
+    assert "self-check of the first step: loss" in first[0].err
+    last = whole(ended(start(run, PADDED, 2, job="78")))
+    assert_one_run(first[0], last, lines)
+
+
 OF_ITS_OWN = """
     import time
     import lumi_moai, torch

@@ -354,3 +354,97 @@ def test_off(work):
     ranks = run.ranks(submitit(2), run.script(HEAD + INSIDE.format(rows=WRONG["sum"])))
     assert [rank.code for rank in ranks] == [0, 0]
     assert "self-check" not in ranks[0].err
+
+
+# Rows that the collate function fills up to the longest: of the rank's own rows, which the model may make something of.
+PADDED = """
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
+class Rows(torch.utils.data.Dataset):
+    def __len__(self):
+        return 24
+    def __getitem__(self, place):
+        random.random()
+        return torch.arange(1, 3 + (place // 4) % 3 * 2 + place % 2), torch.tensor(place % 3)
+def collate(rows):
+    random.shuffle([1, 2, 3]) if NOISY else None
+    texts, targets = zip(*rows)
+    return pad_sequence(texts, batch_first=True), torch.tensor([len(each) for each in texts]), torch.stack(targets)
+class Reader(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.recurrent, self.head = nn.Embedding(9, 5), nn.LSTM(5, 7, batch_first=True), nn.Linear(7, 3)
+    def forward(self, texts, sizes):
+        rows = self.embedding(texts)
+        READ
+        return self.head(found)
+NOISY = False
+model = Reader().cuda()
+optim = torch.optim.SGD(model.parameters(), lr=0.1)
+loader = DataLoader(Rows(), batch_size=8, collate_fn=collate)
+for texts, sizes, targets in loader:
+    print(random.random())
+    loss = F.cross_entropy(model(texts, sizes), targets)
+    optim.zero_grad()
+    loss.backward()
+    optim.step()
+    print(f"loss {loss.item()}")
+torch.save(model.state_dict(), sys.argv[1])
+"""
+LAST = "found = self.recurrent(rows)[1][0][0]"
+PACKED = """found = self.recurrent(pack_padded_sequence(rows, sizes, batch_first=True, enforce_sorted=False))[0]
+        found = pad_packed_sequence(found, batch_first=True)[0].sum(1)"""
+STEPS = PACKED + "\n        [random.random() for _ in range(texts.shape[1])]"
+
+
+MEAN = "found = self.recurrent(rows)[0].mean(1)"
+ALIKE = ("(place // 4) % 3 * 2 + place % 2", "place % 4")
+"""The first batch is as wide on both ranks."""
+
+
+@pytest.mark.parametrize("change", [ALIKE[:1] * 2, ALIKE], ids=["unlike", "alike"])
+@pytest.mark.parametrize("read", [LAST, MEAN, STEPS], ids=["last", "mean", "steps"])
+def test_a_model_that_reads_the_padding_is_stopped(work, read, change):
+    run = Run(work, launch(2))
+    script = run.script(HEAD + PADDED.replace("READ", read).replace(*change))
+    ranks = run.ranks(submitit(2), script, str(work / "weights.pt"))
+    assert [rank.code for rank in ranks] == [1, 1]
+    assert not any("loss" in rank.out for rank in ranks)
+    (said,) = [rank.err for rank in ranks if "the self-check of the first step failed" in rank.err]
+    assert "each rank pads its rows to the longest of its own" in said
+    assert "contrastive" not in said
+
+
+def test_rows_that_are_mixed_are_not_laid_to_the_padding(work):
+    run = Run(work, launch(2))
+    mixed = PACKED + "\n        found = found - found.sum(0)"
+    ranks = run.ranks(submitit(2), run.script(HEAD + PADDED.replace("READ", mixed)), str(work / "weights.pt"))
+    assert [rank.code for rank in ranks] == [1, 1]
+    (said,) = [rank.err for rank in ranks if "the self-check of the first step failed" in rank.err]
+    assert "contrastive" in said
+    assert "pads its rows" not in said
+
+
+def test_a_model_that_packs_the_padding_is_compared_at_two_widths(work):
+    script = HEAD + PADDED.replace("READ", PACKED).replace("        random.random()\n", "")
+    _, ranks = same_run(work, script, *plain(work, script), 2)
+    assert "self-check of the first step: loss" in ranks[0].err
+    assert "could not be" not in ranks[0].err
+
+
+def test_what_samples_draw_when_they_are_fetched_again_is_put_back(work):
+    script = HEAD + PADDED.replace("READ", PACKED)
+    said = []
+    for is_on in True, False:
+        run = Run(work / str(is_on), launch(2), Wishes(self_check=is_on))
+        said.append(run.ranks(submitit(2), run.script(script), str(work / "weights.pt"))[0])
+    assert "self-check of the first step: loss" in said[0].err
+    assert said[0].out == said[1].out
+
+
+def test_rows_that_cannot_be_put_together_anew_are_checked_at_one_width(work):
+    run = Run(work, launch(2))
+    script = HEAD + PADDED.replace("READ", PACKED).replace("NOISY = False", "NOISY = True")
+    ranks = run.ranks(submitit(2), run.script(script), str(work / "weights.pt"))
+    assert [rank.code for rank in ranks] == [0, 0], ranks[0].err
+    assert "self-check of the first step: loss" in ranks[0].err
+    assert "rows of different widths could not be compared: the collate function draws random numbers" in ranks[0].err

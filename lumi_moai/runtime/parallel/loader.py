@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from ...errors import RequestError
 from .own_chance import Fetching, OwnChance, OwnSeeds
 from .parts import leaves, some_rows
-from .share import Share, bounds, cut
+from .share import Origin, Share, bounds, cut
 
 Begin = Callable[[Share | None, Any], None]
 """Told at each batch how it was cut, None for a batch that every rank has whole, and the batch."""
@@ -31,10 +31,13 @@ Begin = Callable[[Share | None, Any], None]
 class CutBatches:
     """A batch sampler that gives a rank's part of each batch, and keeps in `shares` what the parts weigh."""
 
-    def __init__(self, batches: Iterable[Sequence], rank: int, ranks: int) -> None:
+    def __init__(
+        self, batches: Iterable[Sequence], rank: int, ranks: int, origin: Callable[..., Origin] | None = None
+    ) -> None:
         self.batches = batches
         self.rank = rank
         self.ranks = ranks
+        self.origin = origin
         self.shares: deque[Share] = deque()
 
     def __iter__(self) -> Iterator[Sequence]:
@@ -42,7 +45,8 @@ class CutBatches:
         for batch in self.batches:
             indices = _as_sequence(batch)
             part, share = cut(indices, self.rank, self.ranks)
-            self.shares.append(dataclasses.replace(share, fingerprint=fingerprint(indices)))
+            origin = self.origin and self.origin(indices=part)
+            self.shares.append(dataclasses.replace(share, fingerprint=fingerprint(indices), origin=origin))
             yield part
 
     def __len__(self) -> int:
@@ -172,7 +176,10 @@ class Cutter:
             return mine
         if not getattr(loader, "in_order", True):
             raise RequestError("a DataLoader with in_order=False cannot be cut over ranks; leave in_order out")
-        mine.__dict__["batch_sampler"] = CutBatches(loader.batch_sampler, self.rank, self.ranks)
+        # A single worker may read from a file that is open here, too, and whose place the two would share.
+        known = loader.num_workers != 1
+        origin = partial(Origin, dataset=loader.dataset, collate=loader.collate_fn) if known else None
+        mine.__dict__["batch_sampler"] = CutBatches(loader.batch_sampler, self.rank, self.ranks, origin)
         mine.__dict__["worker_init_fn"] = OwnSeeds(self.rank, loader.worker_init_fn, loader.collate_fn)
         return mine
 

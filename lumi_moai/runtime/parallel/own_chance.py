@@ -59,6 +59,11 @@ class Fetching:
         self.streams = [Stream(each, chance.rank * _STRIDE) for each in find(*owners)]
         self._drew: list[bool] = []
 
+    @property
+    def draws(self) -> bool:
+        """Whether the calls so far drew random numbers."""
+        return any(self._drew)
+
     def __call__(self, *args: Any) -> Any:
         """What `own` gives."""
         if len(self._drew) == _LOOKED_AT and not any(self._drew):

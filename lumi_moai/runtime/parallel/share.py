@@ -1,7 +1,18 @@
 """Which rows of a global batch belong to a rank, and what they weigh."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where the rows of a rank came from, so that they can be put together anew."""
+
+    dataset: Any
+    collate: Callable[[Any], Any]
+    indices: Sequence = ()
+    """Of this rank's rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,6 +26,9 @@ class Share:
     ranks: int
     fingerprint: int = field(default=0, compare=False)
     """Of the indices of the global batch, the same on all ranks and in every start."""
+
+    origin: Origin | None = field(default=None, compare=False, repr=False)
+    """None where the samples cannot be asked for again, such as those of a stream."""
 
     went_back: list[bool] = field(default_factory=list, compare=False)
     """Not empty once a backward followed this batch."""

@@ -5,6 +5,7 @@ is what one device would compute, and with its own share of them. Loss and gradi
 
 body      the loop's body as code, and what stands against running it
 rows      the few rows
+samples   the same from their samples, where each rank pads its rows to a width of its own
 quiet     no dropout, nothing printed
 rounding  how far the last digit of the weights moves the step
 snapshot  everything put back
@@ -12,8 +13,8 @@ snapshot  everything put back
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,12 +25,15 @@ from ... import accelerator, group
 from .. import counts, layout
 from ..at_hand import AtHand
 from ..share import Share
-from . import body, quiet, rounding, rows
+from . import body, quiet, rounding, rows, samples
 from .body import Unfit
-from .snapshot import Snapshot
+from .snapshot import Snapshot, single_numbers
 
 if TYPE_CHECKING:
     from ..engine import Engine
+
+Ready = Callable[[Any], tuple[Callable[[], Any], list[Any]]]
+"""What computes a batch, and what may change on the way."""
 
 _TOLERANCE = 1e-3
 _TOLERANCE_LOW = 2e-2
@@ -39,9 +43,19 @@ _REASONS = (
     " (contrastive), or a mean over unequal masks written by hand does this: use the losses of torch.nn.functional or a"
     " mean over rows, compare rows in the script's own loop, or train on one device; --self-check off goes on as it is"
 )
+_WIDTHS = (
+    "; each rank pads its rows to the longest of its own, and the result depends on how far rows are padded: pad all"
+    ' batches to one length (padding="max_length", a fixed length in the collate function), or mask or pack the'
+    " padding; --self-check off goes on as it is"
+)
+_DRAWN = ", but random or numpy draws another number of times"
 
 
 _DRAWS = "the step draws an order or a choice of its own (randperm, multinomial)"
+
+
+class FailedError(RequestError):
+    """The ranks do not compute what one device would; the message has the numbers and no reason."""
 
 
 class DrawsError(Unfit):
@@ -59,6 +73,8 @@ class Result:
     loss: float
     norm: float
     """Of all gradients."""
+    drawn: tuple[Any, ...] = field(default=(), compare=False, repr=False)
+    """What `random` and numpy would have drawn next."""
 
     def agrees(self, other: "Result", loss: float, norm: float) -> bool:
         """Whether the two are one, up to these relative differences; infinite numbers are not compared."""
@@ -98,9 +114,7 @@ class SelfCheck:
         if share is None and pieces == place.plan.pp == 1:
             return
         try:
-            found = body.find()
-            whole, mine, part = rows.few(batch, share, place.data_rank, place.data_group)
-            self._check(self._runner(found), whole, mine, part)
+            self._check(self._runner(body.find()), batch, share)
         except Unfit as reason:
             self._say(f"the self-check could not be made: {reason}")
 
@@ -117,15 +131,14 @@ class SelfCheck:
         if not is_due or (share is None and self.engine.micro.memory.pieces == place.plan.pp == 1):
             return
         try:
-            whole, mine, part = rows.few(batch, share, place.data_rank, place.data_group)
-            self._check(lambda value: (lambda: forward_backward(value), [*state]), whole, mine, part)
+            self._check(lambda value: (lambda: forward_backward(value), [*state]), batch, share)
         except Unfit as reason:
             self._say(f"the self-check could not be made: {reason}")
 
     def went_back(self, outputs: Sequence[torch.Tensor]) -> None:
         """A backward from *outputs* has ended; while a check runs, this is where it stops."""
         if self.is_running:
-            self._result = Result(loss=self._value(outputs), norm=self._norm())
+            self._result = Result(loss=self._value(outputs), norm=self._norm(), drawn=single_numbers())
             raise _EnoughError
 
     def saw(self) -> None:
@@ -134,7 +147,7 @@ class SelfCheck:
             kinds = ("cpu", accelerator.device().type)
             self._is_low = self._is_low or any(torch.is_autocast_enabled(kind) for kind in kinds)
 
-    def _runner(self, found: body.Body) -> Callable[[Any], tuple[Callable[[], Any], list[Any]]]:
+    def _runner(self, found: body.Body) -> Ready:
         def ready(value: Any) -> tuple[Callable[[], Any], list[Any]]:
             item = (0, value) if found.is_numbered else value
             names = {**found.names, body.VALUE: [item], body.STOP: _EnoughError}
@@ -142,31 +155,105 @@ class SelfCheck:
 
         return ready
 
-    def _check(self, ready: Callable[[Any], Any], whole: Any, mine: Any, share: Share | None) -> None:
+    def _check(self, ready: Ready, batch: Any, share: Share | None) -> None:
+        place = self.engine.settle()
+        words = place.data_rank, place.data_group
+        if share is None:
+            said = self._of_rows(ready, rows.few(batch, share, *words))
+        else:
+            try:
+                said = self._of_widths(ready, batch, share)
+            except Unfit as reason:
+                said = self._as_it_is(ready, batch, share, reason)
+        self._say(f"self-check of the first step: {said}")
+
+    def _as_it_is(self, ready: Ready, batch: Any, share: Share, reason: Unfit) -> str:
+        """The numbers of a few rows of *batch*; *reason* says why rows of different widths could not be compared."""
+        place = self.engine.settle()
         try:
-            self._compare(ready, whole, mine, share)
+            return self._of_rows(ready, rows.few(batch, share, place.data_rank, place.data_group))
+        except rows.WidthsError:
+            said = self._of_rows(ready, rows.of_rank_0(batch, share, place.data_rank))
+            return f"{said}; rows of different widths could not be compared: {reason}"
+
+    def _of_rows(self, ready: Ready, few: rows.Few) -> str:
+        """The numbers of *few* rows.
+
+        Raises RequestError when they differ.
+        """
+        try:
+            return self._steadily(ready, few)[0]
+        except FailedError as failed:
+            raise RequestError(f"{failed}{_REASONS}") from None
+
+    def _of_widths(self, ready: Ready, batch: Any, share: Share) -> str:
+        """The numbers of a few rows that each rank has padded to a width of its own.
+
+        Raises RequestError when they differ, by the widths or by something else, and Unfit when there are none.
+        """
+        place = self.engine.settle()
+        with self._unjournaled():
+            few = samples.anew(batch, share, place.data_rank, place.data_group)
+        try:
+            said, alike = self._steadily(ready, few)
+        except FailedError as failed:
+            with suppress(Unfit):  # where that is all there is to compare
+                self._of_rows(ready, rows.of_rank_0(batch, share, place.data_rank))
+            raise RequestError(f"{failed}{_WIDTHS}") from None
+        is_told = not alike and self.engine.micro.memory.pieces == place.plan.pp == 1
+        if is_told and self._draws_alike_at_one_width(ready, batch, share):
+            raise RequestError(f"the self-check of the first step failed: {said}{_DRAWN}{_WIDTHS}")
+        return said
+
+    @contextmanager
+    def _unjournaled(self) -> Iterator[None]:
+        """Within this nothing that is read is for the journal: a restart does not check again."""
+        resume, self.engine.resume = self.engine.resume, None
+        try:
+            yield
+        finally:
+            self.engine.resume = resume
+
+    def _draws_alike_at_one_width(self, ready: Ready, batch: Any, share: Share) -> bool:
+        with suppress(Unfit):  # where it cannot be told apart from numbers for row after row, which differ as well
+            return self._steadily(ready, rows.of_rank_0(batch, share, self.engine.settle().data_rank))[1]
+        return True
+
+    def _steadily(self, ready: Ready, few: rows.Few) -> tuple[str, bool]:
+        try:
+            return self._compare(ready, few)
         except DrawsError:
             with torch.compiler.set_stance("force_eager"), quiet.Steady():  # which the compiler does not look beneath
-                self._compare(ready, whole, mine, share)
+                return self._compare(ready, few)
 
-    def _compare(self, ready: Callable[[Any], Any], whole: Any, mine: Any, share: Share | None) -> None:
-        pieces = self.engine.micro.memory.pieces
+    def _compare(self, ready: Ready, few: rows.Few) -> tuple[str, bool]:
+        """The numbers of one device and the ranks, and whether both drew as many of `random` and numpy.
+
+        Raises FailedError when the numbers differ.
+        """
+        pieces, share = self.engine.micro.memory.pieces, few.share
         self._by_hand = set(map(id, self.engine.gradients.by_hand.found))
-        alone = self._run_alone(ready, whole)
-        part = rows.fresh(mine)
+        alone = self._run_alone(ready, few.whole)
+        part = rows.fresh(few.mine)
         if share is not None and not self.is_of_library:
             counts.mark(part, share)
-        together = self._run(*ready(part), share=share, rows_here=rows.length(mine), pieces=pieces)
+        together = self._run(*ready(part), share=share, rows_here=rows.length(few.mine), pieces=pieces)
+        is_alike = self._is_on_all(alone.drawn == together.drawn)
         alone, together = group.agree((alone, together))
         numbers = f"loss {alone.loss:.7g} on one device and {together.loss:.7g} {self._where(share)}"
         numbers += f", gradient norm {alone.norm:.7g} and {together.norm:.7g}"
         tolerance = self._tolerance()
         if not alone.agrees(together, tolerance, tolerance):
-            moved = self._moved(ready, whole)
+            moved = self._moved(ready, few.whole)
             if not alone.agrees(together, *(rounding.allowed(each, tolerance) for each in moved)):
-                raise RequestError(f"the self-check of the first step failed: {numbers}{_REASONS}")
+                raise FailedError(f"the self-check of the first step failed: {numbers}")
             numbers += "; the last digit of the weights alone moves them by {:.2%} and {:.2%}".format(*moved)
-        self._say(f"self-check of the first step: {numbers}")
+        return numbers, is_alike
+
+    def _is_on_all(self, here: bool) -> bool:
+        everywhere: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(everywhere, here)
+        return all(everywhere)
 
     def _where(self, share: Share | None) -> str:
         place, pieces = self.engine.place, self.engine.micro.memory.pieces
@@ -175,10 +262,10 @@ class SelfCheck:
         cut = [f"in {stages} stages"] if stages > 1 else [] if ranks else [f"in {pieces} micro-batches"]
         return ", ".join([*ranks, *cut])
 
-    def _run_alone(self, ready: Callable[[Any], Any], whole: Any) -> Result:
+    def _run_alone(self, ready: Ready, whole: Any) -> Result:
         return self._run(*ready(rows.fresh(whole)), share=None, rows_here=rows.length(whole), pieces=1, alone=True)
 
-    def _moved(self, ready: Callable[[Any], Any], whole: Any) -> tuple[float, float]:
+    def _moved(self, ready: Ready, whole: Any) -> tuple[float, float]:
         """How far, relative, a last digit of the weights moves one device's loss and gradient norm.
 
         From what they are now: if the step has changed since it was compared, such as by a graph that torch.compile

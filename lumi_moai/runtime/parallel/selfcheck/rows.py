@@ -1,7 +1,8 @@
 """A few rows of the first batch: all of them on every rank, and this rank's own."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,29 +19,64 @@ _ROWS = 2
 """Of each rank."""
 
 
-def few(batch: Any, share: Share | None, rank: int, data_group: Any) -> tuple[Any, Any, Share | None]:
-    """The rows of all ranks, those of this one, and their share; without a *share*, the first rows of *batch* twice.
+@dataclass(frozen=True, kw_only=True)
+class Few:
+    """A few rows."""
 
-    Raises Unfit for a batch whose rows cannot be told.
+    whole: Any
+    """Of all ranks."""
+    mine: Any
+    share: Share | None = None
+
+
+class WidthsError(Exception):
+    """The ranks' rows have different widths: each has padded its own to the longest of them."""
+
+
+def few(batch: Any, share: Share | None, rank: int, data_group: Any) -> Few:
+    """The rows of all ranks and those of this one; without a *share*, the first rows of *batch* twice.
+
+    Raises Unfit for a batch whose rows cannot be told, and WidthsError, on all ranks alike.
     """
     mine = length(batch)
     if share is None:
         part = taken(batch, 0, min(mine, 2 * _ROWS))
-        return part, part, None
-    each = min(_ROWS, share.total // share.ranks)
-    if each == 0:
-        raise Unfit(f"the first batch has {share.total} rows, fewer than the ranks")
+        return Few(whole=part, mine=part)
+    each = of_each(share)
     every: list[Any] = [None] * share.ranks
     dist.all_gather_object(every, taken(batch, 0, each), group=data_group)
     try:
-        return joined(every), every[rank], Share(rows=each, total=each * share.ranks, ranks=share.ranks)
-    except (RuntimeError, ValueError):
-        pass  # each rank has padded its rows to a length of its own
-    whole = group.agree(taken(batch, 0, each * share.ranks))
+        return Few(whole=joined(every), mine=every[rank], share=share_of(each, share.ranks))
+    except (RuntimeError, ValueError) as error:
+        raise WidthsError from error
+
+
+def of_rank_0(batch: Any, share: Share, rank: int) -> Few:
+    """Rank 0's rows only, all of one width.
+
+    Raises Unfit where they are fewer than the ranks.
+    """
+    whole = group.agree(taken(batch, 0, of_each(share) * share.ranks))
     start, end, part_share = bounds(length(whole), rank, share.ranks)
     if part_share.total < share.ranks:
         raise Unfit("the ranks' rows have different shapes")
-    return whole, taken(whole, start, end), part_share
+    return Few(whole=whole, mine=taken(whole, start, end), share=part_share)
+
+
+def of_each(share: Share) -> int:
+    """How many rows of each rank are looked at.
+
+    Raises Unfit when a rank has none.
+    """
+    each = min(_ROWS, share.total // share.ranks)
+    if each == 0:
+        raise Unfit(f"the first batch has {share.total} rows, fewer than the ranks")
+    return each
+
+
+def share_of(each: int, ranks: int) -> Share:
+    """That of a rank where every rank has *each* rows."""
+    return Share(rows=each, total=each * ranks, ranks=ranks)
 
 
 def length(batch: Any) -> int:
@@ -58,12 +94,21 @@ def length(batch: Any) -> int:
 
 def taken(batch: Any, start: int, end: int) -> Any:
     """The rows of *batch* from *start* to *end*, copied."""
+
+    def cut(part: Any) -> Any:
+        rows = part[start:end]
+        return rows.clone() if isinstance(rows, torch.Tensor) else rows
+
+    return changed(batch, cut)
+
+
+def changed(batch: Any, change: Callable[[Any], Any]) -> Any:
+    """*batch* with a *change* of each of its parts that have rows."""
     if is_single(batch):
         return batch
     if _is_nested(batch):
-        return made_of(batch, {key: taken(part, start, end) for key, part in parts(batch).items()})
-    rows = batch[start:end]
-    return rows.clone() if isinstance(rows, torch.Tensor) else rows
+        return made_of(batch, {key: changed(part, change) for key, part in parts(batch).items()})
+    return change(batch)
 
 
 def joined(batches: Sequence[Any]) -> Any:

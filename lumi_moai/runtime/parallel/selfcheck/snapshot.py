@@ -140,6 +140,12 @@ class Snapshot:
         return [*_leading(list(own.values())), *kept]
 
 
+def single_numbers() -> tuple[Any, ...]:
+    """What `random` and numpy will draw next."""
+    of_numpy = sys.modules["numpy"].random.get_state() if "numpy" in sys.modules else None
+    return random.getstate(), of_numpy and (of_numpy[1].tobytes(), *of_numpy[2:])
+
+
 def _chance_of(value: Any) -> Callable[[], Any] | None:
     """What puts back the random numbers of *value*, a generator of the script's own; None for anything else."""
     if isinstance(value, torch.Generator):
