@@ -27,6 +27,7 @@ from .place import Place
 from .resume.rank import Resume
 from .selfcheck import SelfCheck
 from .share import Share
+from .time_first import TimeFirst
 from .undivided import Undivided, arrived
 from .within import Within
 
@@ -55,6 +56,7 @@ class Engine:
         self.steppers: list[Stepper] = [self.meter.stepper]
         """Who takes part in a step of the script's optimizers, the outermost first."""
         self.at_hand = AtHand(lambda: seen.modes.trains(self.gradients.parameters))
+        self.time_first = TimeFirst(self)
         self.self_check = SelfCheck(self, wanted=me.wishes.self_check)
         self.micro: Micro
         """Set by `settle` as well."""
@@ -200,13 +202,14 @@ class Engine:
             return None
         return draws.rows_of(share, self._choose().data_rank)  # a model may be half made when it draws
 
-    def begin_batch(self, share: Share | None, batch: Any, *, trains: bool) -> None:
-        """A loader hands out *batch*, of which this rank has *share*, in a loop that was begun to train or not."""
+    def begin_batch(self, share: Share | None, batch: Any, *, trains: bool, loader: Any = None) -> None:
+        """*loader* hands out *batch*, of which this rank has *share*, in a loop that was begun to train or not."""
+        self.time_first.look(loader, batch, share)
         tell = partial(self._begin_batch, share, batch, trains=trains)
         self.ahead.tell(News(tell=tell, of_batch=True, share=share))
         # Trainers count over the ranks themselves, as scripts do with accelerate's gather.
         if share is not None and not self.self_check.is_of_library and not self.ahead.is_held:
-            counts.mark(batch, share)
+            counts.mark(batch, share, self.time_first.places)
         elif share is None and self.ahead.looks:
             counts.mark_whole(batch)
 
@@ -250,7 +253,7 @@ class Engine:
             self.at_hand.begin_loop()
             self.gradients.by_hand.begin_loop()
             counts.teach(lambda: self.share)
-            return self.cutter.shares(loader, own, begin)
+            return self.cutter.shares(loader, own, partial(begin, loader=loader))
         return self.cutter.whole(loader, own, begin)
 
     def take_own_chance(self) -> None:

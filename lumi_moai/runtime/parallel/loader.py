@@ -39,6 +39,8 @@ class CutBatches:
         self.ranks = ranks
         self.origin = origin
         self.shares: deque[Share] = deque()
+        self.keys: Sequence = ()
+        """Of the rank's part of a batch, in the data set."""
 
     def __iter__(self) -> Iterator[Sequence]:
         self.shares.clear()
@@ -47,6 +49,7 @@ class CutBatches:
             part, share = cut(indices, self.rank, self.ranks)
             origin = self.origin and self.origin(indices=part)
             self.shares.append(dataclasses.replace(share, fingerprint=fingerprint(indices), origin=origin))
+            self.keys = part
             yield part
 
     def __len__(self) -> int:
@@ -146,6 +149,7 @@ class Cutter:
         self.ranks = ranks
         self.end = end
         self._kept: WeakKeyDictionary[DataLoader, DataLoader] = WeakKeyDictionary()
+        self._cut: WeakKeyDictionary[DataLoader, CutBatches] = WeakKeyDictionary()
         self._chance = OwnChance(rank)
 
     def whole(self, loader: DataLoader, batches: Callable[[DataLoader], Iterator], begin: Begin) -> Batches:
@@ -167,6 +171,11 @@ class Cutter:
             fetcher.fetch = Fetching(fetcher.fetch, self._chance, loader.dataset, loader.collate_fn)
         return found
 
+    def keys(self, loader: DataLoader) -> list[Any]:
+        """Those of some rows of *loader* in its data set; none where it has none."""
+        found = self._cut.get(loader)
+        return [] if found is None else list(found.keys)
+
     def _copy(self, loader: DataLoader) -> DataLoader:
         """*loader* with its batches cut; a copy, because the script's own must keep its length and its sampler."""
         mine = copy.copy(loader)
@@ -179,7 +188,8 @@ class Cutter:
         # A single worker may read from a file that is open here, too, and whose place the two would share.
         known = loader.num_workers != 1
         origin = partial(Origin, dataset=loader.dataset, collate=loader.collate_fn) if known else None
-        mine.__dict__["batch_sampler"] = CutBatches(loader.batch_sampler, self.rank, self.ranks, origin)
+        self._cut[loader] = CutBatches(loader.batch_sampler, self.rank, self.ranks, origin)
+        mine.__dict__["batch_sampler"] = self._cut[loader]
         mine.__dict__["worker_init_fn"] = OwnSeeds(self.rank, loader.worker_init_fn, loader.collate_fn)
         return mine
 

@@ -47,6 +47,18 @@ class OwnChance:
             _set(shared)
 
 
+@contextmanager
+def untouched(*owners: Any) -> Iterator[None]:
+    """Within this random numbers are drawn that nobody misses, also by the generators that *owners* have."""
+    shared, own = _states(), [(each, each.state()) for each in find(*owners)]
+    try:
+        yield
+    finally:
+        _set(shared)
+        for each, state in own:
+            each.go_to(state)
+
+
 class Fetching:
     """*own*, which fetches a batch from a data set or puts it together, with the stream of *chance*.
 

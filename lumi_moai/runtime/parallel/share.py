@@ -33,6 +33,9 @@ class Share:
     went_back: list[bool] = field(default_factory=list, compare=False)
     """Not empty once a backward followed this batch."""
 
+    steps: list[bool] = field(default_factory=list, compare=False)
+    """Of a batch with time first: False; True as well once ranks were found to have different numbers of steps."""
+
     @property
     def weight(self) -> float:
         """The rank's part of a mean over rows; the weights of all ranks add up to 1."""

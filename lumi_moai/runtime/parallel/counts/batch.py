@@ -12,8 +12,10 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from ....errors import RequestError
 from ..share import Share
-from . import by_place, constants, drawn, lists, picking, reducing, rows, users
-from .names import ADDED, AS_ONE, EACH, PAIRED, PRODUCTS, READS, SORTED_IN, VIEW
+from ..time_first import Places
+from ..time_first import tensors as placed
+from . import by_place, constants, drawn, lists, picking, reducing, rows, steps, users
+from .names import ADDED, AS_ONE, EACH, LIKE, PAIRED, PRODUCTS, READS, SORTED_IN, VIEW
 from .places import PICKED, Part, after_each, after_einsum, after_product, after_view, check_alike
 from .size import Rows
 from .whole import OfAll, copied, counted, felt_by_all, name_of, of_all
@@ -67,12 +69,19 @@ def plain(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.as_subclass(torch.Tensor)
 
 
-def mark(batch: Any, share: Share) -> None:
-    """The tensors of *batch*, which was cut as *share* says, are this rank's part from now on, and so are its lists."""
+def mark(batch: Any, share: Share, places: Places | None = None) -> None:
+    """The tensors of *batch*, which was cut as *share* says, are this rank's part from now on, and so are its lists.
+
+    *places*: where all ranks have found the rows; in the first dimension of what they do not name.
+    """
     lists.note(batch, share)
+    at = {id(part): (places or {}).get(place, 0) for place, part in placed(batch)} if places else {}
     for part in _tensors(batch):
-        if type(part) is torch.Tensor and part.dim() > 0 and len(part) == max(share.rows, 1):
-            _become(part, share, 0)
+        dim = at.get(id(part), 0)
+        if dim is not None and _has(part, dim, max(share.rows, 1)):
+            _become(part, share, dim)
+    if 1 in at.values() and not share.steps:
+        share.steps.append(False)
 
 
 def mark_whole(batch: Any) -> None:
@@ -106,7 +115,7 @@ def mark_outputs(result: Any, given: Given) -> Any:
         return result
     for part in _tensors(result):
         at = _at(part, inputs)
-        if at is not None:
+        if at is not None or (type(part) is torch.Tensor and steps.is_flat(part, [*inputs])):
             _become(part, inputs[0].share, at)
     return result
 
@@ -117,8 +126,11 @@ def _at(part: Any, inputs: list["OfBatch"]) -> int | None:
         picked = [each for each in inputs if each.at == PICKED]
         if any(_has(part, 0, len(each)) for each in picked):
             return PICKED
-    dims = sorted({0, *(each.at for each in inputs if each.at is not None and each.at != PICKED)})
-    found = next((dim for dim in dims if _has(part, dim, max(inputs[0].share.rows, 1))), None)
+    if not torch.is_tensor(part):
+        return None
+    found = next(
+        (dim for dim in steps.of_model(part, [*inputs]) if _has(part, dim, max(inputs[0].share.rows, 1))), None
+    )
     # Rows times positions, as a flat tensor has them.
     is_flat = found is None and any(each.at == 0 and _has(part, 0, len(each)) for each in inputs)
     return 0 if is_flat else found
@@ -126,6 +138,9 @@ def _at(part: Any, inputs: list["OfBatch"]) -> int | None:
 
 def like_rows(result: Any, words: Any) -> Any:
     """*result*, one number for each row of some of *words*, as a part of their batch."""
+    aside = steps.like([*_parts(words)], result) if type(result) is torch.Tensor and result.dim() else None
+    if aside is not None:
+        return _become(result, aside.share, aside.at)
     for part in _parts(words):
         if type(result) is torch.Tensor and part.at == 0 and result.dim() and len(result) == part.shape[0]:
             return _become(result, part.share, 0)
@@ -255,6 +270,7 @@ def _rows(tensor: OfBatch, dims: int, dim: int, size: int) -> int | Rows:
 def _followed(func: Any, parts: list[OfBatch], args: tuple, kwargs: dict[str, Any]) -> Any:
     """What the script gets for *func*, which it calls with *parts* of a batch among *args* and *kwargs*."""
     name, tensor = name_of(func), parts[0]
+    steps.check(name, args[0] if args else None, args)
     args = constants.of_rank(name, tensor, args, (torch.Tensor, OfAll))
     with torch._C.DisableTorchFunctionSubclass():
         args = by_place.filled(name, args) if name in by_place.FILLS else args
@@ -278,6 +294,8 @@ def _of_all_rows(name: str, func: Any, tensor: OfBatch, args: tuple, kwargs: dic
         return reducing.sorted_in(name, func, args, kwargs)
     if name in by_place.PIECES:
         return by_place.apart(name, func, args, kwargs)
+    if name in READS:
+        steps.check_read(name, tensor)
     if name in READS and rows.is_read_whole(tensor):
         return func(rows.gathered(tensor, tensor.share).detach(), *args[1:], **kwargs)
     if name in AS_ONE and reducing.goes_over_rows(name, tensor, args, kwargs):
@@ -300,7 +318,10 @@ def _result(name: str, parts: list[OfBatch], result: Any, args: tuple, kwargs: d
         return result
     if name in ADDED:
         found, at = reducing.added(name, tensor, result, args, kwargs)
-        return of_all(found) if at is reducing.ALL else found if at is None else _become(found, tensor.share, at)
+        is_flat = at is None is tensor.at and found.shape[:1] == tensor.shape[:1]
+        if at is reducing.ALL:
+            return of_all(found)
+        return _become(found, tensor.share, at) if at is not None or is_flat else found
     return _place(name, parts, result, args, kwargs)
 
 
@@ -326,12 +347,14 @@ def _where(
     if name in EACH:
         return True, after_each(parts, result)
     if name in VIEW:
-        return True, after_view(name, tensor, result, args, kwargs)
+        like = parts[1:] if name in LIKE else []
+        return True, like[0].at if like else after_view(name, tensor, result, args, kwargs)
     if name in PAIRED:
         check_alike(parts)
     if name in picking.PICKS:
         return True, PICKED if tensor.at in (0, PICKED) else None
-    at = picking.aside(name, parts, result, args, kwargs)
+    is_kept = name in AS_ONE and steps.is_aside(tensor.at)
+    at = (reducing.kept if is_kept else picking.aside)(name, parts, result, args, kwargs)
     return picking.left(name, parts, result) if at is None else (True, at)
 
 

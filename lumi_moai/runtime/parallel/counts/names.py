@@ -14,7 +14,9 @@ EACH = ARITHMETIC | {
     *("cpu", "cuda", "clone", "detach", "data", "contiguous", "expand", "expand_as"),
 }
 """What works on each element for itself."""
-VIEW = {"view", "reshape", "flatten", "unsqueeze", "squeeze", "ravel", "t", "T", "mT", "transpose", "permute"}
+LIKE = {"view_as", "reshape_as"}
+"""What gives a tensor the shape of another."""
+VIEW = LIKE | {"view", "reshape", "flatten", "unsqueeze", "squeeze", "ravel", "t", "T", "mT", "transpose", "permute"}
 ADDED = {"sum", "nansum", "count_nonzero", "mean", "any", "all"}
 """What is added up over the ranks."""
 AS_ONE = {

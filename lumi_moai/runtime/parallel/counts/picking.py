@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from . import rows
+from . import rows, steps
 from .places import PICKED, Part
 from .whole import felt_by_all
 
@@ -64,9 +64,10 @@ def taken(args: tuple, part: Part, result: torch.Tensor) -> tuple[bool, int | No
         return True, PICKED
     if tensor.at == 0 and isinstance(index, tuple) and isinstance(first, torch.Tensor):
         return True, 0 if result.shape[0] == tensor.shape[0] else None
+    if steps.is_aside(tensor.at):
+        return True, steps.taken(tensor.at or 0, index, result, tensor.dim())
     keeps = tensor.at == 0 and (first is Ellipsis or isinstance(first, slice))
-    is_aside = tensor.at not in (None, 0, PICKED) and isinstance(first, slice) and not isinstance(index, tuple)
-    return True, tensor.at if keeps or is_aside else None
+    return True, tensor.at if keeps else None
 
 
 def aside(name: str, parts: list[Any], result: torch.Tensor, args: tuple, kwargs: dict[str, Any]) -> int | None:
@@ -89,6 +90,7 @@ def left(name: str, parts: list[Any], result: torch.Tensor) -> tuple[bool, int |
     tensor = parts[0]
     if name in JOINS and all(each.at in (0, None) for each in parts):
         return True, None
-    if tensor.at is None:
-        return result.shape == tensor.shape, None
+    if tensor.at is None or steps.is_aside(tensor.at):
+        is_part, at = steps.left(name, tensor, result)
+        return (is_part and name not in MIXES) or result.shape == tensor.shape, at if is_part else None
     return tensor.at == 0 and name not in MIXES and result.shape[0] == tensor.shape[0], 0

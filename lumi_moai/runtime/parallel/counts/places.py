@@ -7,6 +7,7 @@ import torch
 
 from ....errors import RequestError
 from ..share import Share
+from .size import Rows
 
 PICKED = -1
 """The first dimension has some of the rows, as many as each rank picks, in their order."""
@@ -42,10 +43,12 @@ def check_alike(parts: Sequence[Part]) -> None:
 
 def after_view(name: str, tensor: Part, result: torch.Tensor, args: tuple, kwargs: dict[str, Any]) -> int | None:
     """Where they are after a view; None if it cannot be told."""
-    dims, at = tensor.dim(), tensor.at
-    if at is None or at == PICKED:
+    dims, at, given = tensor.dim(), tensor.at, (*args[1:], *kwargs.values())
+    if at == PICKED:
         return at if result.shape[0] == tensor.shape[0] else None
-    words = [each for each in (*args[1:], *kwargs.values()) if isinstance(each, int)]
+    if at is None:
+        return _told(tensor, given, result)
+    words = [each for each in given if isinstance(each, int)]
     if name == "unsqueeze":
         return at + (words[0] % (dims + 1) <= at)
     if name in ("t", "T", "mT", "transpose"):
@@ -54,10 +57,30 @@ def after_view(name: str, tensor: Part, result: torch.Tensor, args: tuple, kwarg
     if name == "permute":
         order: Any = words or next(each for each in (*args[1:], *kwargs.values()) if isinstance(each, (tuple, list)))
         return [each % dims for each in order].index(at)
-    if at == 0 and dims == 1 and result.shape[-1] == tensor.shape[0] and _is_one(args[1:] or tuple(kwargs.values())):
+    return _after_squeeze(tensor, words) if name == "squeeze" and at > 0 else _reshaped(tensor, result, given)
+
+
+def _reshaped(tensor: Part, result: torch.Tensor, given: tuple) -> int | None:
+    dims, at = tensor.dim(), tensor.at or 0
+    if at > 0:
+        return at if result.shape[: at + 1] == tensor.shape[: at + 1] else _told(tensor, given, result)
+    if dims == 1 and result.shape[-1] == tensor.shape[0] and _is_one(given):
         return result.dim() - 1
     # In the first dimension if they were, and it still counts whole rows.
-    return 0 if at == 0 and result.shape[0] % max(tensor.shape[0], 1) == 0 else None
+    return 0 if result.shape[0] % max(tensor.shape[0], 1) == 0 else None
+
+
+def _told(tensor: Part, sizes: tuple, result: torch.Tensor) -> int | None:
+    """The dimension whose size the script has given as a number of rows."""
+    words = sizes[0] if sizes and isinstance(sizes[0], (tuple, list)) else sizes
+    found = [place for place, each in enumerate(words) if isinstance(each, Rows) and place < result.dim()]
+    return next((place for place in found if result.shape[place] == max(tensor.share.rows, 1)), None)
+
+
+def _after_squeeze(tensor: Part, words: list[int]) -> int | None:
+    dims, at = [each % tensor.dim() for each in words] or list(range(tensor.dim())), tensor.at or 0
+    gone = [dim for dim in dims if tensor.shape[dim] == 1]
+    return None if at in gone else at - sum(dim < at for dim in gone)
 
 
 def _is_one(sizes: tuple) -> bool:

@@ -1,6 +1,6 @@
 """Sums, means and other numbers over the rows of a batch, which are those of all ranks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -8,6 +8,7 @@ import torch
 from ... import group
 from .. import marks
 from ..share import Share
+from . import steps
 from .names import DIM_AT, LAST_DIM, OVER_ALL, SORTED_IN
 from .places import PICKED, Part
 
@@ -44,11 +45,17 @@ def added(
     """What *result*, of this rank, is over all ranks; and the dimension of the rows that are left, or ALL."""
     over, at = _over(name, tensor, args, kwargs), tensor.at
     if len(over) != tensor.dim() and at not in over and not (at == PICKED and 0 in over):
-        return result, None if at is None else at if at == PICKED else None if min(over) < at else at
+        return result, None if at is None else at if at == PICKED else steps.without(at, over, tensor, result)
     count = tensor.numel() / max(result.numel(), 1)
     if result.requires_grad:
         return _loss(name, tensor, result, count), ALL
     return marks.mark(_REDUCE[name](tensor.share, result, count)), ALL
+
+
+def kept(name: str, parts: Sequence[Part], result: torch.Tensor, args: tuple, kwargs: dict[str, Any]) -> int:
+    """Where the rows are once *name* went over other dimensions of the first of *parts*."""
+    tensor = parts[0]
+    return steps.without(tensor.at or 0, _over(name, tensor, args, kwargs), tensor, result)
 
 
 def _loss(name: str, tensor: Part, result: torch.Tensor, count: float) -> torch.Tensor:

@@ -14,7 +14,7 @@ snapshot  everything put back
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,7 +22,7 @@ import torch.distributed as dist
 
 from ....errors import RequestError
 from ... import accelerator, group
-from .. import counts, layout
+from .. import counts, layout, time_first
 from ..at_hand import AtHand
 from ..share import Share
 from . import body, quiet, rounding, rows, samples
@@ -97,6 +97,8 @@ class SelfCheck:
         self.is_running = False
         self._result: Result | None = None
         self._share: Share | None = None
+        self._places: time_first.Places = {}
+        """Of the rows of the batch; empty where all tensors have them in their first dimension."""
         self._by_hand: set[int] = set()
         """The tensors of no optimizer that were known before."""
         self._is_low = False
@@ -114,7 +116,9 @@ class SelfCheck:
         if share is None and pieces == place.plan.pp == 1:
             return
         try:
-            self._check(self._runner(body.find()), batch, share)
+            found = body.find()
+            self._places = self.engine.time_first.places
+            self._check(self._runner(found), batch, share)
         except Unfit as reason:
             self._say(f"the self-check could not be made: {reason}")
 
@@ -147,6 +151,18 @@ class SelfCheck:
             kinds = ("cpu", accelerator.device().type)
             self._is_low = self._is_low or any(torch.is_autocast_enabled(kind) for kind in kinds)
 
+    def _turned(self, batch: Any) -> Any:
+        return time_first.turned(batch, self._places)
+
+    def _few(self, batch: Any, share: Share | None, *, of_rank_0: bool = False) -> rows.Few:
+        """Some rows of *batch*, in the dimension where they are."""
+        place, turned = self.engine.settle(), self._turned(batch)
+        if of_rank_0 and share is not None:
+            found = rows.of_rank_0(turned, share, place.data_rank)
+        else:
+            found = rows.few(turned, share, place.data_rank, place.data_group)
+        return replace(found, whole=self._turned(found.whole), mine=self._turned(found.mine))
+
     def _runner(self, found: body.Body) -> Ready:
         def ready(value: Any) -> tuple[Callable[[], Any], list[Any]]:
             item = (0, value) if found.is_numbered else value
@@ -156,10 +172,8 @@ class SelfCheck:
         return ready
 
     def _check(self, ready: Ready, batch: Any, share: Share | None) -> None:
-        place = self.engine.settle()
-        words = place.data_rank, place.data_group
         if share is None:
-            said = self._of_rows(ready, rows.few(batch, share, *words))
+            said = self._of_rows(ready, self._few(batch, share))
         else:
             try:
                 said = self._of_widths(ready, batch, share)
@@ -169,11 +183,10 @@ class SelfCheck:
 
     def _as_it_is(self, ready: Ready, batch: Any, share: Share, reason: Unfit) -> str:
         """The numbers of a few rows of *batch*; *reason* says why rows of different widths could not be compared."""
-        place = self.engine.settle()
         try:
-            return self._of_rows(ready, rows.few(batch, share, place.data_rank, place.data_group))
+            return self._of_rows(ready, self._few(batch, share))
         except rows.WidthsError:
-            said = self._of_rows(ready, rows.of_rank_0(batch, share, place.data_rank))
+            said = self._of_rows(ready, self._few(batch, share, of_rank_0=True))
             return f"{said}; rows of different widths could not be compared: {reason}"
 
     def _of_rows(self, ready: Ready, few: rows.Few) -> str:
@@ -193,12 +206,12 @@ class SelfCheck:
         """
         place = self.engine.settle()
         with self._unjournaled():
-            few = samples.anew(batch, share, place.data_rank, place.data_group)
+            few = samples.anew(batch, share, place.data_rank, place.data_group, self._turned)
         try:
             said, alike = self._steadily(ready, few)
         except FailedError as failed:
             with suppress(Unfit):  # where that is all there is to compare
-                self._of_rows(ready, rows.of_rank_0(batch, share, place.data_rank))
+                self._of_rows(ready, self._few(batch, share, of_rank_0=True))
             raise RequestError(f"{failed}{_WIDTHS}") from None
         is_told = not alike and self.engine.micro.memory.pieces == place.plan.pp == 1
         if is_told and self._draws_alike_at_one_width(ready, batch, share):
@@ -216,7 +229,7 @@ class SelfCheck:
 
     def _draws_alike_at_one_width(self, ready: Ready, batch: Any, share: Share) -> bool:
         with suppress(Unfit):  # where it cannot be told apart from numbers for row after row, which differ as well
-            return self._steadily(ready, rows.of_rank_0(batch, share, self.engine.settle().data_rank))[1]
+            return self._steadily(ready, self._few(batch, share, of_rank_0=True))[1]
         return True
 
     def _steadily(self, ready: Ready, few: rows.Few) -> tuple[str, bool]:
@@ -236,8 +249,8 @@ class SelfCheck:
         alone = self._run_alone(ready, few.whole)
         part = rows.fresh(few.mine)
         if share is not None and not self.is_of_library:
-            counts.mark(part, share)
-        together = self._run(*ready(part), share=share, rows_here=rows.length(few.mine), pieces=pieces)
+            counts.mark(part, share, self._places)
+        together = self._run(*ready(part), share=share, rows_here=rows.length(self._turned(few.mine)), pieces=pieces)
         is_alike = self._is_on_all(alone.drawn == together.drawn)
         alone, together = group.agree((alone, together))
         numbers = f"loss {alone.loss:.7g} on one device and {together.loss:.7g} {self._where(share)}"
@@ -263,7 +276,8 @@ class SelfCheck:
         return ", ".join([*ranks, *cut])
 
     def _run_alone(self, ready: Ready, whole: Any) -> Result:
-        return self._run(*ready(rows.fresh(whole)), share=None, rows_here=rows.length(whole), pieces=1, alone=True)
+        count = rows.length(self._turned(whole))
+        return self._run(*ready(rows.fresh(whole)), share=None, rows_here=count, pieces=1, alone=True)
 
     def _moved(self, ready: Ready, whole: Any) -> tuple[float, float]:
         """How far, relative, a last digit of the weights moves one device's loss and gradient norm.

@@ -1,0 +1,117 @@
+"""In which dimension the tensors of a batch have its rows: in the first, or in the second, with time in the first.
+
+`pad_sequence` without `batch_first`, and collate functions that transpose, give (time, rows). All ranks find the same,
+once for each loader, whatever sizes are alike by chance on some of them.
+"""
+
+import contextlib
+import copy
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import torch
+import torch.distributed as dist
+from torch.utils.data import DataLoader
+
+from .. import group
+from .loader import fetching
+from .own_chance import untouched
+from .parts import made_of, parts
+from .share import Share
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+Path = tuple[str, ...]
+Places = Mapping[Path, int | None]
+"""The dimension of the rows of the tensor at each place of a batch; None where no dimension has them on all ranks."""
+Twice = Callable[[], tuple[int, Any, Any] | None]
+"""Gives some rows of a loader: how many, a batch of them, and one with each of them twice."""
+_TRIED = 3
+
+
+class TimeFirst:
+    """What the ranks have agreed on for each loader."""
+
+    def __init__(self, engine: "Engine") -> None:
+        self.engine = engine
+        self.places: Places = {}
+        """Of the batch that a loader hands out."""
+        self._of: WeakKeyDictionary[DataLoader, Places] = WeakKeyDictionary()
+
+    def look(self, loader: DataLoader | None, batch: Any, share: Share | None) -> None:
+        """*loader* hands out *batch*, of which this rank has *share*; all ranks come here together."""
+        engine = self.engine
+        is_of_library = engine.self_check.is_of_library or engine.ahead.is_held
+        self.places = {}
+        if loader is None or share is None or share.ranks == 1 or engine.is_repeating or is_of_library:
+            return
+        if loader not in self._of:
+            keys = engine.cutter.keys(loader)
+            self._of[loader] = agreed(batch, share, lambda: _twice(loader, keys))
+        self.places = self._of[loader]
+
+
+def agreed(batch: Any, share: Share, twice: Twice) -> Places:
+    """Where the rows of *batch* are, of which this rank has *share*; all ranks come here together."""
+    every: list[Any] = [None] * share.ranks
+    dist.all_gather_object(every, _found(batch, max(share.rows, 1), twice), group=group.data_group())
+    places = {place for each in every for place in each}
+    common = {place: set.intersection(*(each[place] for each in every if place in each)) for place in places}
+    return {place: min(dims, default=None) for place, dims in common.items()}
+
+
+def _found(batch: Any, rows: int, twice: Twice) -> dict[Path, set[int]]:
+    found = {place: {dim for dim in (0, 1) if _size(part, dim) == rows} for place, part in tensors(batch)}
+    # As many in the second dimension may be features, or steps: only rows are twice as many of each row twice.
+    tried = twice() if any(1 in dims for dims in found.values()) else None
+    if tried is None:
+        return found
+    count, *batches = tried
+    once, both = (dict(tensors(each)) for each in batches)
+    for place in [place for place, dims in found.items() if 1 in dims]:
+        of_one, of_both = once.get(place), both.get(place)
+        found[place] = {dim for dim in found[place] if (_size(of_one, dim), _size(of_both, dim)) == (count, 2 * count)}
+    return found
+
+
+def _size(part: torch.Tensor | None, dim: int) -> int:
+    return part.shape[dim] if part is not None and part.dim() > dim else -1
+
+
+def tensors(batch: Any, place: Path = ()) -> Iterator[tuple[Path, torch.Tensor]]:
+    """The tensors of *batch*, each with its place."""
+    if isinstance(batch, torch.Tensor):
+        yield place, batch
+    for key, part in _within(batch).items():
+        yield from tensors(part, (*place, str(key)))
+
+
+def _within(batch: Any) -> Mapping[Any, Any]:
+    if isinstance(batch, (Mapping, list, tuple)) or (dataclasses.is_dataclass(batch) and not isinstance(batch, type)):
+        return parts(batch)
+    return {} if isinstance(batch, (torch.Tensor, type)) or callable(batch) else getattr(batch, "__dict__", {})
+
+
+def turned(batch: Any, places: Places, place: Path = ()) -> Any:
+    """*batch* with rows first in place of time, and the other way round."""
+    if 1 not in places.values():
+        return batch
+    if isinstance(batch, torch.Tensor):
+        return batch.transpose(0, 1).contiguous() if places.get(place) == 1 and batch.dim() > 1 else batch
+    if not isinstance(batch, (Mapping, list, tuple)) and not dataclasses.is_dataclass(batch):
+        return batch
+    return made_of(batch, {key: turned(part, places, (*place, str(key))) for key, part in parts(batch).items()})
+
+
+def _twice(loader: DataLoader, keys: Any) -> tuple[int, Any, Any] | None:
+    """Some rows of *loader*, those of *keys*, as `Twice` says; None where they cannot be had."""
+    if not keys or loader.collate_fn is None:
+        return None
+    with contextlib.suppress(Exception), fetching(), untouched(loader.dataset, loader.collate_fn):
+        rows = [loader.dataset[key] for key in list(keys)[:_TRIED]]
+        once, both = (loader.collate_fn(copy.deepcopy(rows) * times) for times in (1, 2))
+        return len(rows), once, both
+    return None
