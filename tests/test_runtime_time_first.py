@@ -99,7 +99,7 @@ for boxes, counts in DataLoader(data, 8, collate_fn=collate):
     optim.zero_grad()
     loss.backward()
     optim.step()
-    print(f"{loss.item():.6f} {counts.sum().item()}")
+    print(f"{loss.item():.6f} {counts.sum().item()} {boxes.size(1)}")
 torch.save(model.state_dict(), sys.argv[1])
 """
 )
@@ -117,13 +117,36 @@ def steps(longest):
     return WORDS.replace("LOSS", STEPS).replace("LONGEST", str(longest))
 
 
-def test_a_loss_of_each_step_is_refused_where_ranks_have_other_numbers_of_steps(work):
+def refused(work, text):
     run = Run(work, launch(2))
-    ranks = run.ranks(submitit(2), run.script(steps(14)), str(work / "weights.pt"))
+    ranks = run.ranks(submitit(2), run.script(text), str(work / "weights.pt"))
     assert all(rank.code for rank in ranks)
-    assert "others have other numbers (time first" in "".join(rank.err for rank in ranks)
+    return "".join(rank.err for rank in ranks)
+
+
+def test_a_loss_of_each_step_is_refused_where_ranks_have_other_numbers_of_steps(work):
+    assert "others have other numbers (time first" in refused(work, steps(14))
 
 
 def test_a_loss_of_each_step_is_that_of_one_device_where_all_have_as_many(work):
     lines, weights = plain(work, steps(4))
     same_run(work, steps(4), lines, weights, 2)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("mask = mask * (torch.rand(y.shape) < 0.7)", "rand draws for a batch with time first"),
+        ("mask = mask * (torch.rand_like(mask) < 0.7)", "rand_like draws for a batch with time first"),
+        ("mask = mask * torch.bernoulli(mask * 0.7)", "bernoulli draws for a batch with time first"),
+        ("mask = mask * torch.empty_like(mask).bernoulli_(0.7)", "bernoulli_ draws for a batch with time first"),
+    ],
+)
+def test_noise_for_time_and_rows_is_refused(work, line, reason):
+    text = WORDS.replace("LOSS", f"{line}; {LOSSES['mask']}").replace("LONGEST", "10")
+    assert reason in refused(work, text)
+
+
+def test_numbers_read_of_rows_aside_after_backward_are_refused(work):
+    text = words("mask").replace("        rows += seq", "        kept = out.argmax(-1).tolist()\n        rows += seq")
+    assert "tolist reads a tensor whose second dimension are the rows" in refused(work, text)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812
 
+from ...errors import RequestError
 from .. import accelerator
 from . import counts
 from .share import Share, bounds
@@ -72,6 +73,9 @@ def _sized(own: Draw, place: int, at_hand: RowsAtHand, told: Told) -> Draw:
     def draw(*args: Any, **kwargs: Any) -> Any:
         rows = at_hand() if _is_shared(kwargs) else None
         size = _size(args, place, kwargs.get("size"))
+        if rows is not None and not isinstance(next(iter(size), None), counts.Rows):
+            sizes: Sequence[Any] = size
+            _check(own, [each.share for each in sizes if isinstance(each, counts.Rows)])
         # One number alone is a decision of the script, which all ranks must make alike.
         is_number = size and tuple(size) == (1,) and not isinstance(size[0], counts.Rows)
         rows = times(size[0], rows) if rows is not None and size and not is_number else None
@@ -83,6 +87,22 @@ def _sized(own: Draw, place: int, at_hand: RowsAtHand, told: Told) -> Draw:
         return counts.rows_like(size[0], _part(own(*limits, size=(rows[0], *size[1:]), **words), rows, kwargs))
 
     return draw
+
+
+def _aside(rows: Rows | None, tensor: torch.Tensor) -> list[Share]:
+    return [tensor.share] if rows is not None and isinstance(tensor, counts.OfBatch) and (tensor.at or 0) > 0 else []
+
+
+def _check(own: Draw, shares: Sequence[Share | None]) -> None:
+    """The script draws by *own* for rows in another dimension than the first, of batches that were cut as *shares* say.
+
+    Raises RequestError where they have time first: ranks with other numbers of steps draw other numbers.
+    """
+    if any(share is not None and share.steps for share in shares):
+        raise RequestError(
+            f"{own.__name__} draws for a batch with time first, (time, rows), and would draw the same for the rows of"
+            " each rank; draw for (rows, time) and transpose, or run it on one device"
+        )
 
 
 def times(size: Any, rows: Rows) -> Rows | None:
@@ -157,6 +177,7 @@ def _like(own: Draw, at_hand: RowsAtHand, told: Told) -> Draw:
     @functools.wraps(own)
     def draw(like: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         rows = at_hand() if type(like) in _KINDS and _is_shared(kwargs, like.device) else None
+        _check(own, _aside(rows, like))
         if rows is None or like.dim() == 0 or len(like) != rows[2] or tuple(like.shape) == (1,):
             return own(like, *args, **kwargs)
         told(f"torch.{own.__name__}", rows[2])
@@ -178,7 +199,7 @@ def _each(own: Draw, at_hand: RowsAtHand, told: Told, dims: int = 0) -> Draw:
 
     @functools.wraps(own)
     def draw(*args: Any, **kwargs: Any) -> Any:
-        rows, given = _given(args, kwargs, at_hand)
+        rows, given = _given(own, args, kwargs, at_hand)
         if rows is None or "out" in kwargs or not all(each.is_contiguous() for each in given):
             return own(*args, **kwargs)
         if dims and given[0].dim() != dims:
@@ -191,10 +212,13 @@ def _each(own: Draw, at_hand: RowsAtHand, told: Told, dims: int = 0) -> Draw:
     return draw
 
 
-def _given(args: tuple, kwargs: Mapping[str, Any], at_hand: RowsAtHand) -> tuple[Rows | None, list[torch.Tensor]]:
+def _given(
+    own: Draw, args: tuple, kwargs: Mapping[str, Any], at_hand: RowsAtHand
+) -> tuple[Rows | None, list[torch.Tensor]]:
     """The rows at hand, and those of *args* that have them; no rows if none has."""
     chances = [each for each in args if torch.is_tensor(each)]
     rows = at_hand() if chances and _is_shared(kwargs, chances[0].device) else None
+    _check(own, [share for each in chances for share in _aside(rows, each)])
     given = [each for each in chances if rows is not None and _are_rows(each, rows)]
     return (rows, given) if given else (None, [])
 
@@ -214,7 +238,7 @@ def _apart(own: Draw, at_hand: RowsAtHand) -> Draw:
 
     @functools.wraps(own)
     def draw(*args: Any, **kwargs: Any) -> Any:
-        rows, given = _given(args, kwargs, at_hand)
+        rows, given = _given(own, args, kwargs, at_hand)
         if rows is None:
             return own(*args, **kwargs)
         seed = int(torch.empty((), dtype=torch.int64).random_(2**48).numpy())
@@ -231,6 +255,7 @@ def _in_place(own: Draw, at_hand: RowsAtHand, told: Told) -> Draw:
     @functools.wraps(own)
     def draw(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         rows = at_hand() if type(tensor) in _KINDS and _is_shared(kwargs, tensor.device) else None
+        _check(own, _aside(rows, tensor))
         if rows is None or not _are_rows(tensor, rows) or any(torch.is_tensor(each) for each in args):
             return own(tensor, *args, **kwargs)
         told(f"Tensor.{own.__name__}", rows[2])

@@ -55,12 +55,16 @@ class TimeFirst:
 
 
 def agreed(batch: Any, share: Share, twice: Twice) -> Places:
-    """Where the rows of *batch* are, of which this rank has *share*; all ranks come here together."""
+    """Where the rows of *batch* are, of which this rank has *share*; empty if all are in the first dimension.
+
+    All ranks come here together.
+    """
     every: list[Any] = [None] * share.ranks
     dist.all_gather_object(every, _found(batch, max(share.rows, 1), twice), group=group.data_group())
     places = {place for each in every for place in each}
     common = {place: set.intersection(*(each[place] for each in every if place in each)) for place in places}
-    return {place: min(dims, default=None) for place, dims in common.items()}
+    found = {place: min(dims, default=None) for place, dims in common.items()}
+    return found if any(found.values()) or None in found.values() else {}
 
 
 def _found(batch: Any, rows: int, twice: Twice) -> dict[Path, set[int]]:
@@ -92,7 +96,10 @@ def tensors(batch: Any, place: Path = ()) -> Iterator[tuple[Path, torch.Tensor]]
 def _within(batch: Any) -> Mapping[Any, Any]:
     if isinstance(batch, (Mapping, list, tuple)) or (dataclasses.is_dataclass(batch) and not isinstance(batch, type)):
         return parts(batch)
-    return {} if isinstance(batch, (torch.Tensor, type)) or callable(batch) else getattr(batch, "__dict__", {})
+    if isinstance(batch, (torch.Tensor, type)):
+        return {}
+    fields = getattr(batch, "__dict__", {})  # of an object, which may lead back to itself
+    return {key: each for key, each in fields.items() if isinstance(each, torch.Tensor)}
 
 
 def turned(batch: Any, places: Places, place: Path = ()) -> Any:

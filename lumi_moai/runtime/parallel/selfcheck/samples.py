@@ -26,8 +26,8 @@ def anew(batch: Any, share: Share, rank: int, data_group: Any, turned: Callable[
     """The longest rows of rank 0 and the shortest of the others: as long as the longest of all, and a rank's own.
 
     So they differ also where the first batch happens to be of one width. *turned* brings the rows of a batch into the
-    first dimension. Raises Unfit, on all ranks alike, where that
-    cannot be made, or all rows are of one width; nothing that was fetched or drawn for it stays.
+    first dimension. Raises Unfit, on all ranks alike, where that cannot be made, or all rows are of one width; nothing
+    that was fetched or drawn for it stays.
     """
     each, origin = of_each(share), share.origin
     if origin is None:
@@ -39,23 +39,19 @@ def anew(batch: Any, share: Share, rank: int, data_group: Any, turned: Callable[
     dist.all_gather_object(every, mine, group=data_group)
     found: tuple[Any, Any] | None = None
     if all(every):
-        found, reason = _put_together(origin, every, rank, turned, batch, share_of(each, share.ranks))
+        found, reason = _put_together(origin, every, rank)
+    if found is not None:
+        reason = _fault(turned(found[0]), turned(found[1]), turned(batch), share_of(each, share.ranks))
     _agree_on(reason)
     whole, part = (changed(one, _beside(batch)) for one in found or ())
     return Few(whole=whole, mine=part, share=share_of(each, share.ranks))
 
 
-def _put_together(
-    origin: Origin, every: Sequence[Found], rank: int, turned: Callable[[Any], Any], batch: Any, share: Share
-) -> tuple[tuple[Any, Any] | None, str]:
+def _put_together(origin: Origin, every: Sequence[Found], rank: int) -> tuple[tuple[Any, Any] | None, str]:
     if len(set().union(*(sizes for _, sizes in every))) == 1:
         return None, "all of them have one width by themselves"
     samples = [each for each, _ in every]
-    found, reason = _tried(origin, rank, lambda: _both(origin, samples, rank), draws=False)
-    if found is None:
-        return None, reason
-    whole, mine = found
-    return (whole, mine), _fault(turned(whole), turned(mine), turned(batch), share)
+    return _tried(origin, rank, lambda: _both(origin, samples, rank), draws=False)
 
 
 def _tried(origin: Origin, rank: int, work: Callable[[], Any], *, draws: bool = True) -> tuple[Any, str]:
