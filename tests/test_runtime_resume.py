@@ -459,6 +459,15 @@ def test_rows_that_the_self_check_fetched_again_are_not_waited_for(tmp_path):
     assert_one_run(first[0], last, lines)
 
 
+def test_batches_that_ranks_fill_up_to_lengths_of_their_own_are_kept(tmp_path):
+    """A checkpoint puts the rows of all ranks together that the script still holds: it stopped at their sizes."""
+    text = PADDED.replace("place % 4", "place % 5").replace("collate_fn=collate", "shuffle=True, collate_fn=collate")
+    lines = whole(ended(start(Run(tmp_path / "whole", launch(2)), text, 2, checkpoint="off"))).out.splitlines()
+    run = Run(tmp_path / "run", launch(2))
+    first = killed_after(run, start(run, text, 2), 3)
+    assert_one_run(first[0], whole(ended(start(run, text, 2, job="78"))), lines)
+
+
 OF_ITS_OWN = """
     import time
     import lumi_moai, torch

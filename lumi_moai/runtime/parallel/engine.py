@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -201,6 +202,15 @@ class Engine:
         if share is None or self.micro.in_piece:
             return None
         return draws.rows_of(share, self._choose().data_rank)  # a model may be half made when it draws
+
+    @contextmanager
+    def unjournaled(self) -> Iterator[None]:
+        """Within this nothing that is read is for the journal: a restart does not do it again."""
+        resume, self.resume = self.resume, None
+        try:
+            yield
+        finally:
+            self.resume = resume
 
     def begin_batch(self, share: Share | None, batch: Any, *, trains: bool, loader: Any = None) -> None:
         """*loader* hands out *batch*, of which this rank has *share*, in a loop that was begun to train or not."""

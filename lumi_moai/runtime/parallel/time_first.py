@@ -50,7 +50,8 @@ class TimeFirst:
             return
         if loader not in self._of:
             keys = engine.cutter.keys(loader)
-            self._of[loader] = agreed(batch, share, lambda: _twice(loader, keys))
+            with engine.unjournaled():
+                self._of[loader] = agreed(batch, share, lambda: _twice(loader, keys))
         self.places = self._of[loader]
 
 

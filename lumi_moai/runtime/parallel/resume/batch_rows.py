@@ -5,11 +5,13 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from ....errors import RequestError
 from ..share import Share, bounds
 
 Tensors = Mapping[str, torch.Tensor]
@@ -33,7 +35,7 @@ def together(
     part = {name: mine[name].detach().cpu()[: share.rows].as_subclass(torch.Tensor).clone() for name in unlike}
     dist.all_gather_object(parts, (place, part), group=group)
     of_place = dict(parts)
-    return {name: torch.cat([of_place[each][name] for each in sorted(of_place)]) for name in unlike}
+    return {name: _joined([of_place[each][name] for each in sorted(of_place)]) for name in unlike}
 
 
 def own(stored: torch.Tensor, held: torch.Tensor, share: Share | None, place: int) -> torch.Tensor:
@@ -41,7 +43,24 @@ def own(stored: torch.Tensor, held: torch.Tensor, share: Share | None, place: in
     if share is None or stored.dim() == 0 or stored.shape == held.shape or len(stored) != share.total:
         return stored
     start, end, _ = bounds(share.total, place, share.ranks)
-    return stored[start:end]
+    rows = stored[start:end]
+    if rows.dim() != held.dim():
+        return rows
+    return rows[tuple(slice(0, min(size, most)) for size, most in zip(held.shape, rows.shape, strict=True))]
+
+
+def _joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The rows of all *parts*, whose ranks may have filled them up to sizes of their own."""
+    if len({part.dim() for part in parts}) > 1:
+        raise RequestError(
+            f"the script holds a tensor of {parts[0].dim()} dimensions on one rank and of others on another, which no"
+            " checkpoint can keep; delete it ahead of optimizer.step(), or submit with --checkpoint off"
+        )
+    most = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
+    result = parts[0].new_zeros((sum(map(len, parts)), *most))
+    for part, start in zip(parts, accumulate((len(part) for part in parts), initial=0), strict=False):
+        result[(slice(start, start + len(part)), *map(slice, part.shape[1:]))] = part
+    return result
 
 
 def _has(tensor: torch.Tensor, rows: int) -> bool:

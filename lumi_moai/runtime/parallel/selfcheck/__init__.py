@@ -205,7 +205,7 @@ class SelfCheck:
         Raises RequestError when they differ, by the widths or by something else, and Unfit when there are none.
         """
         place = self.engine.settle()
-        with self._unjournaled():
+        with self.engine.unjournaled():
             few = samples.anew(batch, share, place.data_rank, place.data_group, self._turned)
         try:
             said, alike = self._steadily(ready, few)
@@ -217,15 +217,6 @@ class SelfCheck:
         if is_told and self._draws_alike_at_one_width(ready, batch, share):
             raise RequestError(f"the self-check of the first step failed: {said}{_DRAWN}{_WIDTHS}")
         return said
-
-    @contextmanager
-    def _unjournaled(self) -> Iterator[None]:
-        """Within this nothing that is read is for the journal: a restart does not check again."""
-        resume, self.engine.resume = self.engine.resume, None
-        try:
-            yield
-        finally:
-            self.engine.resume = resume
 
     def _draws_alike_at_one_width(self, ready: Ready, batch: Any, share: Share) -> bool:
         with suppress(Unfit):  # where it cannot be told apart from numbers for row after row, which differ as well
