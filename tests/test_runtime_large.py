@@ -224,4 +224,4 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 def test_memory_of_a_step_stays_for_the_next_one():
     done = subprocess.run([sys.executable, "-c", STEPS_OF_MEMORY], capture_output=True, text=True, check=True)
-    assert int(done.stdout) < 1000  # pages; a step has 9 500
+    assert int(done.stdout) < 9_500  # pages of one step; five that each give it back have 47 500
