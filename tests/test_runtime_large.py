@@ -214,14 +214,16 @@ give_memory_back(at_once=True)
 give_memory_back(at_once=False)
 def step():
     return [torch.ones(50_000 * size) for size in range(1, 20)] and None
-step()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(5):
+def pages():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     step()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+step()
+print(5 * sorted(pages() for _ in range(5))[2])
 """
 
 
 def test_memory_of_a_step_stays_for_the_next_one():
     done = subprocess.run([sys.executable, "-c", STEPS_OF_MEMORY], capture_output=True, text=True, check=True)
-    assert int(done.stdout) < 9_500  # pages of one step; five that each give it back have 47 500
+    # Pages of five steps like the middle one, since the system takes some back by itself; a step has 9 500.
+    assert int(done.stdout) < 1000

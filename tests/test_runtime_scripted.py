@@ -1,4 +1,4 @@
-"""`torch.jit.script`: what it compiles, and libraries that call a step for each batch, give the one-device result."""
+"""`torch.jit.script`: what it compiles gives the one-device result."""
 
 from one_device import plain, same_run
 from runtime_ranks import Run, launch, submitit
@@ -54,47 +54,3 @@ def test_a_scripted_batchnorm_is_refused(work):
     ranks = run.ranks(submitit(2), run.script(SCRIPTED.replace("NORM", "nn.BatchNorm1d(3)")))
     assert [rank.code for rank in ranks] == [1, 1]
     assert "Net has a BatchNorm that torch.jit compiled" in "".join(rank.err for rank in ranks)
-
-
-IGNITE = (
-    HEAD
-    + """
-from ignite.engine import Engine, Events, create_supervised_evaluator, create_supervised_trainer
-from ignite.metrics import Accuracy, Loss, RunningAverage
-
-model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))
-optimizer, criterion = torch.optim.SGD(model.parameters(), 0.1), nn.CrossEntropyLoss()
-trainer = create_supervised_trainer(model, optimizer, criterion, output_transform=lambda x, y, out, loss: (loss, out, y))
-RunningAverage(output_transform=lambda output: output[0].item()).attach(trainer, "average")
-Accuracy(output_transform=lambda output: output[1:]).attach(trainer, "accuracy")
-metrics = {"accuracy": Accuracy(), "loss": Loss(criterion)}
-
-def step(engine, batch):
-    model.eval()
-    with torch.no_grad():
-        return model(batch[0]), batch[1]
-
-evaluators = [create_supervised_evaluator(model, metrics=metrics), Engine(step)]
-Accuracy().attach(evaluators[1], "accuracy")
-
-@trainer.on(Events.ITERATION_COMPLETED)
-def show(engine):
-    print(engine.state.iteration, engine.state.output[0].item(), engine.state.metrics["average"])
-
-@trainer.on(Events.EPOCH_COMPLETED)
-def evaluate(engine):
-    print(engine.state.metrics["accuracy"])
-    for evaluator in evaluators:
-        model.train()
-        evaluator.run(DataLoader(TensorDataset(x[:7], y[:7]), batch_size=3))
-        print({name: float(value) for name, value in evaluator.state.metrics.items()})
-
-trainer.run(DataLoader(TensorDataset(x, y), batch_size=5, shuffle=True), max_epochs=2)
-torch.save([each.detach() for each in model.parameters()], sys.argv[1])
-"""
-)
-
-
-def test_engines_of_ignite(work):
-    """An evaluator says so in its step, when the batch is there already: its metrics were of each rank's rows."""
-    same_run(work, IGNITE, *plain(work, IGNITE), 2)

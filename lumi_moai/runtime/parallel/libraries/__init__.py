@@ -13,7 +13,8 @@ becomes what it is over the global one, and what they fetch ahead is announced w
     of_peft          PEFT's adapters
     of_lightning     Lightning, under both its names
     of_torchmetrics  torchmetrics
-    of_loops         Ignite and skorch, which call a step for each batch
+    of_ignite        Ignite
+    of_skorch        skorch
     of_wandb         Weights & Biases
     showing          torchvision's pictures and tensorboard's
 """
@@ -24,9 +25,10 @@ from typing import TYPE_CHECKING
 from . import (
     environment,
     of_accelerate,
+    of_ignite,
     of_lightning,
-    of_loops,
     of_peft,
+    of_skorch,
     of_torchmetrics,
     of_transformers,
     of_trl,
@@ -48,7 +50,8 @@ def install(engine: EngineOf) -> None:
         of_transformers,
         of_trl,
         of_peft,
-        of_loops,
+        of_ignite,
+        of_skorch,
         of_lightning,
         of_torchmetrics,
         of_wandb,

@@ -77,6 +77,7 @@ _MEANS = (torch.Tensor.mean, torch.mean, torch.Tensor.nanmean, torch.nanmean)
 
 
 def _weighed(values: torch.Tensor, weights: torch.Tensor, *, skips: bool) -> torch.Tensor:
+    weights = weights.to(values.device)  # which may have gone to the host since
     if skips:
         weights = weights * values.isnan().logical_not()
         values = values.nan_to_num()

@@ -151,7 +151,6 @@ def _state(root: nn.Module) -> list[Any]:
 def _apart(engine: "Engine", root: nn.Module) -> Iterator[Callable[..., Ran]]:
     """Runs calls of *root* of which nothing stays, and gives what they return and what they leave behind."""
     buffers = [(each, each.clone()) for each in root.buffers()]
-    resume, engine.resume = engine.resume, None  # what is read apart is no part of the journal
     main = vars(sys.modules["__main__"])
 
     def run(call: roots.Call, args: tuple, kwargs: dict[str, Any], share: Any) -> Ran:
@@ -166,17 +165,15 @@ def _apart(engine: "Engine", root: nn.Module) -> Iterator[Callable[..., Ran]]:
                 for buffer, values in buffers:
                     buffer.copy_(values)
 
-    try:
-        with ExitStack() as stack:
-            for context in (
-                torch.no_grad(),
-                torch.compiler.set_stance("force_eager"),
-                rounding.changed(_floating(root), _move, 1),
-            ):
-                stack.enter_context(context)
-            yield run
-    finally:
-        engine.resume = resume
+    with ExitStack() as stack:
+        for context in (
+            engine.unjournaled(),
+            torch.no_grad(),
+            torch.compiler.set_stance("force_eager"),
+            rounding.changed(_floating(root), _move, 1),
+        ):
+            stack.enter_context(context)
+        yield run
 
 
 def _computed(

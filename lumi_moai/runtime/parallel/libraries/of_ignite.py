@@ -1,7 +1,6 @@
-"""Libraries that call a step function of the script for each batch: Ignite and skorch.
+"""Ignite: an engine calls a step of the script for each batch, and metrics look at what the step returns.
 
-They set a model to evaluation in the step, when the batch is there already. Here it is known before, so that an
-evaluation sees all of the data.
+An evaluation says so in its step, when the batch is there already. Here it is known before, so that it sees all data.
 """
 
 from collections.abc import Callable
@@ -19,11 +18,9 @@ _EVALUATES = {"eval", "no_grad", "inference_mode"}
 
 
 def install(engine: Callable[[], "Engine | None"]) -> None:
-    """Get ready for both."""
+    """Get ready for Ignite."""
     around("ignite.engine.engine", "Engine.run", engine, _running)
     around("ignite.metrics.metric", "Metric.__init__", lambda: engine, _measuring)  # perhaps before the script's line
-    around("skorch.net", "NeuralNet.run_single_epoch", engine, _passing)
-    around("skorch.net", "NeuralNet.forward_iter", engine, _predicting)
 
 
 def _running(engine: "Engine", own: Callable[..., Any], runner: Any, *args: Any, **kwargs: Any) -> Any:
@@ -48,15 +45,3 @@ def _measuring(
         return found if running is None or share is None else whole(running, found, share)
 
     metric._output_transform = transformed
-
-
-def _passing(engine: "Engine", own: Callable[..., Any], net: Any, iterator: Any, training: bool, **kwargs: Any) -> Any:
-    net._set_training(training)
-    return own(net, iterator, training=training, **kwargs)
-
-
-def _predicting(
-    engine: "Engine", own: Callable[..., Any], net: Any, data: Any, training: bool = False, **kwargs: Any
-) -> Any:
-    net._set_training(training)
-    return own(net, data, training=training, **kwargs)
