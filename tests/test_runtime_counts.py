@@ -183,7 +183,7 @@ def test_what_a_dataset_reads_is_no_count(workers):
             return loader.is_fetching()
 
     data = torch.utils.data.DataLoader(Data(), batch_size=2, num_workers=workers)
-    fetched = next(loader.Batches(lambda: iter(data), lambda batch: (batch, None), lambda share, batch: None))
+    fetched = next(loader.Batches(lambda: iter(data), lambda batch: (batch, None), lambda share, batch: batch))
     assert fetched.tolist() == [True, True]
     assert not loader.is_fetching()
 

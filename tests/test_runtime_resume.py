@@ -468,6 +468,21 @@ def test_batches_that_ranks_fill_up_to_lengths_of_their_own_are_kept(tmp_path):
     assert_one_run(first[0], whole(ended(start(run, text, 2, job="78"))), lines)
 
 
+READS_PADDING = (("lr=1e-2", "lr=1e-2, weight_decay=0.1"), ("ignore_index=0", "label_smoothing=0.1"))
+
+
+def test_a_killed_run_with_the_padding_of_one_device_goes_on(tmp_path):
+    """Its collate function reads more numbers for whole batches, so the next start fetches whole ones at once."""
+    text = PADDED.replace("place % 4", "place % 5").replace("collate_fn=collate", "shuffle=True, collate_fn=collate")
+    for old, new in READS_PADDING:
+        text = text.replace(old, new)
+    lines = whole(ended(start(Run(tmp_path / "whole", launch(1)), text, 1, checkpoint="off"))).out.splitlines()
+    run = Run(tmp_path / "run", launch(2))
+    first = killed_after(run, start(run, text, 2), 3)
+    assert "each rank puts whole batches together" in first[0].err
+    assert_one_run(first[0], whole(ended(start(run, text, 2, job="78"))), lines)
+
+
 OF_ITS_OWN = """
     import time
     import lumi_moai, torch

@@ -1,5 +1,7 @@
 """The first step is compared with one device's: what the ranks cannot keep is found, and a check leaves nothing behind."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -397,15 +399,51 @@ STEPS = PACKED + "\n        [random.random() for _ in range(texts.shape[1])]"
 
 
 MEAN = "found = self.recurrent(rows)[0].mean(1)"
+NOTHING_DRAWN = ("        random.random()\n", "")
 ALIKE = ("(place // 4) % 3 * 2 + place % 2", "place % 4")
 """The first batch is as wide on both ranks."""
 
 
 @pytest.mark.parametrize("change", [ALIKE[:1] * 2, ALIKE], ids=["unlike", "alike"])
 @pytest.mark.parametrize("read", [LAST, MEAN, STEPS], ids=["last", "mean", "steps"])
-def test_a_model_that_reads_the_padding_is_stopped(work, read, change):
+def test_a_model_that_reads_the_padding_gets_that_of_one_device(work, read, change):
+    script = HEAD + PADDED.replace(*NOTHING_DRAWN).replace("READ", read).replace(*change)
+    run, ranks = same_run(work, script, *plain(work, script), 2)
+    assert "each rank puts whole batches together, as one device does" in ranks[0].err
+    assert "how far rows are padded" in json.loads((run.folder / "whole-batches.json").read_text())["reason"]
+
+
+@pytest.mark.parametrize(("workers", "layout"), [(0, "fsdp"), (2, "")])
+def test_padding_of_one_device_stays_in_later_epochs(work, workers, layout):
+    """Batches that workers had fetched already are put together anew, and a second loader does as the first."""
+    lines = (
+        PADDED.replace("READ", MEAN).replace(*NOTHING_DRAWN).replace("print(random.random())", "print(texts.shape[1])")
+    )
+    before, loop = lines.replace("return 24", "return 23").split("for texts, sizes, targets in loader:\n")
+    loop, after = loop.split("torch.save")
+    before = before.replace("collate_fn=collate)", f"collate_fn=collate, shuffle=True, num_workers={workers})")
+    inner = loop.replace("    ", "        ")
+    script = f"""{HEAD}{before}
+again = DataLoader(Rows(), batch_size=5, collate_fn=collate)
+for each in loader, loader, again:
+    for texts, sizes, targets in each:
+{inner}torch.save{after}"""
+    _, ranks = same_run(work, script, *plain(work, script), 3, layout=layout)
+    assert "each rank puts whole batches together" in ranks[0].err
+
+
+def test_padding_of_one_device_with_time_first(work):
+    read = MEAN.replace("mean(1)", "mean(0)")
+    script = HEAD + PADDED.replace(*NOTHING_DRAWN).replace("READ", read).replace(", batch_first=True", "")
+    _, ranks = same_run(work, script, *plain(work, script), 2)
+    assert "each rank puts whole batches together" in ranks[0].err
+
+
+@pytest.mark.parametrize("read", [LAST, MEAN, STEPS], ids=["last", "mean", "steps"])
+def test_a_model_that_reads_the_padding_of_drawn_samples_is_stopped(work, read):
+    """Which random numbers, and so which lengths, would be each rank's."""
     run = Run(work, launch(2))
-    script = run.script(HEAD + PADDED.replace("READ", read).replace(*change))
+    script = run.script(HEAD + PADDED.replace("READ", read))
     ranks = run.ranks(submitit(2), script, str(work / "weights.pt"))
     assert [rank.code for rank in ranks] == [1, 1]
     assert not any("loss" in rank.out for rank in ranks)
@@ -425,7 +463,7 @@ def test_rows_that_are_mixed_are_not_laid_to_the_padding(work):
 
 
 def test_a_model_that_packs_the_padding_is_compared_at_two_widths(work):
-    script = HEAD + PADDED.replace("READ", PACKED).replace("        random.random()\n", "")
+    script = HEAD + PADDED.replace("READ", PACKED).replace(*NOTHING_DRAWN)
     _, ranks = same_run(work, script, *plain(work, script), 2)
     assert "self-check of the first step: loss" in ranks[0].err
     assert "could not be" not in ranks[0].err

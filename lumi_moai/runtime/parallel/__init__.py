@@ -13,6 +13,8 @@ Every rank runs the whole script. What makes them one device:
     chance     random numbers of the script are rank 0's
     own_chance what a data set draws for its rows, and own_generators what it draws with
     loader     every DataLoader hands each rank its share of the global batch
+    whole_batches  of batches put together whole, where the result depends on how far rows are padded
+    time_first in which dimension a batch has its rows
     training   whether the script trains or evaluates, where every rank sees everything
     by_model   whether a model makes a number of the batch by hand
     kept       buffers that a model changes with each batch

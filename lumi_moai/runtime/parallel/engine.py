@@ -30,6 +30,7 @@ from .selfcheck import SelfCheck
 from .share import Share
 from .time_first import TimeFirst
 from .undivided import Undivided, arrived
+from .whole_batches import WholeBatches
 from .within import Within
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Engine:
         """Who takes part in a step of the script's optimizers, the outermost first."""
         self.at_hand = AtHand(lambda: seen.modes.trains(self.gradients.parameters))
         self.time_first = TimeFirst(self)
+        self.whole_batches = WholeBatches(self)
         self.self_check = SelfCheck(self, wanted=me.wishes.self_check)
         self.micro: Micro
         """Set by `settle` as well."""
@@ -103,7 +105,8 @@ class Engine:
             self.place = place.find(planner.choose(self.layout, self.scale()), self.rank, self.birth.place)
             group.share_among(self.place.data_group)
             self.meter.plan = self.place.plan
-            self.cutter = Cutter(self.place.data_rank, self.place.data_ranks, self._end_batches)
+            self.cutter = Cutter(self.place.data_rank, self.place.data_ranks, self._end_batches, self.time_first.turned)
+            self.whole_batches.begin()
             self.micro = Micro(self, self.place.plan.micro_batches)
             self.callers = [self.micro.caller, *self.callers, *layout.callers(self.place)]
             self.stages = layout.Calls(self)
@@ -212,16 +215,18 @@ class Engine:
         finally:
             self.resume = resume
 
-    def begin_batch(self, share: Share | None, batch: Any, *, trains: bool, loader: Any = None) -> None:
-        """*loader* hands out *batch*, of which this rank has *share*, in a loop that was begun to train or not."""
+    def begin_batch(self, share: Share | None, batch: Any, *, trains: bool, loader: Any = None) -> Any:
+        """What *loader* hands out as *batch*, of which this rank has *share*, in a loop begun to train or not."""
         self.time_first.look(loader, batch, share)
-        tell = partial(self._begin_batch, share, batch, trains=trains)
+        tell = partial(self._begin_batch, share, batch, trains=trains, is_ahead=self.ahead.is_held)
         self.ahead.tell(News(tell=tell, of_batch=True, share=share))
         # Trainers count over the ranks themselves, as scripts do with accelerate's gather.
         if share is not None and not self.self_check.is_of_library and not self.ahead.is_held:
+            batch = self.whole_batches.handed_out(loader, batch)
             counts.mark(batch, share, self.time_first.places)
         elif share is None and self.ahead.looks:
             counts.mark_whole(batch)
+        return batch
 
     def _end_batches(self) -> None:
         def end() -> None:
@@ -230,14 +235,13 @@ class Engine:
 
         self.ahead.tell(News(tell=end, of_batch=False))
 
-    def _begin_batch(self, share: Share | None, batch: Any, *, trains: bool) -> None:
+    def _begin_batch(self, share: Share | None, batch: Any, *, trains: bool, is_ahead: bool) -> None:
         alike.check(self.share, alike.Doing.batch)
         self.in_training = trains  # also after an evaluation amid an epoch
         if self.in_training and self.resume is not None:
             self.resume.batch(share)
-        if self.in_training and not self.is_repeating and not self.self_check.is_running:
-            self.self_check.look(batch, share)
         if self.in_training and not self.is_repeating:
+            self.self_check.look(batch, share, is_ahead=is_ahead)
             self.meter.count(batch, share)
         if self.place is not None and not self.is_repeating:
             self.micro.begin_batch(batch, share, trains=trains)

@@ -11,9 +11,10 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch.utils._pytree import tree_leaves
@@ -24,12 +25,26 @@ from .own_chance import Fetching, OwnChance, OwnSeeds
 from .parts import leaves, some_rows
 from .share import Origin, Share, bounds, cut
 
-Begin = Callable[[Share | None, Any], None]
-"""Told at each batch how it was cut, None for a batch that every rank has whole, and the batch."""
+Begin = Callable[[Share | None, Any], Any]
+"""Given how a batch was cut, None for one that every rank has whole, and the batch, it gives what to hand out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A batch that a loader was asked for, and may still be fetching."""
+
+    share: Share
+    indices: Sequence
+    """Of the global batch."""
+    is_whole: bool
+    """Whether all of its rows are fetched here, or this rank's."""
 
 
 class CutBatches:
-    """A batch sampler that gives a rank's part of each batch, and keeps in `shares` what the parts weigh."""
+    """A batch sampler that gives a rank's part of each batch, and keeps in `asked` what the parts weigh.
+
+    Once `is_whole` it gives all of a batch, for this rank to put it together as one device would.
+    """
 
     def __init__(
         self, batches: Iterable[Sequence], rank: int, ranks: int, origin: Callable[..., Origin] | None = None
@@ -38,19 +53,28 @@ class CutBatches:
         self.rank = rank
         self.ranks = ranks
         self.origin = origin
-        self.shares: deque[Share] = deque()
+        self.is_whole = False
+        self.asked: deque[Asked] = deque()
+        self.at_hand: Asked | None = None
+        """The last one that was fetched."""
         self.keys: Sequence = ()
         """Of the rank's part of a batch, in the data set."""
 
     def __iter__(self) -> Iterator[Sequence]:
-        self.shares.clear()
+        self.asked.clear()
         for batch in self.batches:
             indices = _as_sequence(batch)
             part, share = cut(indices, self.rank, self.ranks)
             origin = self.origin and self.origin(indices=part)
-            self.shares.append(dataclasses.replace(share, fingerprint=fingerprint(indices), origin=origin))
+            share = dataclasses.replace(share, fingerprint=fingerprint(indices), origin=origin)
+            self.asked.append(Asked(share=share, indices=indices, is_whole=self.is_whole))
             self.keys = part
-            yield part
+            yield indices if self.is_whole else part
+
+    def fetched(self) -> Asked:
+        """What the batch is that was fetched just now."""
+        self.at_hand = self.asked.popleft()
+        return self.at_hand
 
     def __len__(self) -> int:
         return len(self.batches)  # type: ignore[arg-type]
@@ -131,8 +155,7 @@ class Batches:
             self.end()
             raise
         batch, share = self.weigh(fetched)
-        self.begin(share, batch)
-        return batch
+        return self.begin(share, batch)
 
     def __len__(self) -> int:
         return len(self.batches)  # type: ignore[arg-type]
@@ -142,14 +165,23 @@ class Batches:
 
 
 class Cutter:
-    """Makes the shares of one rank."""
+    """Makes the shares of one rank; *turned* brings the rows of a loader's batch into the first dimension, and back."""
 
-    def __init__(self, rank: int, ranks: int, end: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        rank: int,
+        ranks: int,
+        end: Callable[[], None],
+        turned: Callable[[DataLoader, Any], Any] = lambda _, batch: batch,
+    ) -> None:
         self.rank = rank
         self.ranks = ranks
         self.end = end
+        self.turned = turned
         self._kept: WeakKeyDictionary[DataLoader, DataLoader] = WeakKeyDictionary()
         self._cut: WeakKeyDictionary[DataLoader, CutBatches] = WeakKeyDictionary()
+        self._whole: WeakSet[DataLoader] = WeakSet()
+        """Those of which whole batches are fetched."""
         self._chance = OwnChance(rank)
 
     def whole(self, loader: DataLoader, batches: Callable[[DataLoader], Iterator], begin: Begin) -> Batches:
@@ -166,7 +198,7 @@ class Cutter:
         if isinstance(mine.collate_fn, CutCollate):
             return Batches(partial(batches, mine), lambda counted: (counted.batch, counted.share), begin, self.end)
         sampler: Any = mine.batch_sampler
-        found = Batches(partial(batches, mine), lambda batch: (batch, sampler.shares.popleft()), begin, self.end)
+        found = Batches(partial(batches, mine), partial(self._own_rows, loader, sampler), begin, self.end)
         if loader.num_workers == 0 and (fetcher := getattr(found.batches, "_dataset_fetcher", None)) is not None:
             fetcher.fetch = Fetching(fetcher.fetch, self._chance, loader.dataset, loader.collate_fn)
         return found
@@ -175,6 +207,34 @@ class Cutter:
         """Those of some rows of *loader* in its data set; none where it has none."""
         found = self._cut.get(loader)
         return [] if found is None else list(found.keys)
+
+    def as_one_device(self, loader: DataLoader, batch: Any) -> Any:
+        """This rank's rows as one device puts them together; *batch* is what the rank itself made of them.
+
+        From then on *loader* fetches whole batches. One whose samples cannot be fetched a second time stays as it is.
+        """
+        cut = self._cut.get(loader)
+        asked = cut.at_hand if cut else None
+        if cut is None or asked is None or asked.is_whole or not cut.origin:
+            return batch
+        self._whole.add(loader)
+        cut.is_whole = True
+        with fetching():
+            return self._taken(loader, loader.collate_fn(fetched(loader.dataset, asked.indices)), asked.share)
+
+    def _own_rows(self, loader: DataLoader, sampler: CutBatches, batch: Any) -> tuple[Any, Share]:
+        asked = sampler.fetched()
+        return self._taken(loader, batch, asked.share) if asked.is_whole else batch, asked.share
+
+    def _taken(self, loader: DataLoader, whole: Any, share: Share) -> Any:
+        turned = self.turned(loader, whole)
+        if {len(part) for part in leaves(turned)} != {share.total}:
+            raise RequestError(
+                f"a collate function gave a batch of {share.total} samples whose parts have other lengths, so its rows"
+                " cannot be told; let it give one row for each sample"
+            )
+        start, end, _ = bounds(share.total, self.rank, self.ranks)
+        return self.turned(loader, some_rows(turned, start, end))
 
     def _copy(self, loader: DataLoader) -> DataLoader:
         """*loader* with its batches cut; a copy, because the script's own must keep its length and its sampler."""
@@ -189,6 +249,7 @@ class Cutter:
         known = loader.num_workers != 1
         origin = partial(Origin, dataset=loader.dataset, collate=loader.collate_fn) if known else None
         self._cut[loader] = CutBatches(loader.batch_sampler, self.rank, self.ranks, origin)
+        self._cut[loader].is_whole = loader in self._whole
         mine.__dict__["batch_sampler"] = self._cut[loader]
         mine.__dict__["worker_init_fn"] = OwnSeeds(self.rank, loader.worker_init_fn, loader.collate_fn)
         return mine
@@ -203,6 +264,12 @@ class Cutter:
             )
         start, end, share = bounds(lengths.pop(), self.rank, self.ranks)
         return some_rows(batch, start, end), share
+
+
+def fetched(dataset: Any, indices: Sequence) -> list[Any]:
+    """The samples of *indices*, asked for as torch's loader asks."""
+    at_once = getattr(dataset, "__getitems__", None)
+    return list(at_once(indices)) if at_once else [dataset[index] for index in indices]
 
 
 def generators(loader: DataLoader) -> list[torch.Generator]:

@@ -46,13 +46,18 @@ class TimeFirst:
         engine = self.engine
         is_of_library = engine.self_check.is_of_library or engine.ahead.is_held
         self.places = {}
-        if loader is None or share is None or share.ranks == 1 or engine.is_repeating or is_of_library:
+        is_idle = engine.is_repeating and not engine.whole_batches.is_on
+        if loader is None or share is None or share.ranks == 1 or is_idle or is_of_library:
             return
         if loader not in self._of:
             keys = engine.cutter.keys(loader)
             with engine.unjournaled():
                 self._of[loader] = agreed(batch, share, lambda: _twice(loader, keys))
         self.places = self._of[loader]
+
+    def turned(self, loader: DataLoader, batch: Any) -> Any:
+        """A *batch* of *loader* with rows first in place of time, and the other way round."""
+        return turned(batch, self._of.get(loader, {}))
 
 
 def agreed(batch: Any, share: Share, twice: Twice) -> Places:

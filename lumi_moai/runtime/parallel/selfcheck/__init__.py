@@ -7,6 +7,7 @@ body      the loop's body as code, and what stands against running it
 rows      the few rows
 samples   the same from their samples, where each rank pads its rows to a width of its own
 quiet     no dropout, nothing printed
+result    loss and gradient norm
 rounding  how far the last digit of the weights moves the step
 snapshot  everything put back
 """
@@ -14,7 +15,7 @@ snapshot  everything put back
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,9 +25,10 @@ from ....errors import RequestError
 from ... import accelerator, group
 from .. import counts, layout, time_first
 from ..at_hand import AtHand
-from ..share import Share
+from ..share import Share, bounds
 from . import body, quiet, rounding, rows, samples
 from .body import Unfit
+from .result import Result
 from .snapshot import Snapshot, single_numbers
 
 if TYPE_CHECKING:
@@ -48,6 +50,10 @@ _WIDTHS = (
     ' batches to one length (padding="max_length", a fixed length in the collate function), or mask or pack the'
     " padding; --self-check off goes on as it is"
 )
+_IN_WHOLE = (
+    "the result depends on how far rows are padded, so each rank puts whole batches together, as one device does, and"
+    " takes its rows from them, which reads all samples on every rank"
+)
 _DRAWN = ", but random or numpy draws another number of times"
 
 
@@ -66,26 +72,6 @@ class _EnoughError(BaseException):
     """The first backward of a checked body is over; no script catches it by accident."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """One step."""
-
-    loss: float
-    norm: float
-    """Of all gradients."""
-    drawn: tuple[Any, ...] = field(default=(), compare=False, repr=False)
-    """What `random` and numpy would have drawn next."""
-
-    def agrees(self, other: "Result", loss: float, norm: float) -> bool:
-        """Whether the two are one, up to these relative differences; infinite numbers are not compared."""
-        return _is_close(self.loss, other.loss, loss) and _is_close(self.norm, other.norm, norm)
-
-
-def _is_close(mine: float, theirs: float, tolerance: float) -> bool:
-    finite = math.isfinite(mine) and math.isfinite(theirs)
-    return not finite or math.isclose(mine, theirs, rel_tol=tolerance, abs_tol=1e-6)
-
-
 class SelfCheck:
     """Compares the first step of a training; made once."""
 
@@ -102,16 +88,18 @@ class SelfCheck:
         self._by_hand: set[int] = set()
         """The tensors of no optimizer that were known before."""
         self._is_low = False
+        self._is_ahead = True
+        """Whether a library has the batch already, so that no other can be handed out in its place."""
 
-    def look(self, batch: Any, share: Share | None) -> None:
-        """The script is about to get its first training batch.
+    def look(self, batch: Any, share: Share | None, *, is_ahead: bool) -> None:
+        """The script is about to get its first training batch, which a library may have fetched ahead.
 
         Raises RequestError, on all ranks alike, when the ranks do not compute what one device would.
         """
         place = self.engine.place
         if not self.is_due or self.is_of_library or place is None:
             return
-        self.is_due = False
+        self.is_due, self._is_ahead = False, is_ahead
         pieces = self.engine.micro.memory.pieces
         if share is None and pieces == place.plan.pp == 1:
             return
@@ -210,13 +198,32 @@ class SelfCheck:
         try:
             said, alike = self._steadily(ready, few)
         except FailedError as failed:
+            if in_whole := self._in_whole_batches(ready, few):
+                return in_whole
             with suppress(Unfit):  # where that is all there is to compare
                 self._of_rows(ready, self._few(batch, share, of_rank_0=True))
             raise RequestError(f"{failed}{_WIDTHS}") from None
         is_told = not alike and self.engine.micro.memory.pieces == place.plan.pp == 1
         if is_told and self._draws_alike_at_one_width(ready, batch, share):
+            if in_whole := self._in_whole_batches(ready, few):
+                return in_whole
             raise RequestError(f"the self-check of the first step failed: {said}{_DRAWN}{_WIDTHS}")
         return said
+
+    def _in_whole_batches(self, ready: Ready, few: rows.Few) -> str:
+        """The numbers where ranks take their rows from whole batches, as they do then; empty where that is no help."""
+        if self._is_ahead or few.is_drawn or few.share is None:
+            return ""
+        whole = self._turned(few.whole)
+        start, end, _ = bounds(few.share.total, self.engine.settle().data_rank, few.share.ranks)
+        try:
+            said, is_alike = self._steadily(ready, replace(few, mine=self._turned(rows.taken(whole, start, end))))
+        except (FailedError, Unfit):
+            return ""
+        if not is_alike:
+            return ""
+        self.engine.whole_batches.take(_IN_WHOLE)
+        return f"{said}; {_IN_WHOLE}"
 
     def _draws_alike_at_one_width(self, ready: Ready, batch: Any, share: Share) -> bool:
         with suppress(Unfit):  # where it cannot be told apart from numbers for row after row, which differ as well

@@ -27,6 +27,8 @@ class Few:
     """Of all ranks."""
     mine: Any
     share: Share | None = None
+    is_drawn: bool = False
+    """Whether their samples are other ones each time, since random numbers are drawn for them."""
 
 
 class WidthsError(Exception):

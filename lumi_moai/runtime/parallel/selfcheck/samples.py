@@ -2,13 +2,14 @@
 
 import pickle
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch.utils.data import default_collate
 
-from ..loader import fetching
+from ..loader import fetched, fetching
 from ..own_chance import Fetching, OwnChance
 from ..parts import leaves
 from ..share import Origin, Share
@@ -20,6 +21,17 @@ _LOOKED_AT = 64
 """Samples of a rank among which the longest, or the shortest, are looked for."""
 Found = tuple[list[bytes], set[int]]
 """Samples, and how large all that were looked at are by themselves."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Tried:
+    """What came of something that a script's own code does."""
+
+    found: Any = None
+    fault: str = ""
+    """Why there is nothing."""
+    draws: bool = False
+    """Whether random numbers were drawn."""
 
 
 def anew(batch: Any, share: Share, rank: int, data_group: Any, turned: Callable[[Any], Any]) -> Few:
@@ -34,28 +46,32 @@ def anew(batch: Any, share: Share, rank: int, data_group: Any, turned: Callable[
         raise Unfit("their samples cannot be fetched again")
     if origin.collate is default_collate:
         raise Unfit("the loader does not pad")
-    mine, reason = _tried(origin, rank, lambda: _chosen(origin, each, longest=rank == 0))
+    mine = _tried(origin, rank, lambda: _chosen(origin, each, longest=rank == 0))
     every: list[Any] = [None] * share.ranks
     dist.all_gather_object(every, mine, group=data_group)
-    found: tuple[Any, Any] | None = None
-    if all(every):
-        found, reason = _put_together(origin, every, rank)
-    if found is not None:
-        reason = _fault(turned(found[0]), turned(found[1]), turned(batch), share_of(each, share.ranks))
-    _agree_on(reason)
-    whole, part = (changed(one, _beside(batch)) for one in found or ())
-    return Few(whole=whole, mine=part, share=share_of(each, share.ranks))
+    both = _put_together(origin, every, rank)
+    fault = both.fault
+    if not fault:
+        fault = _fault(turned(both.found[0]), turned(both.found[1]), turned(batch), share_of(each, share.ranks))
+    _agree_on(fault)
+    whole, part = (changed(one, _beside(batch)) for one in both.found)
+    is_drawn = any(one.draws for one in every)
+    return Few(whole=whole, mine=part, share=share_of(each, share.ranks), is_drawn=is_drawn)
 
 
-def _put_together(origin: Origin, every: Sequence[Found], rank: int) -> tuple[tuple[Any, Any] | None, str]:
-    if len(set().union(*(sizes for _, sizes in every))) == 1:
-        return None, "all of them have one width by themselves"
-    samples = [each for each, _ in every]
-    return _tried(origin, rank, lambda: _both(origin, samples, rank), draws=False)
+def _put_together(origin: Origin, every: Sequence[_Tried], rank: int) -> _Tried:
+    """The batch of all samples, and that of this rank's own."""
+    if faults := [each.fault for each in every if each.fault]:
+        return _Tried(fault=faults[0])
+    found: list[Found] = [each.found for each in every]
+    if len(set().union(*(sizes for _, sizes in found))) == 1:
+        return _Tried(fault="all of them have one width by themselves")
+    both = _tried(origin, rank, lambda: _both(origin, [samples for samples, _ in found], rank))
+    return _Tried(fault="the collate function draws random numbers") if both.draws else both
 
 
-def _tried(origin: Origin, rank: int, work: Callable[[], Any], *, draws: bool = True) -> tuple[Any, str]:
-    """What *work* gives, or why it gives nothing; may it draw random numbers?"""
+def _tried(origin: Origin, rank: int, work: Callable[[], Any]) -> _Tried:
+    """What *work* gives, or why it gives nothing."""
     before = Snapshot([origin.dataset, origin.collate], [])
     doing = Fetching(work, OwnChance(rank), origin.dataset, origin.collate)
     try:
@@ -65,23 +81,17 @@ def _tried(origin: Origin, rank: int, work: Callable[[], Any], *, draws: bool = 
         finally:
             before.put_back()
     except Exception as error:  # BLE001, on purpose: the script's own code may raise anything
-        return None, f"their samples cannot be put together anew ({type(error).__name__}: {error})"
-    return (None, "the collate function draws random numbers") if doing.draws and not draws else (found, "")
+        return _Tried(fault=f"their samples cannot be put together anew ({type(error).__name__}: {error})")
+    return _Tried(found=found, draws=doing.draws)
 
 
 def _chosen(origin: Origin, each: int, *, longest: bool) -> Found:
     """The longest samples of this rank, or its shortest, in their order."""
     # As bytes, since a collate function may take a sample apart.
-    samples = [pickle.dumps(fresh(sample)) for sample in _fetched(origin.dataset, list(origin.indices)[:_LOOKED_AT])]
+    samples = [pickle.dumps(fresh(sample)) for sample in fetched(origin.dataset, list(origin.indices)[:_LOOKED_AT])]
     sizes = [_size(origin.collate([pickle.loads(sample)])) for sample in samples]  # noqa: S301, our own
     by_size = sorted(range(len(samples)), key=sizes.__getitem__, reverse=longest)
     return [samples[place] for place in sorted(by_size[:each])], set(sizes)
-
-
-def _fetched(dataset: Any, indices: Sequence) -> Iterable[Any]:
-    """As torch's loader fetches."""
-    at_once = getattr(dataset, "__getitems__", None)
-    return at_once(indices) if at_once else [dataset[index] for index in indices]
 
 
 def _size(batch: Any) -> int:
