@@ -432,6 +432,35 @@ for each in loader, loader, again:
     assert "each rank puts whole batches together" in ranks[0].err
 
 
+STREAM = """
+class Rows(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        info = torch.utils.data.get_worker_info()
+        yield from ((torch.arange(1, 3 + WIDTH), torch.tensor(place % 3))
+            for place in (range(info.id, 23, info.num_workers) if info else range(23)))
+def collate("""
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_padding_of_one_device_in_a_stream(work, workers):
+    """Every rank reads all samples of a stream, so that they need not be asked for again."""
+    script = PADDED.replace(PADDED[PADDED.index("class Rows") : PADDED.index("def collate(") + 12], STREAM.strip())
+    script = HEAD + script.replace("WIDTH", ALIKE[0]).replace("READ", LAST)
+    script = script.replace("collate_fn=collate)", f"collate_fn=collate, num_workers={workers})")
+    _, ranks = same_run(work, script, *plain(work, script), 2)
+    assert "each rank puts whole batches together" in ranks[0].err
+
+
+def test_samples_are_not_fetched_beside_a_worker_that_reads_a_file(work):
+    """The two would share the place in it."""
+    script = HEAD + PADDED.replace(*NOTHING_DRAWN).replace("READ", PACKED)
+    script = script.replace("collate_fn=collate)", "collate_fn=collate, num_workers=1)")
+    reads = script.replace("NOISY = False", "NOISY = False\nfile = open(__file__)")
+    for text, is_compared in (script, True), (reads, False):
+        _, ranks = same_run(work / str(is_compared), text, *plain(work, text), 2)
+        assert ("could not be compared: their samples cannot be fetched" in ranks[0].err) != is_compared
+
+
 def test_padding_of_one_device_with_time_first(work):
     read = MEAN.replace("mean(1)", "mean(0)")
     script = HEAD + PADDED.replace(*NOTHING_DRAWN).replace("READ", read).replace(", batch_first=True", "")

@@ -5,107 +5,25 @@ every batch. `len(loader)`, `loader.batch_size` and the dataset stay what the sc
 """
 
 import copy
-import dataclasses
 import threading
-import zlib
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
 import torch
-from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, IterableDataset
 
 from ...errors import RequestError
+from .cut_batches import CutBatches
+from .cut_stream import CutStream
 from .own_chance import Fetching, OwnChance, OwnSeeds
 from .parts import leaves, some_rows
-from .share import Origin, Share, bounds, cut
+from .share import Share, bounds
 
 Begin = Callable[[Share | None, Any], Any]
 """Given how a batch was cut, None for one that every rank has whole, and the batch, it gives what to hand out."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """A batch that a loader was asked for, and may still be fetching."""
-
-    share: Share
-    indices: Sequence
-    """Of the global batch."""
-    is_whole: bool
-    """Whether all of its rows are fetched here, or this rank's."""
-
-
-class CutBatches:
-    """A batch sampler that gives a rank's part of each batch, and keeps in `asked` what the parts weigh.
-
-    Once `is_whole` it gives all of a batch, for this rank to put it together as one device would.
-    """
-
-    def __init__(
-        self, batches: Iterable[Sequence], rank: int, ranks: int, origin: Callable[..., Origin] | None = None
-    ) -> None:
-        self.batches = batches
-        self.rank = rank
-        self.ranks = ranks
-        self.origin = origin
-        self.is_whole = False
-        self.asked: deque[Asked] = deque()
-        self.at_hand: Asked | None = None
-        """The last one that was fetched."""
-        self.keys: Sequence = ()
-        """Of the rank's part of a batch, in the data set."""
-
-    def __iter__(self) -> Iterator[Sequence]:
-        self.asked.clear()
-        for batch in self.batches:
-            indices = _as_sequence(batch)
-            part, share = cut(indices, self.rank, self.ranks)
-            origin = self.origin and self.origin(indices=part)
-            share = dataclasses.replace(share, fingerprint=fingerprint(indices), origin=origin)
-            self.asked.append(Asked(share=share, indices=indices, is_whole=self.is_whole))
-            self.keys = part
-            yield indices if self.is_whole else part
-
-    def fetched(self) -> Asked:
-        """What the batch is that was fetched just now."""
-        self.at_hand = self.asked.popleft()
-        return self.at_hand
-
-    def __len__(self) -> int:
-        return len(self.batches)  # type: ignore[arg-type]
-
-
-class Counted:
-    """A batch and what it weighs, on its way from a worker process."""
-
-    def __init__(self, batch: Any, share: Share) -> None:
-        self.batch = batch
-        self.share = share
-
-    def pin_memory(self) -> "Counted":
-        """Pinned as the bare batch would be."""
-        from torch.utils.data._utils.pin_memory import pin_memory
-
-        return Counted(pin_memory(self.batch), self.share)
-
-
-class CutCollate:
-    """A collate function that sees only a rank's part of the samples; runs in the worker processes."""
-
-    def __init__(self, collate: Callable[[Any], Any], rank: int, ranks: int) -> None:
-        self.collate = Fetching(collate, OwnChance(rank), collate)
-        self.rank = rank
-        self.ranks = ranks
-
-    def __call__(self, samples: Sequence) -> Counted:
-        """The collated part."""
-        part, share = cut(samples, self.rank, self.ranks)
-        return Counted(self.collate(part), dataclasses.replace(share, fingerprint=_look(samples[0])))
 
 
 _FETCHING: list[int] = []
@@ -179,7 +97,8 @@ class Cutter:
         self.end = end
         self.turned = turned
         self._kept: WeakKeyDictionary[DataLoader, DataLoader] = WeakKeyDictionary()
-        self._cut: WeakKeyDictionary[DataLoader, CutBatches] = WeakKeyDictionary()
+        self._cut: WeakKeyDictionary[DataLoader, CutBatches | CutStream] = WeakKeyDictionary()
+        """What handed out the last batch of each."""
         self._whole: WeakSet[DataLoader] = WeakSet()
         """Those of which whole batches are fetched."""
         self._chance = OwnChance(rank)
@@ -195,10 +114,11 @@ class Cutter:
         mine = self._kept.get(loader) or self._copy(loader)
         if loader.persistent_workers and loader.num_workers > 0:
             self._kept[loader] = mine  # with its workers
-        if isinstance(mine.collate_fn, CutCollate):
-            return Batches(partial(batches, mine), lambda counted: (counted.batch, counted.share), begin, self.end)
-        sampler: Any = mine.batch_sampler
-        found = Batches(partial(batches, mine), partial(self._own_rows, loader, sampler), begin, self.end)
+        is_stream = isinstance(loader.dataset, IterableDataset)
+        cut: Any = mine.collate_fn if is_stream else mine.batch_sampler
+        found = Batches(partial(batches, mine), partial(self._own_rows, loader, cut), begin, self.end)
+        if is_stream:
+            return found
         if loader.num_workers == 0 and (fetcher := getattr(found.batches, "_dataset_fetcher", None)) is not None:
             fetcher.fetch = Fetching(fetcher.fetch, self._chance, loader.dataset, loader.collate_fn)
         return found
@@ -211,19 +131,21 @@ class Cutter:
     def as_one_device(self, loader: DataLoader, batch: Any) -> Any:
         """This rank's rows as one device puts them together; *batch* is what the rank itself made of them.
 
-        From then on *loader* fetches whole batches. One whose samples cannot be fetched a second time stays as it is.
+        From then on *loader* fetches whole batches. One whose samples cannot be had a second time stays as it is.
         """
         cut = self._cut.get(loader)
         asked = cut.at_hand if cut else None
-        if cut is None or asked is None or asked.is_whole or not cut.origin:
+        if cut is None or asked is None or asked.is_whole or not asked.share.origin:
             return batch
         self._whole.add(loader)
-        cut.is_whole = True
+        cut.take_whole()
+        origin = asked.share.origin
         with fetching():
-            return self._taken(loader, loader.collate_fn(fetched(loader.dataset, asked.indices)), asked.share)
+            return self._taken(loader, origin.collate(origin.samples(origin.every)), asked.share)
 
-    def _own_rows(self, loader: DataLoader, sampler: CutBatches, batch: Any) -> tuple[Any, Share]:
-        asked = sampler.fetched()
+    def _own_rows(self, loader: DataLoader, cut: CutBatches | CutStream, fetched: Any) -> tuple[Any, Share]:
+        self._cut[loader] = cut  # which may have several iterators at a time
+        batch, asked = cut.of(fetched)
         return self._taken(loader, batch, asked.share) if asked.is_whole else batch, asked.share
 
     def _taken(self, loader: DataLoader, whole: Any, share: Share) -> Any:
@@ -239,19 +161,17 @@ class Cutter:
     def _copy(self, loader: DataLoader) -> DataLoader:
         """*loader* with its batches cut; a copy, because the script's own must keep its length and its sampler."""
         mine = copy.copy(loader)
+        cut: CutBatches | CutStream
         # Through __dict__: DataLoader forbids to change these on a finished one.
         if isinstance(loader.dataset, IterableDataset):
-            mine.__dict__["collate_fn"] = CutCollate(loader.collate_fn, self.rank, self.ranks)
-            return mine
-        if not getattr(loader, "in_order", True):
-            raise RequestError("a DataLoader with in_order=False cannot be cut over ranks; leave in_order out")
-        # A single worker may read from a file that is open here, too, and whose place the two would share.
-        known = loader.num_workers != 1
-        origin = partial(Origin, dataset=loader.dataset, collate=loader.collate_fn) if known else None
-        self._cut[loader] = CutBatches(loader.batch_sampler, self.rank, self.ranks, origin)
-        self._cut[loader].is_whole = loader in self._whole
-        mine.__dict__["batch_sampler"] = self._cut[loader]
-        mine.__dict__["worker_init_fn"] = OwnSeeds(self.rank, loader.worker_init_fn, loader.collate_fn)
+            cut = mine.__dict__["collate_fn"] = CutStream(loader, self.rank, self.ranks)
+        else:
+            if not getattr(loader, "in_order", True):
+                raise RequestError("a DataLoader with in_order=False cannot be cut over ranks; leave in_order out")
+            cut = mine.__dict__["batch_sampler"] = CutBatches(loader, self.rank, self.ranks)
+            mine.__dict__["worker_init_fn"] = OwnSeeds(self.rank, loader.worker_init_fn, loader.collate_fn)
+        if loader in self._whole:
+            cut.take_whole()
         return mine
 
     def _cut_tensors(self, batch: Any) -> tuple[Any, Share]:
@@ -266,39 +186,8 @@ class Cutter:
         return some_rows(batch, start, end), share
 
 
-def fetched(dataset: Any, indices: Sequence) -> list[Any]:
-    """The samples of *indices*, asked for as torch's loader asks."""
-    at_once = getattr(dataset, "__getitems__", None)
-    return list(at_once(indices)) if at_once else [dataset[index] for index in indices]
-
-
 def generators(loader: DataLoader) -> list[torch.Generator]:
     """The random generators of its own that *loader* draws from."""
     owners = (loader, loader.sampler, getattr(loader.batch_sampler, "sampler", None))
     found = [getattr(owner, "generator", None) for owner in owners]
     return list({id(generator): generator for generator in found if generator is not None}.values())
-
-
-def fingerprint(indices: Any) -> int:
-    """A number for *indices*, which another order does not have; the number of rows where they are no numbers."""
-    if torch.is_tensor(indices):
-        indices = indices.tolist()
-    # Python's hash of numbers does not change from process to process.
-    return hash(tuple(indices)) if all(isinstance(index, int) for index in indices) else len(indices)
-
-
-def _look(sample: Any) -> int:
-    """A number for what *sample* begins with."""
-    parts = [part.reshape(-1)[:8].tolist() if torch.is_tensor(part) else part for part in tree_leaves(sample)]
-    return zlib.crc32(repr([part for part in parts if isinstance(part, (str, int, float, list))]).encode())
-
-
-def _as_sequence(batch: Any) -> Sequence:
-    if isinstance(batch, Sequence) or torch.is_tensor(batch):
-        return batch
-    try:
-        return list(batch)
-    except TypeError:
-        raise RequestError(
-            f"a batch sampler gave a {type(batch).__name__}, which cannot be shared out; let it give lists of indices"
-        ) from None

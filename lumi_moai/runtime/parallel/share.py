@@ -9,10 +9,20 @@ from typing import Any
 class Origin:
     """Where the rows of a rank came from, so that they can be put together anew."""
 
-    dataset: Any
     collate: Callable[[Any], Any]
-    indices: Sequence = ()
+    keys: Sequence
     """Of this rank's rows."""
+    every: Sequence
+    """Of the rows of the global batch."""
+
+    def samples(self, keys: Sequence) -> list[Any]:
+        """Those of *keys*."""
+        raise NotImplementedError
+
+    @property
+    def owners(self) -> tuple[Any, ...]:
+        """What may draw random numbers for them."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)

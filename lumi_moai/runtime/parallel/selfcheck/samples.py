@@ -7,9 +7,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.utils.data import default_collate
 
-from ..loader import fetched, fetching
+from ..loader import fetching
 from ..own_chance import Fetching, OwnChance
 from ..parts import leaves
 from ..share import Origin, Share
@@ -42,11 +41,7 @@ def anew(batch: Any, share: Share, rank: int, data_group: Any, turned: Callable[
     that was fetched or drawn for it stays.
     """
     each, origin = of_each(share), share.origin
-    if origin is None:
-        raise Unfit("their samples cannot be fetched again")
-    if origin.collate is default_collate:
-        raise Unfit("the loader does not pad")
-    mine = _tried(origin, rank, lambda: _chosen(origin, each, longest=rank == 0))
+    mine = _tried(origin, rank, lambda of: _chosen(of, each, longest=rank == 0))
     every: list[Any] = [None] * share.ranks
     dist.all_gather_object(every, mine, group=data_group)
     both = _put_together(origin, every, rank)
@@ -59,25 +54,27 @@ def anew(batch: Any, share: Share, rank: int, data_group: Any, turned: Callable[
     return Few(whole=whole, mine=part, share=share_of(each, share.ranks), is_drawn=is_drawn)
 
 
-def _put_together(origin: Origin, every: Sequence[_Tried], rank: int) -> _Tried:
+def _put_together(origin: Origin | None, every: Sequence[_Tried], rank: int) -> _Tried:
     """The batch of all samples, and that of this rank's own."""
     if faults := [each.fault for each in every if each.fault]:
         return _Tried(fault=faults[0])
     found: list[Found] = [each.found for each in every]
     if len(set().union(*(sizes for _, sizes in found))) == 1:
         return _Tried(fault="all of them have one width by themselves")
-    both = _tried(origin, rank, lambda: _both(origin, [samples for samples, _ in found], rank))
+    both = _tried(origin, rank, lambda of: _both(of, [samples for samples, _ in found], rank))
     return _Tried(fault="the collate function draws random numbers") if both.draws else both
 
 
-def _tried(origin: Origin, rank: int, work: Callable[[], Any]) -> _Tried:
-    """What *work* gives, or why it gives nothing."""
-    before = Snapshot([origin.dataset, origin.collate], [])
-    doing = Fetching(work, OwnChance(rank), origin.dataset, origin.collate)
+def _tried(origin: Origin | None, rank: int, work: Callable[[Origin], Any]) -> _Tried:
+    """What *work* gives for *origin*, or why it gives nothing."""
+    if origin is None:
+        return _Tried(fault="their samples cannot be fetched again")
+    before = Snapshot(list(origin.owners), [])
+    doing = Fetching(work, OwnChance(rank), *origin.owners)
     try:
         try:
             with fetching():
-                found = doing()
+                found = doing(origin)
         finally:
             before.put_back()
     except Exception as error:  # BLE001, on purpose: the script's own code may raise anything
@@ -88,7 +85,7 @@ def _tried(origin: Origin, rank: int, work: Callable[[], Any]) -> _Tried:
 def _chosen(origin: Origin, each: int, *, longest: bool) -> Found:
     """The longest samples of this rank, or its shortest, in their order."""
     # As bytes, since a collate function may take a sample apart.
-    samples = [pickle.dumps(fresh(sample)) for sample in fetched(origin.dataset, list(origin.indices)[:_LOOKED_AT])]
+    samples = [pickle.dumps(fresh(sample)) for sample in origin.samples(list(origin.keys)[:_LOOKED_AT])]
     sizes = [_size(origin.collate([pickle.loads(sample)])) for sample in samples]  # noqa: S301, our own
     by_size = sorted(range(len(samples)), key=sizes.__getitem__, reverse=longest)
     return [samples[place] for place in sorted(by_size[:each])], set(sizes)

@@ -1,0 +1,102 @@
+"""A collate function that puts together a rank's part of the samples of a stream, which every rank reads."""
+
+import contextlib
+import dataclasses
+import pickle
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_leaves
+from torch.utils.data import DataLoader, default_collate
+
+from .cut_batches import Asked
+from .own_chance import Fetching, OwnChance
+from .share import Origin, cut
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfStream(Origin):
+    """Rows of samples that came by."""
+
+    packed: bytes = dataclasses.field(repr=False)
+    """All samples of the batch, as they were before the collate function had them."""
+
+    def samples(self, keys: Sequence) -> list[Any]:
+        """Those at the places *keys*."""
+        every = pickle.loads(self.packed)  # noqa: S301, which this job packed
+        return [every[key] for key in keys]
+
+    @property
+    def owners(self) -> tuple[Any, ...]:
+        """The collate function."""
+        return (self.collate,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counted:
+    """A batch and what it is, on its way from a worker process."""
+
+    batch: Any
+    asked: Asked
+
+    def pin_memory(self) -> "Counted":
+        """Pinned as the bare batch would be."""
+        from torch.utils.data._utils.pin_memory import pin_memory
+
+        return Counted(batch=pin_memory(self.batch), asked=self.asked)
+
+
+class CutStream:
+    """The collate function; runs in the worker processes, where there are some."""
+
+    keys: Sequence = ()
+
+    def __init__(self, loader: DataLoader, rank: int, ranks: int) -> None:
+        self.own = loader.collate_fn
+        self.collate = Fetching(self.own, OwnChance(rank), self.own)
+        self.rank = rank
+        self.ranks = ranks
+        self.at_hand: Asked | None = None
+        """The batch that was fetched last."""
+        self._is_whole = torch.zeros(1, dtype=torch.bool, device="cpu")
+        if loader.num_workers:
+            self._is_whole.share_memory_()  # with the workers
+        # That a worker can be at before it sees what the first one led to.
+        self._packs = 0 if self.own is default_collate else (loader.prefetch_factor or 0) + 1
+        """So many batches still keep their samples."""
+
+    def __call__(self, samples: Sequence) -> Counted:
+        """The collated part, or all once `take_whole` was called."""
+        part, share = cut(samples, self.rank, self.ranks)
+        is_whole = bool(self._is_whole)
+        origin = None if is_whole else self._origin(samples)
+        share = dataclasses.replace(share, fingerprint=_look(samples[0]), origin=origin)
+        return Counted(batch=self.collate(samples if is_whole else part), asked=Asked(share=share, is_whole=is_whole))
+
+    def _origin(self, samples: Sequence) -> Origin | None:
+        if self._packs == 0:
+            return None
+        self._packs -= 1
+        keys = range(len(samples))
+        with contextlib.suppress(Exception):  # BLE001, on purpose: a sample of any kind may not be packed
+            packed = pickle.dumps(list(samples))
+            return OfStream(packed=packed, collate=self.own, keys=cut(keys, self.rank, self.ranks)[0], every=keys)
+        return None
+
+    def of(self, counted: Counted) -> tuple[Any, Asked]:
+        """The batch that was fetched just now, and what it is."""
+        self.at_hand = counted.asked
+        return counted.batch, counted.asked
+
+    def take_whole(self) -> None:
+        """Put all of each batch together from now on, as one device does."""
+        self._is_whole.fill_(True)
+
+
+def _look(sample: Any) -> int:
+    """A number for what *sample* begins with."""
+    parts = [part.reshape(-1)[:8].tolist() if torch.is_tensor(part) else part for part in tree_leaves(sample)]
+    return zlib.crc32(repr([part for part in parts if isinstance(part, (str, int, float, list))]).encode())
