@@ -18,11 +18,11 @@ from lumi_moai.plan import Layout, Wishes
 NUMBER = re.compile(r"-?\d+\.\d+(?:e-?\d+)?")
 
 
-def plainly_printed(work, text, *words):
-    """What *text* prints under plain `python`, called with *words* in the folder *work*."""
+def plainly_printed(work, text, *words, more=()):
+    """What *text* prints under plain `python` that has imported *more*, called with *words* in the folder *work*."""
     (work / "plain.py").write_text(text)
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}  # also where a fixture comes before the world
-    (done,) = ended([Warm(["plain.py", *words], cwd=work, env=env)])
+    (done,) = ended([Warm(["plain.py", *words], cwd=work, env=env, more=more)])
     assert done.code == 0, done.err
     return done.out
 

@@ -56,6 +56,8 @@ class Run:
 
     cold = False
     """Whether ranks start and import torch themselves; else they are forked from a Python that did."""
+    imported = ()
+    """What that Python has imported besides."""
 
     def __init__(self, folder, description, wishes=None):
         self.folder = Path(folder)
@@ -85,7 +87,7 @@ class Run:
 
     def _one(self, command, *, env, cwd, cold):
         if not cold:
-            return Warm(command[1:], cwd=cwd, env=env)
+            return Warm(command[1:], cwd=cwd, env=env, more=self.imported)
         pipe = subprocess.PIPE
         return subprocess.Popen(
             command, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True

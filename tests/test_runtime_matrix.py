@@ -1,8 +1,8 @@
 """Nine scripts of different kinds in every layout: the losses and the weights of one device.
 
 The scripts of one layout run one after the other in the same ranks, because starting ranks is what takes the time. A
-layout joins by a line in `COUNTS`; what it refuses stands in `REFUSED`, with words of the sentence. The libraries of
-`TRAINERS` take seconds to import, so these run on 2 ranks, with uneven batches, only.
+layout joins by a line in `COUNTS`; what it refuses stands in `REFUSED`, with words of the sentence. The trainers of
+`TRAINERS` take longer than the others, so these run on 2 ranks, with uneven batches, only.
 """
 
 import functools
@@ -42,6 +42,8 @@ REFUSED: dict[tuple[str, str], str] = {
     ("micro_batches=2", "gan"): "is a BatchNorm1d, which needs all rows at once",
 }
 """Layout and script, with words of the sentence that refuses them; what `tp=2` refuses, `tp=2,fsdp` does too."""
+LIBRARIES = ("transformers.models.llama.modeling_llama", "transformers.trainer", "lightning.pytorch")
+"""What the scripts import, which takes a rank seconds; that libraries are noticed when they are imported is tried elsewhere."""
 WHOLE = "every rank computes all of it"
 """Said of a batch that was not shared out: a script that computes all on every rank would prove nothing."""
 DRIVER = """
@@ -90,7 +92,7 @@ def plainly(tmp_path_factory):
     def run(batches):
         folder = tmp_path_factory.mktemp(batches)
         names = [*NAMES, *TRAINERS] if batches == "uneven" else NAMES
-        printed = plainly_printed(folder, DRIVER, *words(names, batches, folder))
+        printed = plainly_printed(folder, DRIVER, *words(names, batches, folder), more=LIBRARIES)
         return by_script(printed), {name: torch.load(folder / f"{name}.pt") for name in names}
 
     return run
@@ -102,8 +104,12 @@ def by_script(text):
     return dict(zip(parts[1::2], map(str.splitlines, parts[2::2]), strict=True))
 
 
+class Ranks(Run):
+    imported = LIBRARIES
+
+
 def on_ranks(work, names, layout, count, batches):
-    run = Run(work, launch(count), Wishes(layout=Layout.parse(layout)))
+    run = Ranks(work, launch(count), Wishes(layout=Layout.parse(layout)))
     return run.ranks(submitit(count), run.script(DRIVER), *words(names, batches, work))
 
 

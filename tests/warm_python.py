@@ -27,19 +27,19 @@ from importlib.abc import Loader, MetaPathFinder
 from types import ModuleType
 
 IMPORTED = ("torch", "torch._dynamo", "torch.distributed.fsdp", "torch.distributed.tensor.parallel")
-"""What the server imports, in this order: optimizers of torch import the second, what spreads weights the others."""
+"""What a server imports, in this order: optimizers of torch import the second, what spreads weights the others."""
 _LARGEST = 1 << 20
 _SEED = "PYTHONHASHSEED"
 
 
 class Warm:
-    """A process that the server forked; of `subprocess.Popen`, what tests use."""
+    """A process that a server forked, which has imported *more* as well; of `subprocess.Popen`, what tests use."""
 
-    def __init__(self, words, *, cwd, env):
+    def __init__(self, words, *, cwd, env, more=()):
         streams = [os.pipe() for _ in range(3)]
         theirs = [written for _, written in streams]
         request = {"words": list(map(str, words)), "cwd": os.fspath(cwd), "environment": env}
-        talk = _server()
+        talk = _server(more)
         socket.send_fds(talk, [json.dumps(request).encode()], theirs)
         self.pid = int(talk.recv(_LARGEST))
         for each in theirs:
@@ -87,13 +87,13 @@ class Warm:
 
 
 @functools.cache
-def _server():
-    """The socket to the server, which is started with the first request of a test run."""
+def _server(more):
+    """The socket to the server that has *more*, which is started with the first request of a test run."""
     mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     env = {**os.environ, _SEED: "0", "OMP_NUM_THREADS": "1"}
     env.pop("PYTHONPATH", None)  # each request has its own
     process = subprocess.Popen(
-        [sys.executable, "-P", __file__, str(theirs.fileno())], env=env, pass_fds=[theirs.fileno()]
+        [sys.executable, "-P", __file__, str(theirs.fileno()), *more], env=env, pass_fds=[theirs.fileno()]
     )
     theirs.close()
     atexit.register(process.wait)
@@ -115,12 +115,12 @@ class _Again(MetaPathFinder, Loader):
         self.modules = {}
         self.specs = {}
         self.brought = {}
-        """The modules that each of IMPORTED brings along, in the order of the import."""
+        """The modules that each import brings along, in its order."""
 
-    def import_all(self):
-        """Import all, and hide it."""
+    def import_all(self, names):
+        """Import *names*, and hide them."""
         before = set(sys.modules)
-        for name in IMPORTED:
+        for name in names:
             with redirect_stderr(_Stderr()):  # torch's log keeps it
                 import_module(name)
             found = [other for other in sys.modules if other not in before and other not in self.modules]
@@ -262,7 +262,7 @@ def _code(words):
 
 if __name__ == "__main__":
     _again = _Again()
-    _again.import_all()
+    _again.import_all([*IMPORTED, *sys.argv[2:]])
     _request, _streams = _asked(socket.socket(fileno=int(sys.argv[1])))
     _become(_request, _streams[:2], _again)
     _end(_code(_request["words"]))

@@ -23,7 +23,7 @@ SIZES = {"large": "4096,256,8,64,16", "small": "256,64,4,32,8"}
 STEPS = 3
 """Of a turn."""
 LEAST_TURNS = 6
-SECONDS = 30
+SECONDS = 60
 """For the turns of two runs; the median of their ratios moves little after some twenty turns."""
 SAVE_SECONDS = 1.0
 """Between checkpoints where they are measured, so that there is about one a turn."""
