@@ -328,7 +328,7 @@ class Data(Dataset):
         return {"ids": torch.randint(1, 9, (2 + i % 4,), generator=g), "label": i % 3, "name": f"row{i}"}
 def collate(rows):
     ids = nn.utils.rnn.pad_sequence([r["ids"] for r in rows], batch_first=True)
-    return {"ids": ids, "mask": ids != 0, "label": torch.tensor([r["label"] for r in rows]), "name": [r["name"] for r in rows], "lengths": torch.tensor([len(r["ids"]) for r in rows])}
+    return {"ids": ids, "mask": ids != 0, "label": torch.tensor([r["label"] for r in rows]), "name": [r["name"] for r in rows], "words": [len(r["ids"]) for r in rows], "share": [0.5 ** len(r["ids"]) for r in rows], "lengths": torch.tensor([len(r["ids"]) for r in rows])}
 class Tagger(nn.Module):
     def __init__(self):
         super().__init__()
@@ -344,12 +344,14 @@ sched = torch.optim.lr_scheduler.OneCycleLR(opt, max_lr=0.05, total_steps=100)
 losses, accs = AverageMeter(), AverageMeter()
 hist = defaultdict(list); recent = deque(maxlen=3)
 confusion = np.zeros((3, 3), int)
+seen = shares = 0
 for epoch in range(2):
     for step, batch in enumerate(DataLoader(Data(19), batch_size=6, shuffle=True, collate_fn=collate)):
         out, h = model(batch["ids"], batch["lengths"])
         ce = F.cross_entropy(out, batch["label"])
         lm = (h.pow(2).sum(-1) * batch["mask"]).sum() / batch["mask"].sum()
-        loss = ce + 0.01 * lm
+        loss = ce + 0.01 * lm + out.square().sum() / sum(batch["words"])
+        seen += sum(batch["words"]); shares += sum(batch["share"])
         opt.zero_grad(); loss.backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), 0.5)
         opt.step(); sched.step()
@@ -360,7 +362,7 @@ for epoch in range(2):
             confusion[t, p] += 1
         if step % 2 == 0:
             print(f"{epoch} {step} {losses.val} ({losses.avg}) acc {accs.avg} lm {lm.item()} recent {sum(recent)/len(recent)} {batch['lengths'].float().mean().item()} {batch['mask'].sum().item()}")
-    print("n", losses.count, accs.count, confusion.tolist())
+    print("n", losses.count, accs.count, seen, shares, confusion.tolist())
 print({k: [round(v, 5) * 1.0 for v in vs] for k, vs in hist.items()})
 torch.save([p.detach() for p in model.parameters()], sys.argv[1])
 """

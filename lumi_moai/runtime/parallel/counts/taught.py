@@ -1,4 +1,4 @@
-"""What the script's modules get in the place of Python's: `len`, `range` and `enumerate` that know rows, and JSON."""
+"""What the script's modules get for Python's: `len`, `sum`, `range` and `enumerate` that know rows, and JSON."""
 
 import functools
 import json
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ..share import Share
-from . import lists, users
+from . import lists, reducing, users
 from .ranged import Own, Range, kind_of
 from .size import Rows
 
@@ -31,6 +31,16 @@ def length(thing: Any) -> int | Rows:
     if share is not None:
         return Rows.of(found, share.total, share)
     return Own(found) if _may_be_rows(found) else found
+
+
+def added(things: Any, *start: Any) -> Any:
+    """`sum()` for the script, which of a list with a number for each row of a batch is that of all ranks."""
+    share = lists.share_of(things) if type(things) in (list, tuple) and not start else None
+    found = sum(things, *start)
+    if share is None or type(found) not in (int, float):
+        return found
+    whole = reducing.total(share, torch.tensor(float(found), dtype=torch.float64, device="cpu")).item()
+    return Rows.of(found, int(whole), share) if type(found) is int else whole
 
 
 def _may_be_rows(number: int) -> bool:
@@ -62,7 +72,7 @@ class Enumerate(metaclass=_Enumerate):
 
 
 def teach(at_hand: Callable[[], Share | None] = lambda: None) -> None:
-    """Give the script's modules `len`, `range` and `enumerate` of ours; *at_hand* tells how its batch was cut."""
+    """Give the script's modules `len`, `sum` and the like of ours; *at_hand* tells how its batch was cut."""
     _AT_HAND[:] = [at_hand]
     if not hasattr(json.JSONEncoder.default, "__wrapped__"):
         json.JSONEncoder.default = _written(json.JSONEncoder.default)  # type: ignore[method-assign,assignment]
@@ -75,6 +85,7 @@ def teach(at_hand: Callable[[], Share | None] = lambda: None) -> None:
             continue  # some packages put an object in the place of their module
         if users.is_users(getattr(module, "__file__", None) or "", module.__name__):
             vars(module).setdefault("len", length)
+            vars(module).setdefault("sum", added)
             vars(module).setdefault("range", Range)
             vars(module).setdefault("enumerate", Enumerate)
 
