@@ -324,6 +324,20 @@ def test_a_check_that_cannot_be_made_is_said(work, body):
     assert UNFIT[body] in said
 
 
+def test_a_logarithm_is_no_log(work):
+    body = """
+from math import log
+def info(out): return torch.log(out.exp()).mean() + out.exp().log().mean() * log(2) + np.log(2) + math.log(2)
+for a, b, m in loader:
+    loss = F.mse_loss(model(a), b) + info(model(a))
+    optim.zero_grad(); loss.backward(); optim.step()
+"""
+    run = Run(work, launch(2))
+    ranks = run.ranks(submitit(2), run.script(HEAD + "import math\nimport numpy as np\n" + body))
+    assert [rank.code for rank in ranks] == [0, 0], ranks[0].err
+    assert "self-check of the first step: loss" in ranks[0].err
+
+
 # What sentence-transformers gives to its Trainer: words and numbers beside the rows.
 NAMED = """
 def named(rows):

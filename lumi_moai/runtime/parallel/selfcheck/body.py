@@ -29,6 +29,7 @@ _LASTING = {
     "step": "takes a step",
 }
 """What a script may do ahead of backward that cannot be taken back."""
+_OF_C = ("builtin_function_or_method", "ufunc")
 _DEPTH = 3
 
 
@@ -161,11 +162,23 @@ def _check(loop: ast.For, names: Mapping[str, Any]) -> None:
     for node in _reached(before, names, _DEPTH):
         if isinstance(node, (ast.Yield, ast.YieldFrom, ast.Await)):
             raise Unfit("the loop's body hands something out before backward")
-        name = _called(node) if isinstance(node, ast.Call) else ""
-        if isinstance(node, ast.Call) and name in _LASTING and not (name == "step" and node.args):
+        if not isinstance(node, ast.Call):
+            continue
+        name = _called(node)
+        if name in _LASTING and not _is_harmless(node, names):
             raise Unfit(f"before backward the loop's body {_LASTING[name]} ({name})")
-        if isinstance(node, ast.Call) and name == "print" and any(each.arg == "file" for each in node.keywords):
+        if name == "print" and any(each.arg == "file" for each in node.keywords):
             raise Unfit("before backward the loop's body prints into a file")
+
+
+def _is_harmless(call: ast.Call, names: Mapping[str, Any]) -> bool:
+    """Whether *call*, of something with one of the names in `_LASTING`, leaves nothing behind all the same."""
+    name = _called(call)
+    if name == "step":  # of a scheduler or a game
+        return bool(call.args)
+    if name == "log":  # a logarithm: of a tensor, or of the C functions of math, torch and numpy
+        return not (call.args or call.keywords) or type(_named(call.func, names)).__name__ in _OF_C
+    return isinstance(call.func, ast.Name) and _function(call.func, names) is not None  # what it does is looked at
 
 
 def _goes_back(statement: ast.stmt, names: Mapping[str, Any]) -> bool:
@@ -204,6 +217,13 @@ def _function(func: ast.expr, names: Mapping[str, Any]) -> FunctionType | None:
     if not isinstance(found, FunctionType) or is_library(found.__code__.co_filename):
         return None
     return found
+
+
+def _named(func: ast.expr, names: Mapping[str, Any]) -> Any:
+    """What *func*, `log` or `torch.log`, is; None where that takes more than looking."""
+    if isinstance(func, ast.Attribute) and isinstance(func.value, ast.Name):
+        return getattr(names.get(func.value.id), func.attr, None)
+    return names.get(func.id) if isinstance(func, ast.Name) else None
 
 
 def _statements(function: FunctionType) -> list[ast.stmt]:
