@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from .. import group
-from . import compiled
+from . import compiled, counts
 from .share import Share
 
 AtHand = Callable[[], Share | None]
@@ -90,9 +90,9 @@ def install(share: AtHand, said: Callable[[], None]) -> None:
         if mine is None:
             return own(input, running_mean, running_var, weight, bias, training, momentum, eps)
         said()
-        return _over_ranks(
-            input, (running_mean, running_var), (weight, bias), momentum, eps, shared=_shared(input, mine)
-        )
+        running, affine = (running_mean, running_var), (weight, bias)
+        result = _over_ranks(input, running, affine, momentum, eps, shared=_shared(input, mine))
+        return counts.part_like(result, input)  # where the script calls a layer without weights by itself
 
     F.batch_norm = batch_norm
 

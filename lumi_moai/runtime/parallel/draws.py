@@ -45,7 +45,8 @@ def install(at_hand: RowsAtHand, told: Told) -> None:
     torch.bernoulli = _each(torch.bernoulli, at_hand, told)
     torch.normal = _sized(_each(torch.normal, at_hand, told), 2, at_hand, told)
     for name in ("poisson", "binomial", "_standard_gamma", "_sample_dirichlet"):
-        setattr(torch, name, _apart(getattr(torch, name), at_hand))
+        dims = 2 if name == "_sample_dirichlet" else 1  # what a Dirichlet, and so a Beta, has last are no rows
+        setattr(torch, name, _apart(getattr(torch, name), at_hand, dims))
     for name in (
         "normal_",
         "uniform_",
@@ -230,16 +231,17 @@ def _for_all(chances: torch.Tensor, rows: Rows) -> torch.Tensor:
     return whole
 
 
-def _apart(own: Draw, at_hand: RowsAtHand) -> Draw:
+def _apart(own: Draw, at_hand: RowsAtHand, dims: int) -> Draw:
     """*own*, which takes as many random numbers as its chances happen to ask for: each rank's are its own.
 
-    The stream that the ranks share goes on with one number, so it stays in step.
+    *dims*: at least so many have chances of rows. The stream that the ranks share goes on with one number, so it stays
+    in step.
     """
 
     @functools.wraps(own)
     def draw(*args: Any, **kwargs: Any) -> Any:
         rows, given = _given(own, args, kwargs, at_hand)
-        if rows is None:
+        if rows is None or given[0].dim() < dims:
             return own(*args, **kwargs)
         seed = int(torch.empty((), dtype=torch.int64).random_(2**48).numpy())
         with torch.random.fork_rng(devices=[]):

@@ -64,7 +64,7 @@ class OfAllRanks(torch.autograd.Function):
     def forward(ctx: Any, own: torch.Tensor, value: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
         """*value*; *own* is the rank's sum, *factor* what its gradient is multiplied by."""
         ctx.save_for_backward(factor)
-        return value.to(own.dtype)
+        return value.to(own.dtype, copy=True)  # what a function returns as it came may not be edited in place
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:

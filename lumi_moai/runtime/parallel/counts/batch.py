@@ -15,7 +15,7 @@ from ..share import Share
 from ..time_first import Places
 from ..time_first import tensors as placed
 from . import by_place, constants, drawn, lists, picking, reducing, rows, steps, users
-from .names import ADDED, AS_ONE, EACH, LIKE, PAIRED, PRODUCTS, READS, SORTED_IN, VIEW
+from .names import ADDED, AS_ONE, CROSSED, EACH, LIKE, PAIRED, PRODUCTS, READS, SORTED_IN, VIEW
 from .places import PICKED, Part, after_each, after_einsum, after_product, after_view, check_alike
 from .size import Rows
 from .whole import OfAll, copied, counted, felt_by_all, name_of, of_all
@@ -58,6 +58,7 @@ class OfBatch(Part):
         return plain(self).__repr__(tensor_contents=tensor_contents)
 
 
+_NOT_OF_ALL = ADDED | EACH | VIEW | AS_ONE | PRODUCTS | picking.MIXES | {"getitem", "einsum", "select", "grad"}
 _OURS = (OfBatch, OfAll, torch.Tensor, torch.nn.Parameter)
 _GRAD_FN = torch.Tensor.grad_fn.__get__
 KINDS = (torch.Tensor, OfBatch, OfAll)
@@ -145,6 +146,11 @@ def like_rows(result: Any, words: Any) -> Any:
         if type(result) is torch.Tensor and part.at == 0 and result.dim() and len(result) == part.shape[0]:
             return _become(result, part.share, 0)
     return result
+
+
+def part_like(result: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
+    """*result*, of the shape of *tensor*, as a part of its batch, if that is one."""
+    return _become(result, tensor.share, tensor.at) if type(tensor) is OfBatch else result
 
 
 def rows_like(size: Any, result: torch.Tensor) -> torch.Tensor:
@@ -280,16 +286,24 @@ def _followed(func: Any, parts: list[OfBatch], args: tuple, kwargs: dict[str, An
         result = func(*args, **kwargs)
         if name in ("size", "shape", "numel"):
             return _sized(name, tensor, result, args, kwargs)
+        if _is_one_of_unknown(name, tensor, result):
+            return _as_one(name, func, tensor, args, kwargs)
         made = _result(name, parts, result, args, kwargs)
         rows.ask_gradient(made if type(made) is OfBatch else tensor)
         return made
 
 
+def _is_one_of_unknown(name: str, tensor: OfBatch, result: Any) -> bool:
+    """Whether *result* is a single number that *name*, of which nothing is known, made of all of *tensor*: `dot`."""
+    is_number = type(result) is torch.Tensor and result.dim() == 0 and tensor.at is not None
+    return is_number and name not in _NOT_OF_ALL and tensor.dim() > 0
+
+
 def _of_all_rows(name: str, func: Any, tensor: OfBatch, args: tuple, kwargs: dict[str, Any]) -> Any:
     """What *func* gives for the rows of all ranks, if it needs them; else None."""
-    if name == "getitem":
-        found = picking.reordered(args)
-        return _become(found, tensor.share, 0) if found is not None else of_all(by_place.taken(args))
+    if name in by_place.TAKES:
+        found = picking.reordered(args) if name == "getitem" else None
+        return of_all(by_place.taken(name, func, args, kwargs)) if found is None else _become(found, tensor.share, 0)
     if name in SORTED_IN:
         return reducing.sorted_in(name, func, args, kwargs)
     if name in by_place.PIECES:
@@ -349,8 +363,8 @@ def _where(
     if name in VIEW:
         like = parts[1:] if name in LIKE else []
         return True, like[0].at if like else after_view(name, tensor, result, args, kwargs)
-    if name in PAIRED:
-        check_alike(parts)
+    if name in PAIRED or name in CROSSED:
+        check_alike(parts, is_crossed=name in CROSSED)
     if name in picking.PICKS:
         return True, PICKED if tensor.at in (0, PICKED) else None
     is_kept = name in AS_ONE and steps.is_aside(tensor.at)
@@ -360,20 +374,8 @@ def _where(
 
 def _as_one(name: str, func: Any, tensor: OfBatch, args: tuple, kwargs: dict[str, Any]) -> Any:
     """*func* of the rows of all ranks."""
-    if tensor.at not in (0, PICKED):
-        raise RequestError(
-            f"{name} goes over rows of a batch that each rank has a part of, and which rows these are cannot be told;"
-            " take it of a tensor whose first dimension are the rows, or after the epoch under torch.no_grad()"
-        )
-    whole = rows.gathered(tensor, tensor.share)
-    result = func(*(whole if each is tensor else each for each in args), **kwargs)
-    if name in reducing.KEEPING:  # one number for each row, which depends on all rows
-        start, end = rows.bounds_of(tensor)
-        return _become(felt_by_all(result, tensor.share)[start:end], tensor.share, tensor.at)
-    for each in result if isinstance(result, (tuple, list)) else [result]:
-        reducing.same(each)
-        of_all(each)
-    return result
+    result, is_kept = reducing.as_one(name, func, tensor, args, kwargs)
+    return _become(result, tensor.share, tensor.at) if is_kept else result
 
 
 def _sized(name: str, tensor: OfBatch, result: Any, args: tuple, kwargs: dict[str, Any]) -> Any:

@@ -18,14 +18,20 @@ from .whole import OfAll, felt_by_all, of_all
 
 PIECES = {"chunk": "chunks", "split": "split_size", "tensor_split": "indices_or_sections"}
 """What takes a tensor apart by place, and how its second argument is called."""
+TAKES = {"getitem", "index_select", "gather"}
+"""What takes some rows; the numbers are the second argument of the first, else the third, after the dimension."""
 
 
-def taken(args: tuple) -> torch.Tensor | None:
-    """Rows of the whole batch, `tensor[4:]`, alike on all ranks; None if *args* ask for something else."""
+def taken(name: str, func: Any, args: tuple, kwargs: dict[str, Any]) -> torch.Tensor | None:
+    """Rows of the whole batch, `tensor[4:]`, alike on all ranks; None if *func* is asked for something else."""
+    if name != "getitem":
+        return _selected(func, args, kwargs)
     tensor, index = args[0], args[1]
     first, *rest = index if isinstance(index, tuple) and index else (index,)
     if not _has_places(tensor):
         return None
+    if _is_of_all(first):
+        return _every(tensor)[(first, *rest)]
     if isinstance(first, slice):
         wanted = _sliced(first, tensor)
         return None if wanted is None else _some(tensor, wanted)[(slice(None), *rest)]
@@ -33,6 +39,23 @@ def taken(args: tuple) -> torch.Tensor | None:
         wanted = _single(first, tensor)
         return None if wanted is None else _some(tensor, wanted)[(0, *rest)]
     return None
+
+
+def _selected(func: Any, args: tuple, kwargs: dict[str, Any]) -> torch.Tensor | None:
+    """What *func* takes by numbers of rows that all ranks have, those of `topk` or `argsort`; None by others."""
+    dim, index = (args[1] if len(args) > 1 else kwargs.get("dim")), args[2] if len(args) > 2 else kwargs.get("index")
+    if not args or not _has_places(args[0]) or not isinstance(dim, int) or dim % args[0].dim() or not _is_of_all(index):
+        return None
+    return func(_every(args[0]), dim, index)
+
+
+def _is_of_all(index: Any) -> bool:
+    """Whether *index* has places among the rows of the whole batch."""
+    return type(index) is OfAll and not index.dtype.is_floating_point and index.dtype != torch.bool
+
+
+def _every(tensor: Part) -> torch.Tensor:
+    return _some(tensor, range(_all(tensor)))
 
 
 def apart(name: str, func: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[torch.Tensor, ...] | None:

@@ -24,17 +24,34 @@ AS_ONE = {
     *("nanmedian", "quantile", "mode", "prod", "norm", "logsumexp", "softmax", "log_softmax", "cumsum", "cumprod"),
     *("sort", "argsort", "topk", "kthvalue", "unique", "bincount", "histc", "vector_norm", "cov", "corrcoef"),
     *("_unique2", "return_output", "return_counts", "return_inverse", "unique_consecutive", "diff", "flip", "roll"),
+    *("normalize", "cosine_similarity", "softmin", "logcumsumexp", "nanmean", "equal", "allclose"),
 }
 """What needs the rows of all ranks when it goes over the dimension of the rows, or over all elements."""
-OVER_ALL = {"unique", "_unique2", "return_output", "return_counts", "return_inverse", "bincount", "histc", "corrcoef"}
+OF_MATRIX = {
+    *("matrix_norm", "svd", "svdvals", "qr", "pinv", "pinverse", "matrix_rank", "cond", "lstsq", "eigh", "eigvalsh"),
+    *("eig", "eigvals", "inv", "inverse", "det", "slogdet", "logdet", "cholesky", "lu", "svd_lowrank", "pca_lowrank"),
+}
+"""The same of a matrix: goes over the last two dimensions."""
+AS_ONE |= OF_MATRIX
+OVER_ALL = {
+    *("unique", "_unique2", "return_output", "return_counts", "return_inverse", "bincount", "histc", "corrcoef"),
+    *("equal", "allclose"),
+}
 """What goes over all elements, whatever else it is given."""
-DIM_AT = {"quantile": 2, "norm": 2, "topk": 2, "kthvalue": 2, "roll": 2, "vector_norm": 2}
+DIM_AT = {
+    name: 2
+    for name in ("quantile", "norm", "topk", "kthvalue", "roll", "vector_norm", "normalize", "cosine_similarity")
+}
 """Where the dimension stands among the arguments, if it is not the second."""
+SECOND_DIM = {"normalize", "cosine_similarity"}
+"""What goes over the second dimension unless it is told."""
 LAST_DIM = {"sort", "argsort", "topk", "kthvalue", "diff", "mode"}
 """What goes over the last dimension unless it is told."""
 SORTED_IN = {"index_add": 2, "scatter_add": 2, "index_put": 1}
 """What adds rows up where an index of theirs says, and where that stands among the arguments."""
-PRODUCTS = {"matmul", "rmatmul", "mm", "cdist", "pdist"}
+PRODUCTS = {"matmul", "rmatmul", "mm", "bmm", "cdist", "pdist"}
+CROSSED = {"inner", "outer", "ger", "kron", "tensordot", "linear", "addmm", "addr"}
+"""Other products, in which rows of one tensor meet those of another."""
 PAIRED = {"cosine_similarity", "pairwise_distance"}
 READS = {"tolist", "numpy", "array", "unbind"}
 """What gives the script all numbers at once."""

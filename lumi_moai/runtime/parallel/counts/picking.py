@@ -37,7 +37,7 @@ def reordered(args: tuple) -> torch.Tensor | None:
     if not isinstance(tensor, Part) or tensor.at != 0 or isinstance(first, Part) or not _is_order(first, tensor):
         return None
     whole = felt_by_all(rows.gathered(tensor, tensor.share), tensor.share)
-    start, end = rows.bounds_of(tensor)
+    start, end = rows.bounds_of(tensor, tensor.share)
     order = torch.as_tensor(first, device=whole.device)[start:end]
     return whole[(order, *rest)]
 

@@ -34,9 +34,14 @@ def after_each(parts: Sequence[Part], result: torch.Tensor) -> int | None:
     return min(found, default=None)
 
 
-def check_alike(parts: Sequence[Part]) -> None:
-    """Raise RequestError when rows meet other rows in a number for each pair, such as a cosine."""
+def check_alike(parts: Sequence[Part], *, is_crossed: bool = False) -> None:
+    """Raise RequestError when rows meet other rows in a number for each pair, such as a cosine.
+
+    *is_crossed*: all rows of the *parts* do.
+    """
     known = [each for each in parts if each.at not in (None, PICKED)]
+    if is_crossed and len(parts) > 1:
+        raise _across()
     if len({each.dim() for each in known}) == 1 < len({each.at for each in known}):
         raise _across()
 

@@ -4,20 +4,24 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_map
 
+from ....errors import RequestError
 from ... import group
 from .. import marks
 from ..share import Share
-from . import steps
-from .names import DIM_AT, LAST_DIM, OVER_ALL, SORTED_IN
+from . import rows, steps
+from .names import DIM_AT, LAST_DIM, OF_MATRIX, OVER_ALL, SECOND_DIM, SORTED_IN
 from .places import PICKED, Part
+from .whole import felt_by_all, of_all
 
 Loss = Callable[[torch.Tensor, torch.Tensor | float | None, Share], torch.Tensor]
 LOSS: list[Loss] = []
 """Makes the sum over ranks, over that of the counts, of what depends on the model."""
 ALL = object()
 """In the place of a dimension: the number is of all ranks."""
-KEEPING = {"softmax", "log_softmax", "cumsum", "cumprod", "roll", "flip"}
+_KEEPING = {"softmax", "log_softmax", "softmin", "cumsum", "cumprod", "logcumsumexp", "roll", "flip", "normalize"}
+"""What gives a number for each row, which depends on all rows."""
 
 
 def goes_over_rows(name: str, tensor: Part, args: tuple, kwargs: dict[str, Any]) -> bool:
@@ -31,11 +35,13 @@ def _over(name: str, tensor: Part, args: tuple, kwargs: dict[str, Any]) -> list[
     dims, at = tensor.dim(), DIM_AT.get(name, 1)
     if name in OVER_ALL:
         return list(range(dims))
+    if name in OF_MATRIX:
+        return list(range(dims))[-2:]
     dim = args[at] if len(args) > at else kwargs.get("dim", kwargs.get("axis"))
     if isinstance(dim, torch.Tensor) or isinstance(kwargs.get("other"), torch.Tensor):
         return []  # the larger of two tensors
     if dim is None or isinstance(dim, bool):
-        return [dims - 1] if name in LAST_DIM else list(range(dims))
+        return [dims - 1] if name in LAST_DIM else [1 % dims] if name in SECOND_DIM else list(range(dims))
     return [each % dims for each in (dim if isinstance(dim, (tuple, list)) else [dim])]
 
 
@@ -67,6 +73,34 @@ def _loss(name: str, tensor: Part, result: torch.Tensor, count: float) -> torch.
     return LOSS[0](own, count, share)
 
 
+def as_one(name: str, func: Any, tensor: Part, args: tuple, kwargs: dict[str, Any]) -> tuple[Any, bool]:
+    """*func* of the rows of all ranks, those of *tensor* and of what else it is given.
+
+    And whether it has kept the rows, of which this rank's are given, where they were; else all ranks have the same.
+    """
+    words, named = tree_map(lambda each: _whole(name, each) if isinstance(each, Part) else each, (args, kwargs))
+    result = func(*words, **named)
+    if name in _KEEPING:
+        share, at = tensor.share, max(tensor.at or 0, 0)
+        start, end = rows.bounds_of(tensor.transpose(0, at), share)
+        return felt_by_all(result, share).narrow(at, start, end - start), True
+    for each in result if isinstance(result, (tuple, list)) else [result]:
+        same(each)
+        of_all(each)
+    return result, False
+
+
+def _whole(name: str, tensor: Part) -> torch.Tensor:
+    """*tensor* with the rows of all ranks, where they are in it."""
+    share, at = tensor.share, 0 if tensor.at == PICKED else tensor.at
+    if at is None or (at and share.steps):  # with time first ranks may have other numbers of steps
+        raise RequestError(
+            f"{name} goes over rows of a batch that each rank has a part of, and which rows these are cannot be told;"
+            " take it of a tensor whose first dimension are the rows, or after the epoch under torch.no_grad()"
+        )
+    return rows.gathered(tensor.transpose(0, at), share).transpose(0, at) if at else rows.gathered(tensor, share)
+
+
 def sorted_in(name: str, func: Any, args: tuple, kwargs: dict[str, Any]) -> torch.Tensor | None:
     """What *func*, such as `index_add_`, makes of a tensor to which the rows of all ranks are added; else None."""
     into, index = args[0], args[SORTED_IN[name]] if len(args) > SORTED_IN[name] else kwargs.get("index")
@@ -86,9 +120,9 @@ def total(share: Share, result: torch.Tensor) -> torch.Tensor:
     return LOSS[0](result, None, share) if result.requires_grad else marks.mark(_sum(share, result, 0))
 
 
-def same(number: torch.Tensor) -> None:
+def same(number: Any) -> None:
     """*number* was computed alike on all ranks."""
-    if not number.requires_grad:
+    if torch.is_tensor(number) and not number.requires_grad:
         marks.mark(number)
 
 

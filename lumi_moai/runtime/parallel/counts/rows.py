@@ -51,11 +51,14 @@ class _Gathered(torch.autograd.Function):
         return mine / ctx.weight if ctx.rows else mine, None
 
 
-def bounds_of(tensor: Part) -> tuple[int, int]:
-    """From where to where this rank's rows are among those of all; the first for one that computes a stand-in row."""
-    counts = lengths(len(tensor) if tensor.share.rows else 0)
+def bounds_of(tensor: torch.Tensor, share: Share) -> tuple[int, int]:
+    """From where to where the rows of *tensor*, this rank's, are among those of all ranks.
+
+    The first for one that computes a stand-in row.
+    """
+    counts = lengths(len(tensor) if share.rows else 0)
     place = dist.get_rank(group.data_group())
-    return (sum(counts[:place]), sum(counts[: place + 1])) if tensor.share.rows else (0, 1)
+    return (sum(counts[:place]), sum(counts[: place + 1])) if share.rows else (0, 1)
 
 
 def is_read_whole(tensor: Part) -> bool:

@@ -10,11 +10,14 @@ from torch.utils._pytree import tree_leaves, tree_map
 from ... import group
 from ..share import Share
 from . import users
-from .names import ADDED, ARITHMETIC, AS_ONE, EACH, VIEW
+from .names import ARITHMETIC
 from .size import Rows
 
-_ALIKE = EACH | VIEW | ADDED | AS_ONE | {"getitem", "cat", "concat", "stack", "chunk", "split", "unbind", "relu"}
-"""What is of all ranks if it is made of what is."""
+_UNLIKE = {
+    *("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_dropout", "feature_alpha_dropout"),
+    *("bernoulli", "multinomial", "normal", "poisson", "binomial", "rrelu", "gumbel_softmax", "grad", "empty"),
+}
+"""What is not of all ranks although it is made of what is: draws, and what the script is yet to fill."""
 
 
 class OfAll(torch.Tensor):
@@ -30,12 +33,8 @@ class OfAll(torch.Tensor):
         args = counted(func, args) if asks else args
         with torch._C.DisableTorchFunctionSubclass():
             result = func(*args, **kwargs)
-            if not asks or name_of(func) not in _ALIKE or any(result is each for each in args):
-                return result
-            given = [each for each in tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor)]
-            alike = all(type(each) is OfAll or each.numel() == 1 for each in given)
-        if alike:
-            tree_map(of_all, result)
+            if asks and not any(result is each for each in args) and _is_alike(name_of(func), result, (args, kwargs)):
+                tree_map(of_all, result)
         return result
 
     def __format__(self, spec: str) -> str:
@@ -56,6 +55,17 @@ def of_all(tensor: Any) -> Any:
     if type(tensor) is torch.Tensor:
         tensor.__class__ = OfAll
     return tensor
+
+
+def _is_alike(name: str, result: Any, words: Any) -> bool:
+    """Whether *result*, which *name* made of *words*, is of all ranks: *words* are, or one that is as large."""
+    if name in _UNLIKE or name.startswith("new_") or name.endswith("_like"):
+        return False
+    given = [each for each in tree_leaves(words) if isinstance(each, torch.Tensor)]
+    if all(type(each) is OfAll or each.numel() == 1 for each in given):
+        return True
+    # A unit matrix, a mask or a weight beside it is as alike; rows of a rank would make rows of it.
+    return torch.is_tensor(result) and any(type(each) is OfAll and each.shape == result.shape for each in given)
 
 
 def copied(tensor: torch.Tensor, memo: dict[int, Any]) -> torch.Tensor:
@@ -80,7 +90,7 @@ def name_of(func: Any) -> str:
     name = getattr(func, "__name__", "")
     if name in ("__get__", "__set__"):
         return ("" if name == "__get__" else "set_") + func.__self__.__name__
-    return name.strip("_")
+    return name.strip("_").removeprefix("linalg_")
 
 
 def felt_by_all(number: torch.Tensor, share: Share) -> torch.Tensor:

@@ -1,0 +1,114 @@
+"""Numbers over all rows of a batch that are made by torch's other functions, and used with single rows; as on one device."""
+
+import pytest
+from one_device import plain, same_run
+from runtime_ranks import Run, launch, submitit
+
+from lumi_moai.plan import Wishes
+
+HEAD = """
+import sys
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+import lumi_moai
+lumi_moai.enable_advanced_parallelization()
+torch.manual_seed(7)
+torch.set_default_dtype(torch.float64)
+x, y, c = torch.randn(19, 6), torch.randn(19, 4), torch.randint(0, 4, (19,))
+model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 4))
+optim = torch.optim.SGD(model.parameters(), lr=0.05)
+def unit(out): return torch.eye(4) * 1e-3
+def scatter(out):
+    centred = out - out.mean(0)
+    return centred, centred.T @ centred / (len(out) - 1) + unit(out)
+"""
+LOOP = """
+loader = DataLoader(TensorDataset(x, y, c), batch_size=7, shuffle=True)
+for rows, goal, label in loader:
+    out = model(rows)
+    losses = terms(rows, goal, label, out)
+    optim.zero_grad()
+    (sum(losses) / len(losses)).backward()
+    optim.step()
+    print(*[f"{float(each):.7f}" for each in losses])
+torch.save([*model.parameters()], sys.argv[1])
+"""
+# Functions whose gradient is the same on all ranks, or not: of rows in the second dimension, of matrices, of two tensors.
+FUNCTIONS = """
+def terms(rows, goal, label, out):
+    _, spread = scatter(out)
+    together = torch.cat([out, goal[:, :2]], 1)
+    return [
+        torch.cov(out.T).triu(1).pow(2).sum(), torch.corrcoef(out.T).pow(2).sum(), torch.logdet(spread),
+        (torch.cov(rows.T) - torch.cov(together.T)).pow(2).mean(), torch.linalg.norm(out), torch.dist(out, goal),
+        torch.linalg.vector_norm(out, dim=0).sum(), torch.linalg.matrix_norm(out, "nuc"), torch.linalg.svdvals(out)[0],
+        F.cosine_similarity(out, goal, dim=0).mean(), F.normalize(out, dim=0).pow(4).sum(), out.T.std(1).sum(),
+        out.T.softmax(1).pow(2).sum(), torch.dot(out[:, 0], goal[:, 1]), out.nanmean(0).pow(2).sum(),
+    ]
+"""
+# What is of all rows and used with single ones: its gradient is that of all rows.
+USED = """
+def terms(rows, goal, label, out):
+    centred, spread = scatter(out)
+    sizes, turn = torch.linalg.eigh(spread)
+    factor = torch.linalg.cholesky(spread)
+    return [
+        F.mse_loss(centred / out.std(0).clamp(min=1e-3), goal), ((out * torch.sigmoid(out.mean(0))) ** 2).mean(),
+        (out - F.softplus(out.mean(0))).abs().mean(), ((centred @ turn) / sizes.sqrt()).pow(4).mean(),
+        torch.linalg.solve_triangular(factor, centred.T, upper=False).pow(4).mean(),
+    ]
+"""
+# Rows by their numbers among all of them: the hardest of a batch, those that another model takes for easy.
+HARDEST = """
+other = nn.Linear(6, 4)
+def terms(rows, goal, label, out):
+    each = F.cross_entropy(out, label, reduction="none")
+    hard = each.topk(max(1, int(0.5 * len(rows))))[1]
+    easy = torch.argsort(F.cross_entropy(other(rows), label, reduction="none").detach())[: int(0.7 * len(rows))]
+    third = torch.sort(each)[1][2]
+    return [
+        F.cross_entropy(out[hard], label[hard]), each[easy].mean(), out.index_select(0, hard).pow(2).mean(),
+        out.gather(0, out.argsort(0)[:2]).pow(2).sum(), each[third], (out[hard, 1] * goal[hard, 2]).mean(),
+    ]
+"""
+# A BatchNorm without weights, called by the script itself, and a product edited in place (Barlow Twins).
+TWINS = """
+norm = nn.BatchNorm1d(4, affine=False)
+def terms(rows, goal, label, out):
+    other = model(rows + 0.1 * torch.randn_like(rows))
+    crossed = norm(out).T @ norm(other)
+    crossed.div_(rows.shape[0])
+    return [torch.diagonal(crossed).add(-1).pow(2).sum(), crossed.triu(1).pow(2).sum()]
+"""
+# One number of Beta's, on ranks with two rows.
+MIXED = """
+def terms(rows, goal, label, out):
+    lam = torch.distributions.Beta(0.4, 0.4).sample()
+    order = torch.randperm(len(rows))
+    return [F.mse_loss(model(lam * rows + (1 - lam) * rows[order]), goal), lam]
+"""
+
+
+@pytest.mark.parametrize("terms", [FUNCTIONS, USED, HARDEST, TWINS, MIXED])
+def test_numbers_of_all_rows_have_the_value_and_the_gradient_of_one_device(work, terms):
+    text = HEAD + terms + LOOP
+    lines, weights = plain(work, text)
+    for count in (2, 3):
+        same_run(work, text, lines, weights, count)
+
+
+CROSSED = """
+def terms(rows, goal, label, out):
+    return [PAIRS.pow(2).mean()]
+"""
+
+
+@pytest.mark.parametrize("pairs", ["torch.inner(out, out)", "F.linear(out, goal)", "torch.outer(out[:, 0], out[:, 1])"])
+def test_other_products_of_rows_with_rows_are_refused(work, pairs):
+    run = Run(work / "run", launch(2), Wishes(self_check=False))
+    ranks = run.ranks(submitit(2), run.script(HEAD + CROSSED.replace("PAIRS", pairs) + LOOP), "weights.pt")
+    assert {rank.code for rank in ranks} == {1}
+    assert any("compares the rows of a batch with each other" in rank.err for rank in ranks)
