@@ -92,7 +92,9 @@ def install(share: AtHand, said: Callable[[], None]) -> None:
         said()
         running, affine = (running_mean, running_var), (weight, bias)
         result = _over_ranks(input, running, affine, momentum, eps, shared=_shared(input, mine))
-        return counts.part_like(result, input)  # where the script calls a layer without weights by itself
+        return counts.part_of(
+            result, input, getattr(input, "at", None)
+        )  # where the script calls a layer without weights by itself
 
     F.batch_norm = batch_norm
 

@@ -53,6 +53,7 @@ def install(seen: Seen) -> None:
     batchnorm.install(lambda: _share(seen), lambda: _say_shared(seen))
     at_hand, told = lambda: seen.engine.rows() if seen.engine else None, functools.partial(_say_drawn, seen)
     draws.install(at_hand, told)
+    counts.states.install(counts.part_of)
     draws_of_numpy.install(at_hand, told, lambda: _share(seen))
 
 

@@ -10,6 +10,7 @@ whole     numbers that all ranks share, such as a loss
 size      a number of rows
 names     what the functions of torch do with rows
 places    in which dimension the rows are
+states    which tensors of a model are states of recurrent layers
 lists     lists of a batch with an entry for each row
 picking   some of the rows
 by_place  some of the rows by their place
@@ -22,7 +23,7 @@ rows      the rows of all ranks in one tensor, and gradients that the script ask
 users     which code is the user's own
 """
 
-from . import drawn
+from . import drawn, states
 from .batch import (
     KINDS,
     Given,
@@ -35,7 +36,7 @@ from .batch import (
     mark,
     mark_outputs,
     mark_whole,
-    part_like,
+    part_of,
     plainly,
     refusing,
     rows_like,
@@ -63,11 +64,12 @@ __all__ = [
     "mark_outputs",
     "mark_whole",
     "of_all",
-    "part_like",
+    "part_of",
     "plainly",
     "refusing",
     "rows_like",
     "share_of",
+    "states",
     "teach",
     "whole",
 ]

@@ -14,7 +14,7 @@ from ....errors import RequestError
 from ..share import Share
 from ..time_first import Places
 from ..time_first import tensors as placed
-from . import by_place, constants, drawn, lists, picking, reducing, rows, steps, users
+from . import by_place, constants, drawn, lists, picking, reducing, rows, states, steps, users
 from .names import ADDED, AS_ONE, CROSSED, EACH, LIKE, PAIRED, PRODUCTS, READS, SORTED_IN, VIEW
 from .places import PICKED, Part, after_each, after_einsum, after_product, after_view, check_alike
 from .size import Rows
@@ -114,6 +114,8 @@ def mark_outputs(result: Any, given: Given) -> Any:
     inputs = given.parts
     if not inputs:
         return result
+    for part in states.packed(result):
+        _become(part, inputs[0].share, None)
     for part in _tensors(result):
         at = _at(part, inputs)
         if at is not None or (type(part) is torch.Tensor and steps.is_flat(part, [*inputs])):
@@ -129,6 +131,8 @@ def _at(part: Any, inputs: list["OfBatch"]) -> int | None:
             return PICKED
     if not torch.is_tensor(part):
         return None
+    if states.is_state(part, max(inputs[0].share.rows, 1)):
+        return 1
     found = next(
         (dim for dim in steps.of_model(part, [*inputs]) if _has(part, dim, max(inputs[0].share.rows, 1))), None
     )
@@ -148,9 +152,9 @@ def like_rows(result: Any, words: Any) -> Any:
     return result
 
 
-def part_like(result: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
-    """*result*, of the shape of *tensor*, as a part of its batch, if that is one."""
-    return _become(result, tensor.share, tensor.at) if type(tensor) is OfBatch else result
+def part_of(result: torch.Tensor, tensor: torch.Tensor, at: int | None) -> torch.Tensor:
+    """*result* as a part of the batch of *tensor*, if that is one, with its rows in the dimension *at*."""
+    return _become(result, tensor.share, at) if type(tensor) is OfBatch else result
 
 
 def rows_like(size: Any, result: torch.Tensor) -> torch.Tensor:
@@ -167,16 +171,16 @@ def share_of(words: Any) -> Share | None:
 
 def whole(value: Any) -> Any:
     """*value*, a container or a tensor, with the rows of all ranks in the place of this rank's; all come together."""
-    if not any(type(leaf) is OfBatch and leaf.at in (0, PICKED) for leaf in tree_leaves(value)):
-        return value
-    return tree_map(_gathered, value)
+    return tree_map(_gathered, value) if any(map(_can_travel, tree_leaves(value))) else value
+
+
+def _can_travel(leaf: Any) -> bool:
+    return type(leaf) is OfBatch and rows.can_travel(leaf)
 
 
 def _gathered(leaf: Any) -> Any:
-    if type(leaf) is not OfBatch or leaf.at not in (0, PICKED):
-        return leaf
     with torch.no_grad():
-        return rows.gathered(leaf, leaf.share)
+        return rows.whole(leaf) if _can_travel(leaf) else leaf
 
 
 def keeping(own: Callable[..., Any]) -> Callable[..., Any]:
@@ -238,6 +242,7 @@ def plainly(arguments: Any) -> Iterator[Given]:
     try:
         yield Given([tensor for tensor, kind in marked if kind is OfBatch], is_of_all)
     finally:
+        states.forget()
         for tensor, kind in marked:
             tensor.__class__ = kind
 
@@ -311,7 +316,7 @@ def _of_all_rows(name: str, func: Any, tensor: OfBatch, args: tuple, kwargs: dic
     if name in READS:
         steps.check_read(name, tensor)
     if name in READS and rows.is_read_whole(tensor):
-        return func(rows.gathered(tensor, tensor.share).detach(), *args[1:], **kwargs)
+        return func(rows.whole(tensor).detach(), *args[1:], **kwargs)
     if name in AS_ONE and reducing.goes_over_rows(name, tensor, args, kwargs):
         return _as_one(name, func, tensor, args, kwargs)
     return of_all(_joined(name, args, kwargs)) if name in picking.JOINS else None
@@ -325,8 +330,11 @@ def _joined(name: str, args: tuple, kwargs: dict[str, Any]) -> torch.Tensor | No
 def _result(name: str, parts: list[OfBatch], result: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
     tensor = parts[0]
     if isinstance(result, (tuple, list)):
-        for each in result:
-            _place(name, parts, each, args, kwargs)
+        for place, each in enumerate(result):
+            if place and name in states.LAYERS:
+                _become(each, tensor.share, 1)
+            else:
+                _place(name, parts, each, args, kwargs)
         return result
     if type(result) is not torch.Tensor or any(result is each for each in args):  # a ghost; what is added to in place
         return result

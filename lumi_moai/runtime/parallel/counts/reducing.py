@@ -91,14 +91,12 @@ def as_one(name: str, func: Any, tensor: Part, args: tuple, kwargs: dict[str, An
 
 
 def _whole(name: str, tensor: Part) -> torch.Tensor:
-    """*tensor* with the rows of all ranks, where they are in it."""
-    share, at = tensor.share, 0 if tensor.at == PICKED else tensor.at
-    if at is None or (at and share.steps):  # with time first ranks may have other numbers of steps
+    if not rows.can_travel(tensor):
         raise RequestError(
             f"{name} goes over rows of a batch that each rank has a part of, and which rows these are cannot be told;"
             " take it of a tensor whose first dimension are the rows, or after the epoch under torch.no_grad()"
         )
-    return rows.gathered(tensor.transpose(0, at), share).transpose(0, at) if at else rows.gathered(tensor, share)
+    return rows.whole(tensor)
 
 
 def sorted_in(name: str, func: Any, args: tuple, kwargs: dict[str, Any]) -> torch.Tensor | None:

@@ -29,6 +29,20 @@ def gathered(tensor: torch.Tensor, share: Share) -> torch.Tensor:
         return _Gathered.apply(own, share)
 
 
+def can_travel(tensor: Part) -> bool:
+    """Whether the ranks can put the rows of *tensor* together: with time first they may have other numbers of steps."""
+    return tensor.at is not None and not (tensor.at > 0 and tensor.share.steps)
+
+
+def whole(tensor: Part) -> torch.Tensor:
+    """*tensor* with the rows of all ranks, in the dimension in which it has its own."""
+    with torch._C.DisableTorchFunctionSubclass():
+        at = max(tensor.at or 0, 0)
+        return (
+            gathered(tensor.transpose(0, at), tensor.share).transpose(0, at) if at else gathered(tensor, tensor.share)
+        )
+
+
 class _Gathered(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, own: torch.Tensor, share: Share) -> torch.Tensor:
@@ -66,14 +80,14 @@ def is_read_whole(tensor: Part) -> bool:
 
     After its backward, when it keeps them for a metric; before, it may need them as they are for its loss.
     """
-    return tensor.dim() > 0 and tensor.at in (0, PICKED) and bool(tensor.share.went_back)
+    return tensor.dim() > 0 and can_travel(tensor) and bool(tensor.share.went_back)
 
 
 def joined(args: tuple, kwargs: dict[str, Any]) -> torch.Tensor | None:
     """The rows of several batches, kept for a metric, in one; None while one of them is still at hand."""
     parts = args[0]
     dim = args[1] if len(args) > 1 else kwargs.get("dim", kwargs.get("axis", 0))
-    if dim != 0 or not all(isinstance(each, Part) and is_read_whole(each) for each in parts):
+    if dim != 0 or not all(isinstance(each, Part) and is_read_whole(each) and each.at in (0, PICKED) for each in parts):
         return None
     if torch.is_grad_enabled() and any(each.requires_grad for each in parts):
         return None

@@ -92,6 +92,8 @@ def of_model(part: torch.Tensor, given: list[Part]) -> list[int]:
     """The dimensions that may have the rows of *part*, which a model made of *given*, the likeliest first."""
     dims = sorted({0, *(each.at for each in given if each.at is not None and each.at != PICKED)})
     times = {each.shape[0] for each in given if is_aside(each.at) and each.share.steps}
+    if any(is_aside(each.at) and each.shape == part.shape for each in given):
+        return sorted(dims, reverse=True)  # the next state of a recurrent layer
     if times and (part.dim() > 2 or (part.dim() == 2 and part.shape[0] in times)):
         return sorted(dims, reverse=True)
     return dims
@@ -99,5 +101,5 @@ def of_model(part: torch.Tensor, given: list[Part]) -> list[int]:
 
 def is_flat(part: torch.Tensor, given: list[Part]) -> bool:
     """Whether *part*, which a model made of *given*, has rows times steps, with time first."""
-    flat = {each.shape[0] * each.shape[1] for each in given if each.at == 1}
+    flat = {each.shape[0] * each.shape[1] for each in given if each.at == 1 and each.share.steps}
     return part.dim() > 0 and part.shape[0] in flat

@@ -15,6 +15,7 @@ _PASSED = tuple(
         ("stand_in.py",),
         ("parallel", "replace.py"),
         ("parallel", "counts", "taught.py"),
+        ("parallel", "counts", "states.py"),
         ("parallel", "under_way.py"),
         ("parallel", "layout", "spread.py"),
         ("parallel", "resume", "ghosts.py"),

@@ -128,6 +128,11 @@ def is_here(root: nn.Module, place: Place) -> bool:
 
 
 def _check(root: nn.Module) -> None:
+    if isinstance(root, (nn.ModuleList, nn.ModuleDict)) and type(root).forward is nn.Module.forward:
+        raise RequestError(
+            "a ModuleList or ModuleDict whose models the script calls one by one has no forward, at which weights that"
+            f" are spread over ranks are gathered; keep these models in a list or dict of Python, or {_WAY_OUT}"
+        )
     for name, module in root.named_modules():
         for reason in _obstacles(module):
             raise RequestError(f"{name or type(root).__name__} {reason}; {_WAY_OUT}")

@@ -1,0 +1,112 @@
+"""States of torch's recurrent layers, (layers, rows, size): their rows are in the second dimension.
+
+Sizes do not tell: a rank may have as many rows as there are layers, or one. So these are known by what made them.
+"""
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import _VF
+from torch.nn.modules import rnn
+from torch.nn.utils import rnn as packing
+from torch.nn.utils.rnn import PackedSequence
+from torch.utils import _pytree
+
+from ..transforming import is_transforming
+
+LAYERS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
+"""What gives an output and then states."""
+_MADE: dict[int, torch.Size] = {}
+"""Where in memory the states are that were made in the call of a model, and how large; `detach()` moves none."""
+
+
+def install(part_of: Callable[[Any, torch.Tensor, int | None], Any]) -> None:
+    """Know the states that torch's recurrent layers give from now on, and rows that the script packs.
+
+    *part_of* makes a tensor a part of the batch of another, with its rows in a dimension.
+    """
+    for name in LAYERS:
+        setattr(_VF, name, _giving(getattr(_VF, name)))
+    rnn._apply_permutation = _reordering(rnn._apply_permutation)
+    packing.pack_padded_sequence = _packing(packing.pack_padded_sequence, part_of)
+    packing.pad_packed_sequence = _unpacking(packing.pad_packed_sequence, part_of)
+    if PackedSequence not in _pytree.SUPPORTED_NODES:  # what a model is given is looked through for rows
+        _pytree.register_pytree_node(PackedSequence, lambda packed: (list(packed), None), _packed)
+
+
+def _packing(own: Callable[..., Any], part_of: Any) -> Callable[..., Any]:
+    """*own*, whose rows stand step by step, with fewer of them at each."""
+
+    @functools.wraps(own)
+    def pack(input: torch.Tensor, *args: Any, **kwargs: Any) -> PackedSequence:
+        packed = own(input, *args, **kwargs)
+        part_of(packed.data, input, None)
+        return packed
+
+    return pack
+
+
+def _unpacking(own: Callable[..., Any], part_of: Any) -> Callable[..., Any]:
+    @functools.wraps(own)
+    def unpack(sequence: PackedSequence, batch_first: bool = False, *args: Any, **kwargs: Any) -> Any:
+        filled, lengths = own(sequence, batch_first, *args, **kwargs)
+        return part_of(filled, sequence.data, 0 if batch_first else 1), lengths
+
+    return unpack
+
+
+def packed(result: Any) -> list[torch.Tensor]:
+    """The rows times steps that are packed in *result*, a model's."""
+    found = _pytree.tree_leaves(result, is_leaf=_is_packed)
+    return [each.data for each in found if _is_packed(each) and type(each.data) is torch.Tensor]
+
+
+def _is_packed(thing: Any) -> bool:
+    return isinstance(thing, PackedSequence)
+
+
+def is_state(part: Any, rows: int) -> bool:
+    """Whether *part*, of a call of a model that is over, is a state with so many *rows*."""
+    if type(part) is not torch.Tensor or part.dim() != 3 or part.shape[1] != rows:
+        return False
+    return _MADE.get(part.data_ptr()) == part.shape
+
+
+def forget() -> None:
+    """The call is over."""
+    _MADE.clear()
+
+
+def _note(state: torch.Tensor) -> None:
+    if not torch.compiler.is_compiling() and not is_transforming():
+        _MADE[state.data_ptr()] = state.shape
+
+
+def _packed(parts: Iterable[Any], _: Any) -> PackedSequence:
+    return PackedSequence(*parts)
+
+
+def _giving(own: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(own)
+    def layer(*args: Any, **kwargs: Any) -> Any:
+        result = own(*args, **kwargs)
+        for state in result[1:]:
+            _note(state)
+        return result
+
+    return layer
+
+
+def _reordering(own: Callable[..., Any]) -> Callable[..., Any]:
+    """*own*, which puts the rows of a state into the order of a packed sequence, or back."""
+
+    @functools.wraps(own)
+    def reordered(tensor: torch.Tensor, permutation: torch.Tensor, dim: int = 1) -> torch.Tensor:
+        result = own(tensor, permutation, dim)
+        if dim == 1 and tensor.dim() == 3:
+            _note(result)
+        return result
+
+    return reordered
