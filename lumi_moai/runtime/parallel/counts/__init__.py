@@ -43,6 +43,7 @@ from .batch import (
     share_of,
     whole,
 )
+from .by_place import wholly
 from .size import Rows
 from .taught import length, teach
 from .whole import OfAll, of_all
@@ -72,4 +73,5 @@ __all__ = [
     "states",
     "teach",
     "whole",
+    "wholly",
 ]

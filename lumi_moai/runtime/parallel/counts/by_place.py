@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from ....errors import RequestError
 from ... import group
 from ..share import Share, bounds
 from . import rows
@@ -66,13 +67,13 @@ def apart(name: str, func: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[to
         return None
     given = [kwargs[each] for each in kwargs if each.startswith(PIECES[name])]
     whole = _some(tensor, range(_all(tensor)))
-    return tuple(of_all(part) for part in func(whole, _wholly(args[1] if len(args) > 1 else given[0])))
+    return tuple(of_all(part) for part in func(whole, _all_of(args[1] if len(args) > 1 else given[0])))
 
 
-def _wholly(size: Any) -> Any:
+def _all_of(size: Any) -> Any:
     """*size* of a piece, or the sizes of pieces, of which a number of rows is the whole batch's."""
     if isinstance(size, (tuple, list)):
-        return [_wholly(each) for each in size]
+        return [_all_of(each) for each in size]
     return size.whole if isinstance(size, Rows) else size
 
 
@@ -85,6 +86,22 @@ def together(args: tuple, kwargs: dict[str, Any]) -> torch.Tensor | None:
     if not any(type(each) is OfAll for each in parts):
         return None
     return torch.cat([each if type(each) is OfAll else _some(each, range(_all(each))) for each in parts])
+
+
+def wholly(tensor: Part) -> torch.Tensor:
+    """*tensor* with the rows of all ranks, alike on all of them, with its gradient.
+
+    Raises RequestError where it is not known which of its dimension the rows are.
+    """
+    if tensor.at is None:
+        raise RequestError(
+            "a function that measures a batch was given a part of it, and which rows these are cannot be told; give it"
+            " a tensor whose first dimension are the rows"
+        )
+    at, share = max(tensor.at, 0), tensor.share
+    with torch._C.DisableTorchFunctionSubclass():
+        own = tensor.as_subclass(torch.Tensor).movedim(at, 0)
+        return of_all(felt_by_all(rows.gathered(own, share), share).movedim(0, at))
 
 
 FILLS = {"setitem": 2, "copy": 1}

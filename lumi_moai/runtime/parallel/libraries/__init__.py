@@ -15,6 +15,7 @@ becomes what it is over the global one, and what they fetch ahead is announced w
     of_torchmetrics  torchmetrics
     of_ignite        Ignite
     of_skorch        skorch
+    of_metrics       functions that measure a batch
     of_wandb         Weights & Biases
     showing          torchvision's pictures and tensorboard's
 """
@@ -27,6 +28,7 @@ from . import (
     of_accelerate,
     of_ignite,
     of_lightning,
+    of_metrics,
     of_peft,
     of_skorch,
     of_torchmetrics,
@@ -54,6 +56,7 @@ def install(engine: EngineOf) -> None:
         of_skorch,
         of_lightning,
         of_torchmetrics,
+        of_metrics,
         of_wandb,
         showing,
     ):

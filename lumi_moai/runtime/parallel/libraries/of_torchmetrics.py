@@ -4,8 +4,10 @@ from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from .around import around
-from .whole import whole
+from .whole import measured, whole
 
 if TYPE_CHECKING:
     from ..engine import Engine
@@ -26,6 +28,11 @@ def _wrapping(engine: Callable[[], "Engine | None"], own: Callable[..., Any], me
         share = running.share if running else None
         if running is None or share is None:
             return inner(*args, **kwargs)
-        return inner(*whole(running, args, share), **whole(running, kwargs, share))
+        words: dict[Any, Any] = {**dict(enumerate(args)), **kwargs}
+        with torch.set_grad_enabled(metric._enable_grad and torch.is_grad_enabled()):
+            found = measured(words, share, words.keys())
+        plain = [name for name, each in found.items() if each is words[name] and not isinstance(each, list)]
+        found.update({name: whole(running, found[name], share) for name in plain})
+        return inner(*(found[place] for place in range(len(args))), **{name: found[name] for name in kwargs})
 
     return wrapped

@@ -1,12 +1,18 @@
 """Values that each rank computed from its rows, put together as one device would have computed them."""
 
+import pickle
+from collections.abc import Set
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+import torch.distributed as dist
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 
 from ....errors import RequestError
 from ... import group
 from .. import counts
+from ..counts import lists
 from ..share import Share, bounds
 
 if TYPE_CHECKING:
@@ -112,3 +118,71 @@ def whole(engine: "Engine", value: Any, share: Share) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(whole(engine, part, share) for part in value)
     return value
+
+
+def measured(words: dict[Any, Any], share: Share, of_rows: Set[Any]) -> dict[Any, Any]:
+    """*words*, given to a function that measures a batch, with the rows of all ranks; all ranks come here together.
+
+    *of_rows*: which of them have an entry for each row where they are lists or arrays.
+    """
+    found = {name: _measured(value) for name, value in words.items()}
+    return {**found, **_entries({name: each for name, each in words.items() if _has_entries(each)}, share, of_rows)}
+
+
+def _measured(value: Any) -> Any:
+    if isinstance(value, counts.Rows):
+        return value.whole
+    if _are_fields(value):
+        return [counts.wholly(each) for each in value]
+    return counts.wholly(value) if type(value) is counts.OfBatch else value
+
+
+def _are_fields(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(type(each) is counts.OfBatch for each in value)
+
+
+def _has_entries(value: Any) -> bool:
+    if isinstance(value, (list, np.ndarray)):
+        return not _are_fields(value)
+    return isinstance(value, tuple) and lists.share_of(value) is not None
+
+
+def _entries(given: dict[Any, Any], share: Share, of_rows: Set[Any]) -> dict[Any, Any]:
+    """*given* lists and arrays in which each rank has what is of its rows, with what all ranks have.
+
+    What is of all rows already is alike on all ranks; parts may be so by chance, but not all of them at once.
+    """
+    if not given:
+        return {}
+    every: list[dict[Any, Any]] = [{} for _ in range(share.ranks)]
+    dist.all_gather_object(every, tree_map(_sent, given), group=group.data_group())
+    rows = [bounds(share.total, rank, share.ranks)[2].rows for rank in range(share.ranks)]
+    unlike = {name for name in given if len({_bytes(each[name]) for each in every}) > 1}
+    parts = unlike and unlike | {
+        name for name in of_rows & given.keys() if [len(each[name]) for each in every] == [max(n, 1) for n in rows]
+    }
+    real = [each for each, n in zip(every, rows, strict=True) if n]
+    return {name: _joined([each[name] for each in real], given[name]) for name in parts}
+
+
+def _sent(value: Any) -> Any:
+    with torch.no_grad():
+        return value.clone().cpu() if isinstance(value, torch.Tensor) else value
+
+
+def _bytes(value: Any) -> tuple[bytes, ...]:
+    """Of each part for itself: which of them are one object is not the same on all ranks."""
+    leaves, kind = tree_flatten(value)
+    return (repr(kind).encode(), *(pickle.dumps(_numbers(leaf)) for leaf in leaves))
+
+
+def _numbers(leaf: Any) -> Any:
+    """*leaf*; of a tensor its numbers, as two pickles of one tensor are not alike."""
+    return leaf.reshape(-1).view(torch.uint8).numpy().tobytes() if isinstance(leaf, torch.Tensor) else leaf
+
+
+def _joined(every: list[Any], own: Any) -> Any:
+    if isinstance(own, np.ndarray):
+        return np.concatenate(every)
+    here = next((leaf.device for leaf in tree_leaves(own) if isinstance(leaf, torch.Tensor)), None)
+    return tree_map(lambda leaf: leaf.to(here) if isinstance(leaf, torch.Tensor) else leaf, sum(every[1:], every[0]))
