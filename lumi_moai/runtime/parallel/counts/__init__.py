@@ -18,6 +18,7 @@ ranged    places that the script counts through
 taught    `len`, `range` and `enumerate` for the script
 drawn     what numpy drew for the rows
 constants what the script made for as many rows as the batch has
+helped    what a library made of rows for the script
 reducing  sums, means and extremes over rows
 rows      the rows of all ranks in one tensor, and gradients that the script asks for them
 users     which code is the user's own
@@ -44,6 +45,7 @@ from .batch import (
     whole,
 )
 from .by_place import wholly
+from .constants import own_rows
 from .size import Rows
 from .taught import length, teach
 from .whole import OfAll, of_all
@@ -65,6 +67,7 @@ __all__ = [
     "mark_outputs",
     "mark_whole",
     "of_all",
+    "own_rows",
     "part_of",
     "plainly",
     "refusing",

@@ -14,10 +14,11 @@ from ....errors import RequestError
 from ..share import Share
 from ..time_first import Places
 from ..time_first import tensors as placed
-from . import by_place, constants, drawn, lists, picking, reducing, rows, states, steps, users
+from . import by_place, constants, drawn, helped, lists, picking, reducing, rows, states, steps, users
 from .names import ADDED, AS_ONE, CROSSED, EACH, LIKE, PAIRED, PRODUCTS, READS, SORTED_IN, VIEW
 from .places import PICKED, Part, after_each, after_einsum, after_product, after_view, check_alike
 from .size import Rows
+from .users import Asker
 from .whole import OfAll, copied, counted, felt_by_all, name_of, of_all
 
 
@@ -30,10 +31,13 @@ class OfBatch(Part):
         if any(each not in _OURS for each in types):
             return NotImplemented  # the other class decides, and comes back without itself
         kwargs = kwargs or {}
-        asks = users.asks(sys._getframe(1))
-        if not asks or (len(types) == 1 and func is _GRAD_FN):
+        asks = users.asker(sys._getframe(1))
+        is_scripts = asks is Asker.script or (asks is Asker.notation and name_of(func) in ADDED | AS_ONE)
+        if not is_scripts or (len(types) == 1 and func is _GRAD_FN):
             with torch._C.DisableTorchFunctionSubclass():
-                return func(*args, **kwargs)
+                result = func(*args, **kwargs)
+                helps = asks in (Asker.helper, Asker.notation)
+                return helped.passed_on(name_of(func), args, kwargs, result) if helps else result
         parts = _parts(args) or _parts(tree_leaves((args, kwargs)))
         args = counted(func, args)
         if OfAll in types:

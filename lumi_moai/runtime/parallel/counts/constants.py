@@ -5,6 +5,7 @@ with this rank's rows neither does, so there is nothing else that they could mea
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -12,7 +13,10 @@ import torch.distributed as dist
 from ... import group
 from ..share import bounds
 from .names import EACH
-from .places import PICKED, Part
+from .places import PICKED, Part, as_rows
+from .whole import OfAll
+
+_WHOLE = (torch.Tensor, OfAll)
 
 
 def of_rank(name: str, tensor: Part, args: tuple, kinds: Sequence[type]) -> tuple:
@@ -49,3 +53,11 @@ def rows_of(other: torch.Tensor, dim: int, tensor: Part) -> torch.Tensor:
     start, end, _ = bounds(share.total, dist.get_rank(group.data_group()), share.ranks)
     with torch._C.DisableTorchFunctionSubclass():
         return other.narrow(dim, start * each, (end - start) * each)
+
+
+def own_rows(other: Any, like: Part) -> Any:
+    """This rank's rows of *other*, if it is a tensor with those of the whole batch, as rows that *like* has too."""
+    if type(other) not in _WHOLE or other.dim() == 0:
+        return other
+    own = rows_of(other, 0, like)
+    return other if own is other else as_rows(own.as_subclass(torch.Tensor), like, 0)

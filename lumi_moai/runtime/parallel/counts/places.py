@@ -21,6 +21,14 @@ class Part(torch.Tensor):
     """The dimension of the rows; PICKED; None if it is not known: `mask.t()[ids]` has its part too."""
 
 
+def as_rows(tensor: torch.Tensor, like: Part, at: int) -> torch.Tensor:
+    """*tensor*, whose dimension *at* has the rows that *like* has too."""
+    tensor.__class__ = type(like)
+    part: Any = tensor
+    part.share, part.at = like.share, at
+    return part
+
+
 def after_each(parts: Sequence[Part], result: torch.Tensor) -> int | None:
     """Where they are after work on each element, whose dimensions count from the last.
 

@@ -1,5 +1,6 @@
 """Which code is the user's own: neither ours nor that of torch, Python or an installed library."""
 
+import enum
 import os
 import sysconfig
 from types import CodeType, FrameType
@@ -29,7 +30,26 @@ _TORCH = os.path.dirname(torch.__file__) + os.sep
 _TORCHS = tuple(_TORCH + name for name in ("overrides.py", "_tensor.py", "functional.py", "nn/functional.py"))
 _LAYERS = os.path.join(_TORCH, "nn", "modules", "")
 """Torch's, through which it goes: `1 - out`, `F.softmax(out, 1)`, a layer that the script calls by itself."""
-_KNOWN: dict[CodeType, bool | None] = {}
+_TRAIN = {
+    *("torch", "lightning", "pytorch_lightning", "lightning_fabric", "transformers", "accelerate", "trl", "peft"),
+    *("ignite", "skorch", "torchmetrics", "sklearn", "wandb", "tensorboard", "datasets", "safetensors"),
+    *("bitsandbytes", "numpy"),
+}
+"""Libraries that have a file of ours, or compute what is no row of the script's."""
+
+
+class Asker(enum.Enum):
+    """Whose code calls torch."""
+
+    script = "script"
+    helper = "helper"
+    """A library whose functions make rows of rows: pictures turned, dimensions in another order."""
+    notation = "notation"
+    """A library in whose words the script writes sums (einops): they are the script's."""
+    other = "other"
+
+
+_KNOWN: dict[CodeType, Asker | None] = {}
 
 
 def is_users(path: str, module: str) -> bool:
@@ -41,6 +61,11 @@ def is_users(path: str, module: str) -> bool:
 
 def asks(frame: FrameType | None) -> bool:
     """Whether the user's code is what calls torch in *frame*."""
+    return asker(frame) is Asker.script
+
+
+def asker(frame: FrameType | None) -> Asker:
+    """Whose code calls torch in *frame*."""
     while frame is not None:
         code = frame.f_code
         if code not in _KNOWN:
@@ -49,9 +74,16 @@ def asks(frame: FrameType | None) -> bool:
         if found is not None:
             return found
         frame = frame.f_back
-    return False
+    return Asker.other
 
 
-def _judged(path: str, module: str) -> bool | None:
-    """Whether *path* is the user's; None for code through which it asks."""
-    return None if path.endswith(_PASSED) or path in _TORCHS or path.startswith(_LAYERS) else is_users(path, module)
+def _judged(path: str, module: str) -> Asker | None:
+    """Whose code *path* is; None for code through which others ask."""
+    if path.endswith(_PASSED) or path in _TORCHS or path.startswith(_LAYERS):
+        return None
+    if is_users(path, module):
+        return Asker.script
+    package = module.partition(".")[0]
+    if path.startswith(_OURS) or package in _TRAIN or not any(part in path for part in _LIBRARIES):
+        return Asker.other
+    return Asker.notation if package == "einops" else Asker.helper

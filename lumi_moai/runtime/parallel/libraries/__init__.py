@@ -16,6 +16,7 @@ becomes what it is over the global one, and what they fetch ahead is announced w
     of_ignite        Ignite
     of_skorch        skorch
     of_metrics       functions that measure a batch
+    of_mixing        mixup and its kin
     of_wandb         Weights & Biases
     showing          torchvision's pictures and tensorboard's
 """
@@ -29,6 +30,7 @@ from . import (
     of_ignite,
     of_lightning,
     of_metrics,
+    of_mixing,
     of_peft,
     of_skorch,
     of_torchmetrics,
@@ -57,6 +59,7 @@ def install(engine: EngineOf) -> None:
         of_lightning,
         of_torchmetrics,
         of_metrics,
+        of_mixing,
         of_wandb,
         showing,
     ):
