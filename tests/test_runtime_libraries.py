@@ -106,9 +106,11 @@ SUMMED = (
     + """
 from transformers import Trainer, TrainingArguments
 
+added = eval("lambda rows: rows.square().sum()")  # no line of the script's, as a library's is none
+
 class Summing(Trainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        return model(**inputs).logits.square().sum()
+        return added(model(**inputs).logits)
 
 Summing(llama(), TrainingArguments("out", report_to="none", use_cpu=True, disable_tqdm=True), train_dataset=Rows(8)).train()
 """

@@ -133,11 +133,17 @@ def _counted(own: Draw) -> Draw:
 
     @functools.wraps(own)
     def make(*args: Any, **kwargs: Any) -> torch.Tensor:
-        if args and isinstance(args[0], counts.Rows):
-            args = (args[0].whole, *args[1:])
-        return own(*args, **kwargs)
+        return own(*(_told(each) for each in args[:1]), *args[1:], **kwargs)
 
     return make
+
+
+def _told(value: Any) -> Any:
+    """*value*, a number or a list of such, as the script means it: `torch.tensor([right, len(x)])`."""
+    if isinstance(value, counts.Rows):
+        return value.whole
+    has_rows = isinstance(value, (list, tuple)) and any(isinstance(each, counts.Rows) for each in value)
+    return [_told(each) for each in value] if has_rows else value
 
 
 def _filled(own: Draw) -> Draw:
@@ -146,7 +152,8 @@ def _filled(own: Draw) -> Draw:
     @functools.wraps(own)
     def full(*args: Any, **kwargs: Any) -> torch.Tensor:
         size = kwargs.get("size", args[0] if args else ())
-        return counts.rows_like(size[0] if len(size) else 0, own(*args, **kwargs))
+        words = {name: _told(each) if name == "fill_value" else each for name, each in kwargs.items()}
+        return counts.rows_like(size[0] if len(size) else 0, own(*args[:1], *map(_told, args[1:]), **words))
 
     return full
 

@@ -5,8 +5,10 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.utils._pytree import tree_map
 
 from ....errors import RequestError
+from .. import counts
 from ..ahead import News
 from . import whole
 from .around import around
@@ -24,7 +26,7 @@ def install(engine: Callable[[], "Engine | None"]) -> None:
         around("accelerate.data_loader", f"{kind}.__iter__", engine, _looking_ahead)
     around("accelerate.accelerator", "Accelerator.__init__", engine, _making)
     around("accelerate.accelerator", "Accelerator.gather", engine, _gathering)
-    around("accelerate.accelerator", "Accelerator.gather_for_metrics", engine, _gathering)
+    around("accelerate.accelerator", "Accelerator.gather_for_metrics", engine, _gathering_for_metrics)
     around("accelerate.accelerator", "Accelerator.reduce", engine, _reducing)
     around("accelerate.accelerator", "load_accelerator_state", engine, _restoring)
 
@@ -59,6 +61,8 @@ def _looking_ahead(engine: "Engine", own: Callable[[Any], Iterator], loader: Any
             _drop_batch(held)
         skipped = 0
         engine.ahead.tell_next(held)
+        if engine.share is not None and not engine.self_check.is_of_library:
+            counts.mark(batch, engine.share)  # the loop is the script's
         yield batch
     while held:
         engine.ahead.tell(held.popleft())
@@ -77,10 +81,23 @@ def _gathering(
     return own(accelerator, values, *args, **kwargs) if share is None else _gathered(engine, values, share)
 
 
+def _gathering_for_metrics(
+    engine: "Engine", own: Callable[..., Any], accelerator: Any, values: Any, *args: Any, **kwargs: Any
+) -> Any:
+    """The same; of one of several loaders at once, accelerate gives as many rows as the last batch of the other has."""
+    share = engine.share
+    if share is None:
+        return own(accelerator, values, *args, **kwargs)
+    found = _gathered(engine, values, share)
+    if engine.self_check.is_of_library:
+        return found
+    return own(accelerator, tree_map(counts.of_all, found), *args, **kwargs)
+
+
 def _gathered(engine: "Engine", values: Any, share: Any) -> Any:
     if isinstance(values, torch.Tensor):
-        if values.dim() == 0 and values.requires_grad:
-            return engine.number(values)
+        if (known := _known(engine, values, share)) is not None:
+            return known
         return whole.rows(engine, values, share) if values.dim() else whole.each_rank(engine, values, share)
     if isinstance(values, dict):
         return {key: _gathered(engine, part, share) for key, part in values.items()}
@@ -91,6 +108,19 @@ def _gathered(engine: "Engine", values: Any, share: Any) -> Any:
     )
 
 
+def _known(engine: "Engine", tensor: torch.Tensor, share: Any) -> torch.Tensor | None:
+    """*tensor* as one device has it, where it is known to be so or which rows of the batch it has; else None."""
+    if type(tensor) is counts.OfAll:
+        return tensor
+    if type(tensor) is counts.OfBatch and tensor.dim():
+        return counts.wholly(tensor).detach()
+    if tensor.dim() == 0 and tensor.requires_grad:
+        return engine.number(tensor)
+    # What the script counted in its own loop is of all rows by now, and so the same on all ranks.
+    is_counted = not engine.self_check.is_of_library and whole.is_alike(tensor, share)
+    return tensor if is_counted else None
+
+
 def _reducing(
     engine: "Engine", own: Callable[..., Any], accelerator: Any, values: Any, reduction: str = "sum", scale: float = 1.0
 ) -> Any:
@@ -98,6 +128,8 @@ def _reducing(
     share = engine.share
     if share is None or not isinstance(values, torch.Tensor):
         return own(accelerator, values, reduction, scale)
+    if (known := _known(engine, values, share)) is not None:
+        return known.clone()
     if reduction == "mean" and values.dim() == 0:
         return whole.scalar(engine, values.float(), share) * scale
     parts = whole.rows(engine, values[None], share)

@@ -5,12 +5,15 @@ import inspect
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import torch
 
 from ....errors import RequestError
 from ... import group
+from .. import counts
 from ..ahead import Ahead, News
+from ..counts import users
 from ..losses import of_all_ranks
 from .around import around
 from .of_accelerate import refuse
@@ -62,7 +65,34 @@ def _beginning(engine: "Engine", own: Callable[..., Any], trainer: Any, *args: A
     """The Trainer says `train()` after it has fetched the first batch; loaders ask before."""
     engine.self_check.is_of_library = True
     trainer.model.train()
+    for name, at in _BY_SCRIPT:
+        _follow(engine, trainer, name, at)
     return own(trainer, *args, **kwargs)
+
+
+_BY_SCRIPT = (("compute_loss", 1), ("compute_loss_func", 0))
+"""Where a script computes a loss of its own within the Trainer, and from which argument on it gets rows."""
+
+
+_FOLLOWED: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
+"""Which of them are followed already, of Trainers that train again."""
+
+
+def _follow(engine: "Engine", trainer: Any, name: str, at: int) -> None:
+    """What the script's own *name* counts and adds up by hand is of all rows, as in a loop of the script."""
+    own: Any = getattr(trainer, name, None)
+    code = getattr(inspect.unwrap(getattr(own, "__func__", own)), "__code__", None) if own else None
+    if code is None or name in _FOLLOWED.get(trainer, ()) or not users.is_users(code.co_filename, own.__module__):
+        return
+    _FOLLOWED.setdefault(trainer, set()).add(name)
+
+    @functools.wraps(own)
+    def followed(*args: Any, **kwargs: Any) -> Any:
+        if engine.share is not None:
+            counts.mark([*args[at:], *kwargs.values()], engine.share)
+        return own(*args, **kwargs)
+
+    setattr(trainer, name, followed)
 
 
 def _running(engine: "Engine", own: Callable[..., Any], trainer: Any, *args: Any, **kwargs: Any) -> Any:

@@ -165,6 +165,13 @@ def _entries(given: dict[Any, Any], share: Share, of_rows: Set[Any]) -> dict[Any
     return {name: _joined([each[name] for each in real], given[name]) for name in parts}
 
 
+def is_alike(tensor: torch.Tensor, share: Share) -> bool:
+    """Whether *tensor* is the same on all ranks; all ranks come here together."""
+    every: list[Any] = [None] * share.ranks
+    dist.all_gather_object(every, _bytes([tuple(tensor.shape), _sent(tensor)]), group=group.data_group())
+    return len(set(every)) == 1
+
+
 def _sent(value: Any) -> Any:
     with torch.no_grad():
         return value.clone().cpu() if isinstance(value, torch.Tensor) else value

@@ -5,6 +5,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from ..micro import state
 from .body import is_library
 
 _FEW = 2**20
+_NUMBERS = (int, float, bool)
+_CODE = (ModuleType, FunctionType, MethodType)
 _HELD = frozenset(("_parameters", "_buffers", "_modules"))
 
 
@@ -86,6 +89,8 @@ class Snapshot:
             self._back.append(back)
         elif isinstance(value, nn.Module) or _is_own(value):
             return self._keep_object(value)
+        elif isinstance(getattr(value, "__dict__", None), dict) and not isinstance(value, (type, *_CODE)):
+            self._keep_numbers(value)
         return []
 
     def _keep_tensor(self, tensor: torch.Tensor) -> None:
@@ -138,6 +143,16 @@ class Snapshot:
         # Those of a scripted module stay where they are.
         kept = self._keep_dict(buffers) if isinstance(buffers, dict) else buffers.values()
         return [*_leading(list(own.values())), *kept]
+
+    def _keep_numbers(self, value: Any) -> None:
+        """Of a library's object what it counts: steps that it accumulates (accelerate), a running mean (timm)."""
+        held = vars(value)
+        numbers = {key: each for key, each in held.items() if type(each) in _NUMBERS}
+
+        def back() -> None:
+            held.update({key: each for key, each in numbers.items() if type(held.get(key)) in _NUMBERS})
+
+        self._back.append(back)
 
 
 def single_numbers() -> tuple[Any, ...]:
