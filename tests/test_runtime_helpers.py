@@ -23,11 +23,12 @@ loader = DataLoader(TensorDataset(x, y), batch_size=7, shuffle=True)
 END = """
 torch.save([weight.detach() for weight in net.parameters()], sys.argv[1])
 """
-# What a library gives back for a batch is counted: its rows, its mean, a loss by hand over it, noise of its shape.
+# What a library gives back for a batch is counted: its rows, its mean, a loss by hand over it, noise of its shape. Some ranks have as many rows as
+# there are scores, others have not: what a library takes apart is no row, so nobody waits for others there.
 HELPED = (
     HEAD
     + """
-from pictures import Turn, noised, columns
+from pictures import Turn, apart, columns, noised
 from einops import reduce
 turn = Turn()
 for epoch in range(2):
@@ -40,6 +41,9 @@ for epoch in range(2):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        turned, each, middle, first = apart(out.detach())
+        print(turned.shape[0], turned.sum().item(), *(float(one.shape[-1]) for one in (*each[:1], middle, first)))
+        middle.sum().item(), first.sum().item(), [one.sum().item() for one in each]  # as many as it has rows on each rank
         seen += some.size(0)
         total += loss.item() * len(some)
         right += (out.argmax(1) == label).sum().item()
@@ -83,6 +87,8 @@ LIBRARIES = {
                 return torch.cat([turned[:, :1], turned[:, 1:].clamp(-1, 1)], dim=1)
         def noised(rows, noise):
             return 0.9 * rows + 0.1 * noise.to(rows.dtype)
+        def apart(rows):
+            return torch.stack(rows.unbind(1)), [each * 1 for each in rows], rows.mean(0, keepdim=True) * 1, rows[0] * 1
         def columns(rows):
             return rows.reshape(rows.shape[0], -1).permute(1, 0).contiguous().transpose(0, 1)
     """,

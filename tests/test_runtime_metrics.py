@@ -127,6 +127,40 @@ def scored(y_true, y_pred):
 """
 
 
+# A metric that keeps what it measures of each batch, given tensors and lists with one for each row.
+KEPT = (
+    HEAD
+    + """
+sys.path.insert(0, "SITE")
+from monai.metrics.metric import CumulativeIterationMetric
+x, y = torch.randn(17, 4), torch.rand(17, 3)
+model = nn.Linear(4, 3)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+kept = CumulativeIterationMetric()
+for some, label in DataLoader(TensorDataset(x, y), batch_size=7, shuffle=True):
+    scores = model(some)
+    loss = F.mse_loss(scores, label)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    found = kept(scores.detach(), label)
+    print(len(found), found.mean().item(), kept(list(scores.detach()), y=[row for row in label]).sum().item())
+print(torch.cat(kept.found).tolist())
+torch.save([weight.detach() for weight in model.parameters()], sys.argv[1])
+"""
+)
+MONAI = """
+import torch
+
+class CumulativeIterationMetric:
+    def __init__(self):
+        self.found = []
+    def __call__(self, y_pred, y):
+        self.found.append(torch.stack([(one - other).abs().sum() for one, other in zip(y_pred, y, strict=True)]))
+        return self.found[-1]
+"""
+
+
 @pytest.mark.parametrize(("script", "rows"), [(TENSORS, 7), (LISTS, 7)], ids=["tensors", "lists"])
 def test_torchmetrics_see_the_rows_of_all_ranks(work, script, rows):
     _, ranks = same_run(work, script, *plain(work, script), 2)
@@ -140,4 +174,15 @@ def test_scores_of_arrays_are_those_of_all_rows(work):
     (package / "__init__.py").write_text("")
     (package / "metrics.py").write_text(STAND_IN)
     script = ARRAYS.replace("SITE", str(package.parent))
+    same_run(work, script, *plain(work, script), 2)
+
+
+def test_a_metric_that_keeps_what_it_measures_sees_all_rows(work):
+    """MONAI is not installed by the tests; a stand-in has its name, its place and its arguments."""
+    package = work / "site-packages" / "monai" / "metrics"
+    package.mkdir(parents=True)
+    for folder in (package, package.parent):
+        (folder / "__init__.py").write_text("")
+    (package / "metric.py").write_text(MONAI)
+    script = KEPT.replace("SITE", str(work / "site-packages"))
     same_run(work, script, *plain(work, script), 2)

@@ -10,8 +10,16 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from ....errors import RequestError
-from .names import EACH, VIEW
-from .places import Part, after_each, after_view, as_rows
+from . import reducing
+from .names import ADDED, AS_ONE, EACH, PRODUCTS, VIEW
+from .places import Part, after_each, after_einsum, after_product, after_view, as_rows
+
+_ALONG = {"chunk": 2, "split": 2, "tensor_split": 2, "unbind": 1, "cat": 1, "concat": 1, "stack": 1}
+"""What takes tensors apart or joins them along a dimension, and where that stands among the arguments."""
+_OTHERS = {"narrow", "select", "index_select", "masked_select", "take", "nonzero", "outer", "repeat_interleave", "tile"}
+"""What gives other rows, or another number of them."""
+_IN_FRONT = {"cosine_similarity", "pairwise_distance", "cross_entropy", "kl_div", "one_hot", "embedding"}
+"""What gives a number or a line for each row, of fewer or more dimensions."""
 
 
 def passed_on(name: str, args: tuple, kwargs: dict[str, Any], result: Any) -> Any:
@@ -26,15 +34,43 @@ def passed_on(name: str, args: tuple, kwargs: dict[str, Any], result: Any) -> An
 
 
 def _rows_at(name: str, parts: Sequence[Part], result: torch.Tensor, args: tuple, kwargs: dict[str, Any]) -> int | None:
-    if not parts or name.startswith("new_"):
+    """Where the rows are, by what *name* does and never by a size alone, which may fit by chance on one rank."""
+    if not parts or name.startswith("new_") or name in _OTHERS:
         return None
     try:
-        if name in EACH:
-            return after_each(parts, result)
-        if name in VIEW:
-            return after_view(name, parts[0], result, args, kwargs)
+        found = _told(name, parts, result, args, kwargs)
     except RequestError:  # rows that meet other rows are the library's affair
         return None
     at = parts[0].at
-    fits = at is not None and result.dim() > at and result.shape[at] == parts[0].shape[at]
-    return at if fits else None
+    if found is None or found < 0 or at is None or at < 0:
+        return found if name in EACH | VIEW else None
+    return found if found < result.dim() and result.shape[found] == parts[0].shape[at] else None
+
+
+def _told(name: str, parts: Sequence[Part], result: torch.Tensor, args: tuple, kwargs: dict[str, Any]) -> int | None:
+    part, at = parts[0], parts[0].at or 0
+    if name in EACH | VIEW:
+        return after_each(parts, result) if name in EACH else after_view(name, part, result, args, kwargs)
+    if name in PRODUCTS or name == "einsum":
+        return after_einsum(args) if name == "einsum" else after_product(name, args)
+    if name in ADDED | AS_ONE:
+        return None if at or reducing.goes_over_rows(name, part, args, kwargs) else 0
+    if name == "getitem" or name in _ALONG:
+        return _after_index(args[1], at) if name == "getitem" else _after_parts(name, part, args, kwargs)
+    keeps = result.dim() == part.dim() or name in _IN_FRONT or name.endswith("_loss")
+    return at if keeps else None
+
+
+def _after_index(index: Any, at: int) -> int | None:
+    """The rows stay in front where all of them are taken: `x[:, 3]`, `x[..., 2:]`."""
+    first = index[0] if isinstance(index, tuple) and index else index
+    takes_all = first is Ellipsis or (isinstance(first, slice) and first == slice(None))
+    return 0 if at == 0 and takes_all else None
+
+
+def _after_parts(name: str, part: Part, args: tuple, kwargs: dict[str, Any]) -> int | None:
+    at, place = part.at or 0, _ALONG[name]
+    dim = kwargs.get("dim", args[place] if len(args) > place else 0) % (part.dim() + (name == "stack"))
+    if name == "stack":
+        return at + (dim <= at)
+    return None if dim == at else at - (name == "unbind" and dim < at)

@@ -1,4 +1,4 @@
-"""Functions of libraries that measure a batch (torchmetrics, scikit-learn, timm), given the rows of all ranks."""
+"""Functions of libraries that measure a batch (torchmetrics, scikit-learn, timm, MONAI), given all rows."""
 
 import functools
 import inspect
@@ -13,6 +13,7 @@ from ...late import after_import
 from .. import counts
 from ..counts import users
 from . import whole
+from .around import around
 
 if TYPE_CHECKING:
     from ..engine import Engine
@@ -29,6 +30,17 @@ def install(engine: Callable[[], "Engine | None"]) -> None:
     """Get ready for them."""
     for name in _MODULES:
         after_import(name, functools.partial(_teach, name, engine))
+    around("monai.metrics.metric", "CumulativeIterationMetric.__call__", engine, _adding)
+
+
+def _adding(engine: "Engine", own: Callable[..., Any], metric: Any, *args: Any, **kwargs: Any) -> Any:
+    """A metric that keeps what it measures of each batch."""
+    if engine.share is None:
+        return own(metric, *args, **kwargs)
+    words: dict[Any, Any] = {**dict(enumerate(args)), **kwargs}
+    found = whole.measured(words, engine.share, words.keys())
+    measures = own(metric, *(found[place] for place in range(len(args))), **{name: found[name] for name in kwargs})
+    return tree_map(counts.of_all, measures)
 
 
 def _teach(package: str, engine: Callable[[], "Engine | None"]) -> None:
