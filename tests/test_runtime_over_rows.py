@@ -90,9 +90,25 @@ def terms(rows, goal, label, out):
     order = torch.randperm(len(rows))
     return [F.mse_loss(model(lam * rows + (1 - lam) * rows[order]), goal), lam]
 """
+# Distances within each row, and a queue of columns (MoCo).
+QUEUE = """
+queue, at = F.normalize(torch.randn(4, 14), dim=0), 0
+def terms(rows, goal, label, out):
+    global at
+    points = out.view(-1, 2, 2)
+    keys = F.normalize(goal, dim=1)
+    queries = F.normalize(out, dim=1)
+    found = torch.cat([(queries * keys).sum(1, keepdim=True), queries @ queue.clone()], 1) / 0.5
+    with torch.no_grad():
+        if len(rows) == 7:
+            queue[:, at : at + keys.shape[0]] = keys.T
+            at = (at + keys.shape[0]) % 14
+    near = torch.cdist(points, goal.view(-1, 2, 2)).min(2)[0].mean()
+    return [F.cross_entropy(found, torch.zeros(len(found), dtype=torch.long)), near, queue.norm()]
+"""
 
 
-@pytest.mark.parametrize("terms", [FUNCTIONS, USED, HARDEST, TWINS, MIXED])
+@pytest.mark.parametrize("terms", [FUNCTIONS, USED, HARDEST, TWINS, MIXED, QUEUE])
 def test_numbers_of_all_rows_have_the_value_and_the_gradient_of_one_device(work, terms):
     text = HEAD + terms + LOOP
     lines, weights = plain(work, text)
@@ -112,3 +128,36 @@ def test_other_products_of_rows_with_rows_are_refused(work, pairs):
     ranks = run.ranks(submitit(2), run.script(HEAD + CROSSED.replace("PAIRS", pairs) + LOOP), "weights.pt")
     assert {rank.code for rank in ranks} == {1}
     assert any("compares the rows of a batch with each other" in rank.err for rank in ranks)
+
+
+# Two loaders whose batches weigh the ranks otherwise; the second batch is fetched between the losses of one backward.
+BETWEEN = """
+others = DataLoader(TensorDataset(torch.randn(16, 6)), batch_size=4, shuffle=True)
+second = iter(others)
+for rows, goal, label in DataLoader(TensorDataset(x, y, c), batch_size=5, shuffle=True, drop_last=True):
+    out = model(rows)
+    first = FIRST
+    more, = next(second)
+    found = model(more)
+    last = found.pow(2).mean() + (torch.cov(found.T) - torch.cov(out.T)).pow(2).sum() + (found - out.mean(0)).abs().mean()
+    optim.zero_grad()
+    (first + last).backward()
+    optim.step()
+    print(f"{first.item():.8f} {last.item():.8f}")
+torch.save([*model.parameters()], sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        "F.cross_entropy(out, label)",
+        "(out - goal).pow(2).sum() / len(rows)",
+        "out.std(0).sum() + (out / out.std(0)).mean()",
+    ],
+)
+def test_a_batch_fetched_between_two_losses_may_weigh_the_ranks_otherwise(work, first):
+    text = HEAD + BETWEEN.replace("FIRST", first)
+    lines, weights = plain(work, text)
+    for count in (2, 3):
+        same_run(work, text, lines, weights, count)

@@ -16,7 +16,7 @@ from ...errors import RequestError
 from .. import group
 from . import layout, marks
 from .counts import rows
-from .share import Share
+from .share import Share, going_back
 from .transforming import is_transforming
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ def grad(engine: "Engine", own: Callable[..., Any], words: Words) -> Any:
     """
     if is_transforming():
         return own(**words)
+    if not engine.in_backward:
+        going_back(None)
     creates = bool(words.get("create_graph"))
     if engine.place is not None:
         layout.check_backward(engine.place, words["inputs"], create_graph=creates)
@@ -103,6 +105,7 @@ def _of_rows(own: Callable[..., Any], words: Words, outputs: Sequence[torch.Tens
     if share is None or len(outputs) != 1 or not marks.is_marked(outputs[0]):
         return _unchanged(own, words)
     # Its gradient for this rank's rows has a factor that the average over ranks would take away.
+    going_back(share)
     given = words.get("grad_outputs")
     seed = given[0] if isinstance(given, (tuple, list)) else given
     mine = torch.full_like(outputs[0], share.weight) if seed is None else seed * share.weight

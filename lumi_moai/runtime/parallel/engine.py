@@ -27,7 +27,7 @@ from .micro import Micro
 from .place import Place
 from .resume.rank import Resume
 from .selfcheck import SelfCheck
-from .share import Share
+from .share import Share, going_back
 from .time_first import TimeFirst
 from .undivided import Undivided, arrived
 from .whole_batches import WholeBatches
@@ -346,12 +346,12 @@ class Engine:
         share, is_exact = self.loss_share or self.share, self.loss_share is not None
         self.at_hand.went_back(is_exact=is_exact, ranks=self._choose().data_ranks)
         self.loss_share = None
-        return share
+        return going_back(share)
 
     def loss_at_hand(self, own: Share | None = None) -> Share | None:
         """How the batch at hand was cut, asked by a loss of a batch that was cut as *own* says.
 
-        All losses up to a backward weigh as the batch fetched last: their gradients are averaged as one.
+        All gradients of a backward are averaged as one, as its last loss weighs the ranks.
         """
         share = self.share or (None if self.is_repeating else own)  # of rows that the script kept from its training
         if share and not (own or share).went_back and torch.is_grad_enabled():  # behind backward it is a number to show

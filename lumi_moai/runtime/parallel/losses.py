@@ -25,7 +25,7 @@ from .by_model import note_sum
 from .counts import are_of_all, fitting, like_rows, of_all, share_of
 from .divided import Divisor
 from .marks import mark
-from .share import Share
+from .share import Share, weight_in_backward
 from .transforming import is_transforming
 
 _REDUCING = ("mean", "sum", "batchmean")
@@ -61,16 +61,21 @@ class OfAllRanks(torch.autograd.Function):
     """A value that all ranks share, whose gradient goes to this rank's own sum."""
 
     @staticmethod
-    def forward(ctx: Any, own: torch.Tensor, value: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-        """*value*; *own* is the rank's sum, *factor* what its gradient is multiplied by."""
+    def forward(
+        ctx: Any, own: torch.Tensor, value: torch.Tensor, factor: torch.Tensor, share: Share | None = None
+    ) -> torch.Tensor:
+        """*value*; *own* is the rank's sum, whose gradient is multiplied by *factor* where *share* weighs the ranks."""
         ctx.save_for_backward(factor)
+        ctx.share = share
         return value.to(own.dtype, copy=True)  # what a function returns as it came may not be edited in place
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
         """The gradient of the rank's sum."""
         (factor,) = ctx.saved_tensors
-        return gradient * factor.to(gradient.dtype), None, None
+        if ctx.share is not None and ctx.share.rows:
+            factor = factor * (ctx.share.weight / weight_in_backward(ctx.share))
+        return gradient * factor.to(gradient.dtype), None, None, None
 
 
 def of_all_ranks(
@@ -85,7 +90,7 @@ def of_all_ranks(
     mine = _mine(own, count, share)
     if before is not None and own.dim() == 0 and own.requires_grad and torch.is_grad_enabled():
         return mark(under_way.begin(own, mine, share, None if count is None else before))
-    return of_all(mark(OfAllRanks.apply(own, *_totalled(mine, share, is_sum=count is None))))
+    return of_all(mark(OfAllRanks.apply(own, *_totalled(mine, share, is_sum=count is None), share)))
 
 
 def _mine(own: torch.Tensor, count: torch.Tensor | float | None, share: Share) -> torch.Tensor:

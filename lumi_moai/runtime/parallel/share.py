@@ -79,3 +79,21 @@ def cut(batch: Sequence, rank: int, ranks: int) -> tuple[Sequence, Share]:
     """The items of *batch* that belong to *rank*, and its `Share`."""
     start, end, share = bounds(len(batch), rank, ranks)
     return batch[start:end], share
+
+
+_GOING_BACK: list[Share | None] = []
+
+
+def going_back(share: Share | None) -> Share | None:
+    """A backward begins, whose gradients are averaged as *share* weighs the ranks; None where they are not averaged."""
+    _GOING_BACK[:] = [share]
+    return share
+
+
+def weight_in_backward(share: Share) -> float:
+    """The rank's weight in the backward under way, for what was computed of a batch that was cut as *share* says.
+
+    A script may fetch a batch that weighs otherwise between two of its losses.
+    """
+    now = _GOING_BACK[0] if _GOING_BACK else None
+    return now.weight if now is not None and now.rows and share.rows else share.weight

@@ -17,7 +17,7 @@ from .. import group
 from . import alike
 from .counts import OfAll, Rows
 from .divided import Divisor
-from .share import Share
+from .share import Share, weight_in_backward
 
 _MOST = 8
 """Losses under way at a time; a script that makes more of them without a backward waits."""
@@ -87,7 +87,7 @@ class Sums:
         if not self.is_early:
             self.arrive()
         divisor = self.earlier if self.is_early and self.earlier is not None else self._true()
-        return torch.zeros_like(divisor) if self.share.rows == 0 else 1 / (divisor * self.share.weight)
+        return torch.zeros_like(divisor) if self.share.rows == 0 else 1 / (divisor * weight_in_backward(self.share))
 
     def correction(self) -> torch.Tensor | None:
         """What gradients that were computed early are multiplied by; None for nothing."""

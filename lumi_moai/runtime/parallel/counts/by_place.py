@@ -12,7 +12,7 @@ from ....errors import RequestError
 from ... import group
 from ..share import Share, bounds
 from . import rows
-from .places import Part
+from .places import PICKED, Part
 from .ranged import OfWhole, Own
 from .size import Rows
 from .whole import OfAll, felt_by_all, of_all
@@ -123,9 +123,9 @@ def filled(name: str, args: tuple) -> tuple:
     by_number = _has_places(index) and not index.dtype.is_floating_point and index.dtype != torch.bool
     if by_number and not _is_of_a_rank(target, index.share):
         index = rows.gathered(index, index.share)
-    elif not _has_places(value) or not _has_room(target if name == "copy" else target[index], value):
+    elif not _has_rows(value) or not _has_room(target if name == "copy" else target[index], value):
         return args
-    value = rows.gathered(value, value.share) if _has_places(value) else value
+    value = rows.whole(value) if _has_rows(value) else value
     return (target, value, *args[2:]) if name == "copy" else (target, index, value)
 
 
@@ -134,8 +134,16 @@ def _is_of_a_rank(target: torch.Tensor, share: Share) -> bool:
     return len(target) in {max(share.total // share.ranks, 1), -(-share.total // share.ranks)}
 
 
+def _has_rows(value: Any) -> bool:
+    """Whether *value* has rows of a batch in one of its dimensions, such as `keys.T` for a queue of columns."""
+    return _has_places(value) or (isinstance(value, Part) and value.at not in (None, PICKED) and rows.can_travel(value))
+
+
 def _has_room(place: torch.Tensor, value: Part) -> bool:
-    return place.dim() == value.dim() and len(place) == _all(value) != len(value)
+    at, share = value.at or 0, value.share
+    mine = value.shape[at]
+    every = mine // max(share.rows, 1) * share.total
+    return place.dim() == value.dim() and place.shape[at] == every != mine
 
 
 def _has_places(tensor: Any) -> bool:

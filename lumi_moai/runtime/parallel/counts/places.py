@@ -116,7 +116,8 @@ def after_product(name: str, args: tuple) -> int | None:
     if isinstance(first, Part) and isinstance(second, Part) and None in (mine, others) and second.dim() == 2:
         raise _across()
     if name in ("cdist", "pdist"):
-        if mine is not None and others is not None:
+        is_within = name == "cdist" and mine == others != max(first.dim(), second.dim()) - 2  # points of each row
+        if mine is not None and others is not None and not is_within:
             raise _across()
         return mine
     if mine is not None and others is not None and mine < first.dim() - 1 and others > over:

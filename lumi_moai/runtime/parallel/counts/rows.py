@@ -7,7 +7,7 @@ import torch.distributed as dist
 
 from ... import group
 from ..known import Known
-from ..share import Share
+from ..share import Share, weight_in_backward
 from .places import PICKED, Part
 
 LEAVES = Known()
@@ -48,7 +48,7 @@ class _Gathered(torch.autograd.Function):
     def forward(ctx: Any, own: torch.Tensor, share: Share) -> torch.Tensor:
         counts = lengths(len(own))
         place = dist.get_rank(group.data_group())
-        ctx.start, ctx.rows, ctx.weight = sum(counts[:place]), len(own), share.weight
+        ctx.start, ctx.rows, ctx.share = sum(counts[:place]), len(own), share
         kind = own.dtype
         travelling = group.reachable(own.to(torch.uint8) if kind == torch.bool else own)
         padded = travelling.new_zeros((max(counts), *own.shape[1:]))
@@ -62,7 +62,7 @@ class _Gathered(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
         # The ranks' gradients are averaged by their weights later, as for losses.
         mine = gradient[ctx.start : ctx.start + ctx.rows]
-        return mine / ctx.weight if ctx.rows else mine, None
+        return mine / weight_in_backward(ctx.share) if ctx.rows else mine, None
 
 
 def bounds_of(tensor: torch.Tensor, share: Share) -> tuple[int, int]:

@@ -8,7 +8,7 @@ import torch
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ... import group
-from ..share import Share
+from ..share import Share, weight_in_backward
 from . import users
 from .names import ARITHMETIC
 from .size import Rows
@@ -108,4 +108,4 @@ class _FeltByAll(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
         # Backward has begun with the rank's weight, times the number of ranks.
-        return (group.total(gradient.double()) * ctx.share.weight).to(gradient.dtype), None
+        return (group.total(gradient.double()) * weight_in_backward(ctx.share)).to(gradient.dtype), None
