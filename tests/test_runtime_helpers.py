@@ -75,7 +75,38 @@ for step in range(2):
 """
     + END
 )
+# A loss of a library that adds up the rows: each rank's own sums passed the self-check where halves of a batch are alike.
+ADDED_UP = (
+    HEAD
+    + """
+from segment.losses import BatchDice
+dice = BatchDice()
+for step in range(2):
+    for some, label in loader:
+        loss = F.cross_entropy(net(some), label) + dice(net(some), label)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        print(loss.item())
+"""
+    + END
+)
 LIBRARIES = {
+    "segment.labels": """
+        import torch
+        def one_hot(labels, classes):
+            return torch.zeros(size=(labels.shape[0], classes)).scatter_(dim=1, index=labels[:, None], value=1)
+    """,
+    "segment.losses": """
+        import torch
+        from torch import nn
+        from .labels import one_hot
+        class BatchDice(nn.Module):
+            def forward(self, out, labels):
+                wanted, found = one_hot(labels, out.shape[1]), out.softmax(1)
+                both = torch.sum(wanted * found, dim=[0])
+                return (1 - (2 * both + 1e-5) / (wanted.sum(0) + torch.sum(found, dim=[0]) + 1e-5)).mean()
+    """,
     "pictures": """
         import torch
         from torch import nn
@@ -133,6 +164,12 @@ def site(work):
 @pytest.mark.parametrize("count", [2, 3])
 def test_rows_that_a_library_gives_back_are_counted(work, site, count):
     script = HELPED.replace("SITE", str(site))
+    same_run(work, script, *plain(work, script), count)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_losses_of_a_library_are_followed_as_the_scripts_own(work, site, count):
+    script = ADDED_UP.replace("SITE", str(site))
     same_run(work, script, *plain(work, script), count)
 
 

@@ -18,6 +18,8 @@ _ALONG = {"chunk": 2, "split": 2, "tensor_split": 2, "unbind": 1, "cat": 1, "con
 """What takes tensors apart or joins them along a dimension, and where that stands among the arguments."""
 _OTHERS = {"narrow", "select", "index_select", "masked_select", "take", "nonzero", "outer", "repeat_interleave", "tile"}
 """What gives other rows, or another number of them."""
+_WRITTEN = {"scatter", "copy"}
+"""What a library writes rows with into a tensor that it made as large: one-hot labels."""
 _IN_FRONT = {"cosine_similarity", "pairwise_distance", "cross_entropy", "kl_div", "one_hot", "embedding"}
 """What gives a number or a line for each row, of fewer or more dimensions."""
 
@@ -26,7 +28,8 @@ def passed_on(name: str, args: tuple, kwargs: dict[str, Any], result: Any) -> An
     """*result*, which a library made by *name* of rows, and which the script may get back: as rows, if it has them."""
     parts = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Part)]
     for each in result if isinstance(result, (tuple, list)) else [result]:
-        if type(each) is torch.Tensor and each.dim() and not any(each is given for given in args):
+        is_given = any(each is given for given in (args[1:] if name in _WRITTEN else args))
+        if type(each) is torch.Tensor and each.dim() and not is_given:
             at = _rows_at(name, [part for part in parts if part.at is not None], each, args, kwargs)
             if at is not None:
                 as_rows(each, parts[0], at)
@@ -55,6 +58,8 @@ def _told(name: str, parts: Sequence[Part], result: torch.Tensor, args: tuple, k
         return after_einsum(args) if name == "einsum" else after_product(name, args)
     if name in ADDED | AS_ONE:
         return None if at or reducing.goes_over_rows(name, part, args, kwargs) else 0
+    if name == "scatter" and (kwargs["dim"] if "dim" in kwargs else args[1]) % result.dim() == at:
+        return None
     if name == "getitem" or name in _ALONG:
         return _after_index(args[1], at) if name == "getitem" else _after_parts(name, part, args, kwargs)
     keeps = result.dim() == part.dim() or name in _IN_FRONT or name.endswith("_loss")

@@ -2,6 +2,7 @@
 
 import enum
 import os
+import re
 import sysconfig
 from types import CodeType, FrameType
 
@@ -36,6 +37,8 @@ _TRAIN = {
     *("bitsandbytes", "numpy"),
 }
 """Libraries that have a file of ours, or compute what is no row of the script's."""
+_LOSSES = {"loss", "losses"}
+"""In the names of modules that do what a script would by hand: `monai.losses.dice`, `torchvision.ops.focal_loss`."""
 
 
 class Asker(enum.Enum):
@@ -86,4 +89,6 @@ def _judged(path: str, module: str) -> Asker | None:
     package = module.partition(".")[0]
     if path.startswith(_OURS) or package in _TRAIN or not any(part in path for part in _LIBRARIES):
         return Asker.other
+    if _LOSSES & set(re.split("[._]", module)):
+        return Asker.script
     return Asker.notation if package == "einops" else Asker.helper
