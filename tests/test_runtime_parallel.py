@@ -11,7 +11,7 @@ from one_device import plain, same_run
 from runtime_ranks import Run, launch, submitit
 
 from lumi_moai.errors import RequestError
-from lumi_moai.runtime.parallel import options
+from lumi_moai.runtime.parallel import alike, options
 from lumi_moai.runtime.parallel.share import bounds, cut
 
 HEAD = """
@@ -455,3 +455,10 @@ torch.save(model, "model.pt")
         loaded = torch.load(run.folder / "model.pt")
     assert type(loaded) is torch.nn.Sequential
     assert b"lumi_moai" not in (run.folder / "model.pt").read_bytes()
+
+
+@pytest.mark.parametrize("number", [0.0, 0.5, 99.0, float("nan"), float("inf")])
+def test_a_number_of_another_exchange_is_told_in_words(number):
+    """It ended in a ValueError of ours."""
+    assert alike.words(number) == "exchanges something else"
+    assert alike.words(float(alike.Doing.loss)) == "computes a loss"

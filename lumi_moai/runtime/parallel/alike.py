@@ -35,9 +35,14 @@ def check(share: Share | None, doing: Doing) -> None:
     found = group.gathered(doing)
     if len(set(found)) > 1:
         other = next(each for each in found if each != found[0])
-        first, second = (_WORDS[Doing(int(each))] for each in (found[0], other))
+        first, second = map(words, (found[0], other))
         raise RequestError(
             f"in a batch of {share.total} rows on {share.ranks} ranks, one rank {first} where another {second}: the"
             " script does so for each row or piece of the batch, and ranks have unequal numbers of rows; compute all"
             " rows in one call, or take batches that the ranks share out equally (DataLoader(drop_last=True))"
         )
+
+
+def words(number: float) -> str:
+    """What a rank is at that sent *number*; one that is none of `Doing` was meant for another exchange."""
+    return next((said for doing, said in _WORDS.items() if doing == number), "exchanges something else")
