@@ -80,7 +80,8 @@ def forget() -> None:
 
 
 def _note(state: torch.Tensor) -> None:
-    if not torch.compiler.is_compiling() and not is_transforming():
+    # Another stage's state is nowhere in memory here.
+    if type(state) is torch.Tensor and not torch.compiler.is_compiling() and not is_transforming():
         _MADE[state.data_ptr()] = state.shape
 
 
