@@ -1,6 +1,6 @@
 # make demo     a small GPT on real text, 4 ranks on this machine, with report and bill; no Slurm, no root
 # make test     every test, real Slurm included; installs what it needs (Debian packages only as root)
-# make fast     the tests that need no lab
+# make fast     the tests that need no lab: those of the runtime (make runtime) and all others (make others)
 # make lint     ruff and mypy
 # make golden   write the golden scripts anew; read the diff before you commit it
 # make fuzz     damaged logs and batch scripts for the readers, for SECONDS=600 and more; every test run takes a few seconds of it
@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 SECONDS ?= 600
 DEMO := $(VENV)/demo
 
-.PHONY: demo test fast lab lint golden fuzz bench clean
+.PHONY: demo test fast runtime others lab lint golden fuzz bench clean
 
 $(VENV)/ready: setup.cfg pyproject.toml Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "lumi-moai needs Python 3.11 or newer; name one with make PYTHON=python3.12")'
@@ -27,15 +27,20 @@ demo: $(VENV)/ready
 	$(BIN)/lumi-moai submit --site local --flavor Large --runs $(DEMO) --follow examples/train_gpt.py --save-dir "$(CURDIR)/$(DEMO)/model"
 	$(BIN)/lumi-moai collect $(DEMO)/train_gpt-*
 
-fast: $(VENV)/ready
-	$(BIN)/python -m pytest -q --ignore=tests/lab tests lumi_moai
+fast: runtime others
+
+runtime: $(VENV)/ready
+	$(BIN)/python -m pytest -q tests/test_runtime_*.py
+
+others: $(VENV)/ready
+	$(BIN)/python -m pytest -q --ignore=tests/lab --ignore-glob='tests/test_runtime_*' tests lumi_moai
 
 lab: $(VENV)/ready
 	@bash tests/lab/install.sh || echo "NOT TESTED ON REAL SLURM: see the sentence above"
 	$(BIN)/python -m pytest -q tests/lab
 
-test: lint  # the labs wait for much of their time, so both go side by side
-	$(MAKE) --jobs=2 fast lab
+test: lint  # labs and ranks wait for much of their time, so all go side by side
+	$(MAKE) --jobs=3 runtime others lab
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
