@@ -460,7 +460,8 @@ def test_padding_of_one_device_in_a_stream(work, workers):
     """Every rank reads all samples of a stream, so that they need not be asked for again."""
     script = PADDED.replace(PADDED[PADDED.index("class Rows") : PADDED.index("def collate(") + 12], STREAM.strip())
     script = HEAD + script.replace("WIDTH", ALIKE[0]).replace("READ", LAST)
-    script = script.replace("collate_fn=collate)", f"collate_fn=collate, num_workers={workers})")
+    # A function that no worker could send back.
+    script = script.replace("collate_fn=collate)", f"collate_fn=lambda rows: collate(rows), num_workers={workers})")
     _, ranks = same_run(work, script, *plain(work, script), 2)
     assert "each rank puts whole batches together" in ranks[0].err
 

@@ -41,12 +41,14 @@ class Counted:
 
     batch: Any
     asked: Asked
+    packed: bytes | None = None
+    """The samples, as long as they may be asked for again."""
 
     def pin_memory(self) -> "Counted":
         """Pinned as the bare batch would be."""
         from torch.utils.data._utils.pin_memory import pin_memory
 
-        return Counted(batch=pin_memory(self.batch), asked=self.asked)
+        return dataclasses.replace(self, batch=pin_memory(self.batch))
 
 
 class CutStream:
@@ -72,24 +74,32 @@ class CutStream:
         """The collated part, or all once `take_whole` was called."""
         part, share = cut(samples, self.rank, self.ranks)
         is_whole = bool(self._is_whole)
-        origin = None if is_whole else self._origin(samples)
-        share = dataclasses.replace(share, fingerprint=_look(samples[0]), origin=origin)
-        return Counted(batch=self.collate(samples if is_whole else part), asked=Asked(share=share, is_whole=is_whole))
+        packed = None if is_whole else self._packed(samples)
+        asked = Asked(share=dataclasses.replace(share, fingerprint=_look(samples[0])), is_whole=is_whole)
+        return Counted(batch=self.collate(samples if is_whole else part), asked=asked, packed=packed)
 
-    def _origin(self, samples: Sequence) -> Origin | None:
+    def _packed(self, samples: Sequence) -> bytes | None:
         if self._packs == 0:
             return None
         self._packs -= 1
-        keys = range(len(samples))
         with contextlib.suppress(Exception):  # BLE001, on purpose: a sample of any kind may not be packed
-            packed = pickle.dumps(list(samples))
-            return OfStream(packed=packed, collate=self.own, keys=cut(keys, self.rank, self.ranks)[0], every=keys)
+            return pickle.dumps(list(samples))
         return None
 
     def of(self, counted: Counted) -> tuple[Any, Asked]:
         """The batch that was fetched just now, and what it is."""
-        self.at_hand = counted.asked
-        return counted.batch, counted.asked
+        self.at_hand = dataclasses.replace(
+            counted.asked, share=dataclasses.replace(counted.asked.share, origin=self._origin(counted))
+        )
+        return counted.batch, self.at_hand
+
+    def _origin(self, counted: Counted) -> OfStream | None:
+        if counted.packed is None:
+            return None
+        every = range(counted.asked.share.total)
+        keys = cut(every, self.rank, self.ranks)[0]
+        # The function itself, which may be a lambda, cannot come from a worker.
+        return OfStream(packed=counted.packed, collate=self.own, keys=keys, every=every)
 
     def take_whole(self) -> None:
         """Put all of each batch together from now on, as one device does."""

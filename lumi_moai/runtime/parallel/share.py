@@ -1,12 +1,13 @@
 """Which rows of a global batch belong to a rank, and what they weigh."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
-class Origin:
+class Origin(ABC):
     """Where the rows of a rank came from, so that they can be put together anew."""
 
     collate: Callable[[Any], Any]
@@ -15,14 +16,14 @@ class Origin:
     every: Sequence
     """Of the rows of the global batch."""
 
+    @abstractmethod
     def samples(self, keys: Sequence) -> list[Any]:
         """Those of *keys*."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def owners(self) -> tuple[Any, ...]:
         """What may draw random numbers for them."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,7 @@ class Share:
     """Of the indices of the global batch, the same on all ranks and in every start."""
 
     origin: Origin | None = field(default=None, compare=False, repr=False)
-    """None where the samples cannot be asked for again, such as those of a stream."""
+    """None where the samples cannot be asked for again, or the loader does not pad."""
 
     went_back: list[bool] = field(default_factory=list, compare=False)
     """Not empty once a backward followed this batch."""
