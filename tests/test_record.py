@@ -236,6 +236,23 @@ def test_it_outlives_the_signals_of_the_time_limit_and_ends_with_its_rank(work):
     wait_for(lambda: ended(child))
 
 
+def compute(seconds):
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+
+
+@pytest.mark.parametrize(("spend", "least", "most"), [(time.sleep, 1.0, 1.0), (compute, 6.0, 60.0)])
+def test_pauses_grow_with_what_looks_compute_not_with_how_long_they_wait(work, monkeypatch, spend, least, most):
+    """A recorder that waited for a core, on a busy node, wrote next to nothing."""
+    pauses, own = [], record.look
+    monkeypatch.setattr(record, "look", lambda *words: spend(0.3) or own(*words))
+    monkeypatch.setattr(record, "_lives", lambda _: not pauses)
+    monkeypatch.setattr(record, "_sleep", lambda _, seconds: pauses.append(seconds))
+    record.record(replace(TASK, file=work / "x.jsonl", seconds=1.0))
+    assert least <= pauses[0] <= most
+
+
 def test_the_recorder_is_no_part_of_the_rank_that_it_records(work):
     told = {field.name: getattr(TASK, field.name) for field in fields(TASK)}
     task = {**told, "file": str(work / "x.jsonl"), "sources": [], "pids": [], "seconds": 1.0}

@@ -29,7 +29,7 @@ _FIRST_SECONDS = 1.0
 _LOOKS = 2000
 """Of a run that has lasted this many intervals the looks get rarer: 5.6 hours at 10 s, then 7,200 in three days."""
 _SHARE = 0.05
-"""Of one core's time that looking may take."""
+"""Of one core's time that looking may take: what it computes, not how long it waits for a core that others have."""
 _TRIES = 3
 _ALIVE_SECONDS = 0.5
 _DEAR = ("rocm-smi",)
@@ -75,12 +75,17 @@ def record(task: Task) -> None:
     devices, ranks = Devices(task), Ranks(task.pids)
     began, pause = time.monotonic(), _FIRST_SECONDS
     while _lives(task):
-        before = time.monotonic()
+        before = _computed()
         if not append(task.file, format_line(look(task, devices, ranks))):
             return
-        now = time.monotonic()
-        _sleep(task, max(min(pause, task.seconds), (now - began) / _LOOKS, (now - before) / _SHARE))
+        lasted = time.monotonic() - began
+        _sleep(task, max(min(pause, task.seconds), lasted / _LOOKS, (_computed() - before) / _SHARE))
         pause *= 2
+
+
+def _computed() -> float:
+    """Seconds of a core that this process and the programs that it started have taken."""
+    return sum(os.times()[:4])
 
 
 def _lives(task: Task) -> bool:
