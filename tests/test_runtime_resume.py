@@ -483,6 +483,41 @@ def test_a_killed_run_with_the_padding_of_one_device_goes_on(tmp_path):
     assert_one_run(first[0], whole(ended(start(run, text, 2, job="78"))), lines)
 
 
+MIXED = """
+    import time
+    import lumi_moai, torch
+    from torch import nn
+    from torch.utils.data import DataLoader, default_collate
+
+    torch.manual_seed(0)
+    lumi_moai.enable_advanced_parallelization()
+    rows = list(torch.randn(64, 8))
+    def mix(rows):
+        rows = default_collate(rows)
+        return torch.lerp(rows, rows[torch.randperm(len(rows))], torch.rand(()))
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2)).to("cuda")
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for epoch in range(5):
+        for mixed in DataLoader(rows, batch_size=9, shuffle=True, collate_fn=mix):
+            loss = model(mixed).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            print(f"{epoch} loss {loss.item():.6f}")
+            time.sleep(PAUSE)
+    torch.save(model.state_dict(), "weights.pt")
+"""
+
+
+def test_a_killed_run_goes_on_with_the_mixtures_of_one_device(tmp_path):
+    """Its collate function mixes the rows of whole batches, with random numbers that all ranks share."""
+    lines = whole(ended(start(Run(tmp_path / "whole", launch(1)), MIXED, 1, checkpoint="off"))).out.splitlines()
+    run = Run(tmp_path / "run", launch(2))
+    first = killed_after(run, start(run, MIXED, 2), 3)
+    assert "a collate function makes rows out of several samples" in first[0].err
+    assert_one_run(first[0], whole(ended(start(run, MIXED, 2, job="78"))), lines)
+
+
 OF_ITS_OWN = """
     import time
     import lumi_moai, torch

@@ -11,7 +11,7 @@ import torch
 
 from ...errors import RequestError
 from .counts import Given
-from .loader import is_fetching
+from .fetching import is_fetching
 from .share import Share
 
 

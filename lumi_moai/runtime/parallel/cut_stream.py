@@ -12,6 +12,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, default_collate
 
+from . import mixed_rows
 from .cut_batches import Asked
 from .own_chance import Fetching, OwnChance
 from .share import Origin, cut
@@ -69,14 +70,19 @@ class CutStream:
         # That a worker can be at before it sees what the first one led to.
         self._packs = 0 if self.own is default_collate else (loader.prefetch_factor or 0) + 1
         """So many batches still keep their samples."""
+        self._is_mixed: bool | None = None
+        """Whether the function makes a row of several samples; None ahead of the first batch of its process."""
 
     def __call__(self, samples: Sequence) -> Counted:
-        """The collated part, or all once `take_whole` was called."""
+        """The collated part, or all where rows are mixed, and once `take_whole` was called."""
+        if self._is_mixed is None:
+            self._is_mixed = self.own is not default_collate and mixed_rows.are_made_by(self.own, samples)
         part, share = cut(samples, self.rank, self.ranks)
-        is_whole = bool(self._is_whole)
+        is_whole = self._is_mixed or bool(self._is_whole)
         packed = None if is_whole else self._packed(samples)
         asked = Asked(share=dataclasses.replace(share, fingerprint=_look(samples[0])), is_whole=is_whole)
-        return Counted(batch=self.collate(samples if is_whole else part), asked=asked, packed=packed)
+        collate = self.own if self._is_mixed else self.collate
+        return Counted(batch=collate(samples if is_whole else part), asked=asked, packed=packed)
 
     def _packed(self, samples: Sequence) -> bytes | None:
         if self._packs == 0:

@@ -21,7 +21,7 @@ from .announce import announce, introduction
 from .at_hand import AtHand
 from .birth import Birth
 from .gradients import Gradients
-from .loader import Cutter, generators
+from .loader import Cutter, generators, whole
 from .meter import Meter
 from .micro import Micro
 from .place import Place
@@ -105,7 +105,7 @@ class Engine:
             self.place = place.find(planner.choose(self.layout, self.scale()), self.rank, self.birth.place)
             group.share_among(self.place.data_group)
             self.meter.plan = self.place.plan
-            self.cutter = Cutter(self.place.data_rank, self.place.data_ranks, self._end_batches, self.time_first.turned)
+            self.cutter = Cutter(self.place, self._end_batches, self.time_first.turned, self.whole_batches.are_mixed)
             self.whole_batches.begin()
             self.micro = Micro(self, self.place.plan.micro_batches)
             self.callers = [self.micro.caller, *self.callers, *layout.callers(self.place)]
@@ -260,7 +260,7 @@ class Engine:
         begin = partial(self.begin_batch, trains=self.in_training)
         if not trained:
             # Before there is an optimizer or a backward, a loop looks at the data: all ranks see all of it.
-            return Cutter(0, 1, self.at_hand.end).whole(loader, own, begin)
+            return whole(loader, own, begin)
         ranks = self.settle().data_ranks
         if ranks > 1 and self.in_training:
             self.take_own_chance()
@@ -268,7 +268,7 @@ class Engine:
             self.gradients.by_hand.begin_loop()
             counts.teach(lambda: self.share)
             return self.cutter.shares(loader, own, partial(begin, loader=loader))
-        return self.cutter.whole(loader, own, begin)
+        return whole(loader, own, begin)
 
     def take_own_chance(self) -> None:
         """Once training begins, rows on different ranks must not get the same dropout; rank 0 keeps the script's."""

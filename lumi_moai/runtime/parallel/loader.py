@@ -5,9 +5,7 @@ every batch. `len(loader)`, `loader.batch_size` and the dataset stay what the sc
 """
 
 import copy
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
@@ -18,32 +16,14 @@ from torch.utils.data import DataLoader, IterableDataset
 from ...errors import RequestError
 from .cut_batches import CutBatches
 from .cut_stream import CutStream
+from .fetching import fetching
 from .own_chance import Fetching, OwnChance, OwnSeeds
 from .parts import leaves, some_rows
+from .place import Place
 from .share import Share, bounds
 
 Begin = Callable[[Share | None, Any], Any]
 """Given how a batch was cut, None for one that every rank has whole, and the batch, it gives what to hand out."""
-
-
-_FETCHING: list[int] = []
-"""The threads in which a loader fetches a batch or starts its workers, which know of it from then on."""
-
-
-@contextmanager
-def fetching() -> Iterator[None]:
-    """Within this a loader is at work for the batch to come: what its data set does is for none at hand."""
-    mine = threading.get_ident()
-    _FETCHING.append(mine)
-    try:
-        yield
-    finally:
-        _FETCHING.remove(mine)
-
-
-def is_fetching() -> bool:
-    """Whether this thread, or this worker process, fetches a batch."""
-    return bool(_FETCHING) and threading.get_ident() in _FETCHING
 
 
 class Batches:
@@ -82,30 +62,38 @@ class Batches:
         return getattr(self.batches, name)
 
 
+def whole(loader: DataLoader, batches: Callable[[DataLoader], Iterator], begin: Begin) -> Batches:
+    """The batches of *loader* as they are, for evaluation; *batches* is DataLoader's own `__iter__`."""
+    return Batches(partial(batches, loader), lambda batch: (batch, None), begin)
+
+
 class Cutter:
-    """Makes the shares of one rank; *turned* brings the rows of a loader's batch into the first dimension, and back."""
+    """Makes the shares of the rank that has *place*.
+
+    *turned* brings the rows of a loader's batch into the first dimension, and back; *mixed* tells whether the collate
+    function of a loader makes a row of several samples.
+    """
 
     def __init__(
         self,
-        rank: int,
-        ranks: int,
+        place: Place,
         end: Callable[[], None],
-        turned: Callable[[DataLoader, Any], Any] = lambda _, batch: batch,
+        turned: Callable[[DataLoader, Any], Any],
+        mixed: Callable[[DataLoader], bool],
     ) -> None:
-        self.rank = rank
-        self.ranks = ranks
+        self.rank = place.data_rank
+        self.ranks = place.data_ranks
         self.end = end
         self.turned = turned
+        self.mixed = mixed
         self._kept: WeakKeyDictionary[DataLoader, DataLoader] = WeakKeyDictionary()
         self._cut: WeakKeyDictionary[DataLoader, CutBatches | CutStream] = WeakKeyDictionary()
         """What handed out the last batch of each."""
         self._whole: WeakSet[DataLoader] = WeakSet()
         """Those of which whole batches are fetched."""
-        self._chance = OwnChance(rank)
-
-    def whole(self, loader: DataLoader, batches: Callable[[DataLoader], Iterator], begin: Begin) -> Batches:
-        """The batches of *loader* as they are, for evaluation; *batches* is DataLoader's own `__iter__`."""
-        return Batches(partial(batches, loader), lambda batch: (batch, None), begin)
+        self._mixed: WeakSet[DataLoader] = WeakSet()
+        """Those of them whose rows are mixed, with the random numbers of one device."""
+        self._chance = OwnChance(self.rank)
 
     def shares(self, loader: DataLoader, batches: Callable[[DataLoader], Iterator], begin: Begin) -> Batches:
         """This rank's part of the batches of *loader*; *batches* is DataLoader's own `__iter__`."""
@@ -118,6 +106,8 @@ class Cutter:
         cut: Any = mine.collate_fn if is_stream else mine.batch_sampler
         found = Batches(partial(batches, mine), partial(self._own_rows, loader, cut), begin, self.end)
         if is_stream:
+            return found
+        if loader in self._mixed:
             return found
         if loader.num_workers == 0 and (fetcher := getattr(found.batches, "_dataset_fetcher", None)) is not None:
             fetcher.fetch = Fetching(fetcher.fetch, self._chance, loader.dataset, loader.collate_fn)
@@ -169,7 +159,11 @@ class Cutter:
             if not getattr(loader, "in_order", True):
                 raise RequestError("a DataLoader with in_order=False cannot be cut over ranks; leave in_order out")
             cut = mine.__dict__["batch_sampler"] = CutBatches(loader, self.rank, self.ranks)
-            mine.__dict__["worker_init_fn"] = OwnSeeds(self.rank, loader.worker_init_fn, loader.collate_fn)
+            if self.mixed(loader):
+                self._mixed.add(loader)
+                self._whole.add(loader)
+            else:
+                mine.__dict__["worker_init_fn"] = OwnSeeds(self.rank, loader.worker_init_fn, loader.collate_fn)
         if loader in self._whole:
             cut.take_whole()
         return mine

@@ -21,8 +21,8 @@ from ...errors import RequestError
 from . import asked, batchnorm, compiled, counts, draws, draws_of_numpy, layout, losses, marks
 from .counts import reducing
 from .divided import OF_ALL
+from .fetching import is_fetching
 from .files import hooks
-from .loader import is_fetching
 from .resume import watch
 from .seen import Seen
 from .share import Share

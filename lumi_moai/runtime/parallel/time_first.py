@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch.utils.data import DataLoader
 
 from .. import group
-from .loader import fetching
+from .fetching import fetching
 from .own_chance import untouched
 from .parts import made_of, parts
 from .share import Share

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, default_collate
 
 from .. import group
 from ..meeting import write_json
+from . import mixed_rows
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -35,6 +36,18 @@ class WholeBatches:
         self.is_on = True
         if self.engine.rank == 0:
             write_json(self.file, {"reason": reason})
+
+    def are_mixed(self, loader: DataLoader) -> bool:
+        """Whether *loader* must put them together at any rate, since its collate function mixes rows."""
+        with self.engine.unjournaled():
+            found = mixed_rows.are_in(loader)
+        if found:
+            self.engine.say_once(
+                "mixed",
+                "a collate function makes rows out of several samples, so each rank puts whole batches together, as one"
+                " device does, which reads all samples on every rank; to mix rows behind the loader spares that",
+            )
+        return found
 
     def handed_out(self, loader: DataLoader | None, batch: Any) -> Any:
         """What the script gets as *batch* of *loader*."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from ..loader import fetching
+from ..fetching import fetching
 from ..own_chance import Fetching, OwnChance
 from ..parts import leaves
 from ..share import Origin, Share
