@@ -1,14 +1,16 @@
 """Collate functions that make rows out of several samples are given the samples of the global batch, as on one device."""
 
+import time
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from one_device import plain, same_run
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate
 
-from lumi_moai.runtime.parallel.mixed_rows import are_made_by
+from lumi_moai.runtime.parallel.mixed_rows import are_in, are_made_by
 
 MIXED = """
 import random, sys
@@ -145,3 +147,26 @@ def test_rows_out_of_several_samples_are_found(collate, seed, count):
 def test_rows_of_one_sample_each_are_left_to_the_ranks(collate, seed, count):
     torch.manual_seed(seed)
     assert not are_made_by(collate, [(torch.randn(6), torch.tensor(place)) for place in range(count)])
+
+
+class Kept(Dataset):
+    """Keeps what was fetched in a large tensor of its own; its rows are many."""
+
+    def __init__(self):
+        self.rows = [([place], {"label": place}) for place in range(300_000)]
+        self.known = torch.zeros(2, 2**20)
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, place):
+        self.known[0, place] = place
+        return torch.full((6,), float(place)), place
+
+
+@pytest.mark.parametrize(("collate", "mixes"), [(mixed, True), (noisy, False)])
+def test_a_large_data_set_is_asked_in_no_time(collate, mixes):
+    data = Kept()
+    began = time.thread_time()
+    assert are_in(DataLoader(data, collate_fn=collate)) == mixes
+    assert time.thread_time() - began < 0.5

@@ -5,6 +5,7 @@ Such a one must be given the samples of the global batch, as on one device: of a
 
 import copy
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -35,7 +36,8 @@ def are_in(loader: DataLoader) -> bool:
     except Exception:  # BLE001, on purpose: the script's own code may raise anything, and may do so again in its loop
         return False
     finally:
-        before.put_back()
+        with suppress(RequestError):  # a large tensor of the data set's own, in which it keeps what was fetched
+            before.put_back()
     return are_made_by(loader.collate_fn, samples)
 
 

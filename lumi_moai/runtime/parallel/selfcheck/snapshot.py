@@ -17,6 +17,8 @@ from ..micro import state
 from .body import is_library
 
 _FEW = 2**20
+_ROWS = 2**16
+"""Entries of a list or a dictionary: in a longer one are the rows of a data set, which are not looked into."""
 _NUMBERS = (int, float, bool)
 _CODE = (ModuleType, FunctionType, MethodType)
 _HELD = frozenset(("_parameters", "_buffers", "_modules"))
@@ -117,7 +119,7 @@ class Snapshot:
             value.extend(copy)
 
         self._back.append(back)
-        return _leading(copy)
+        return _leading(copy) if len(copy) <= _ROWS else []
 
     def _keep_dict(self, value: dict) -> list[Any]:
         copy = _held(value)
@@ -128,7 +130,7 @@ class Snapshot:
                 value.update(copy)
 
         self._back.append(back)
-        return _leading(list(copy.values()))
+        return _leading(list(copy.values())) if len(copy) <= _ROWS else []
 
     def _keep_object(self, value: Any) -> list[Any]:
         own = {key: each for key, each in vars(value).items() if key not in _HELD}
