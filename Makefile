@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 SECONDS ?= 600
 DEMO := $(VENV)/demo
 
-.PHONY: demo test fast runtime others lab lint golden fuzz bench clean
+.PHONY: demo test fast runtime runtime-first runtime-second others lab lint golden fuzz bench clean
 
 $(VENV)/ready: setup.cfg pyproject.toml Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "lumi-moai needs Python 3.11 or newer; name one with make PYTHON=python3.12")'
@@ -29,8 +29,13 @@ demo: $(VENV)/ready
 
 fast: runtime others
 
-runtime: $(VENV)/ready
-	$(BIN)/python -m pytest -q tests/test_runtime_*.py
+runtime: runtime-first runtime-second
+
+runtime-first: $(VENV)/ready
+	$(BIN)/python -m pytest -q tests/test_runtime_[a-o]*.py
+
+runtime-second: $(VENV)/ready
+	$(BIN)/python -m pytest -q tests/test_runtime_[p-z]*.py
 
 others: $(VENV)/ready
 	$(BIN)/python -m pytest -q --ignore=tests/lab --ignore-glob='tests/test_runtime_*' tests lumi_moai
@@ -40,7 +45,7 @@ lab: $(VENV)/ready
 	$(BIN)/python -m pytest -q tests/lab
 
 test: lint  # labs and ranks wait for much of their time, so all go side by side
-	$(MAKE) --jobs=3 runtime others lab
+	$(MAKE) --jobs=4 runtime others lab
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
