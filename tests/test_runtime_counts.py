@@ -2,19 +2,23 @@
 
 import copy
 import json
+import pickle
 import shutil
 import textwrap
 
 import pytest
 import torch
 import torch._inductor.codecache
+from hypothesis import given
+from hypothesis import strategies as st
 from one_device import plain
 from runtime_ranks import Ended, Run, ended, launch, submitit
 from test_runtime_resume import assert_one_run, killed_after, start, whole
 
 from lumi_moai.plan import Layout, Wishes
-from lumi_moai.runtime.parallel import counts, loader
+from lumi_moai.runtime.parallel import counts, fetching, loader
 from lumi_moai.runtime.parallel.counts import OfAll, OfBatch, Rows, mark, of_all, teach, users
+from lumi_moai.runtime.parallel.counts.size import Shape
 from lumi_moai.runtime.parallel.share import Share
 
 COUNTS = """
@@ -180,12 +184,12 @@ def test_what_a_dataset_reads_is_no_count(workers):
             return 2
 
         def __getitem__(self, index):
-            return loader.is_fetching()
+            return fetching.is_fetching()
 
     data = torch.utils.data.DataLoader(Data(), batch_size=2, num_workers=workers)
     fetched = next(loader.Batches(lambda: iter(data), lambda batch: (batch, None), lambda share, batch: batch))
     assert fetched.tolist() == [True, True]
-    assert not loader.is_fetching()
+    assert not fetching.is_fetching()
 
 
 def test_code_that_the_compiler_wrote_is_not_the_users():
@@ -204,6 +208,30 @@ def test_rows_are_added_to_a_single_number_as_those_of_all_ranks():
     assert one.item() == 22
     assert several.add_(rows).tolist() == [4.0, 4.0]
     assert [part.shape[0] for part in torch.zeros(8).split(rows)] == [4, 4]
+
+
+@given(st.lists(st.integers(0, 9), max_size=4), st.lists(st.integers(0, 9), max_size=3), st.integers(-5, 5))
+def test_a_shape_does_what_torchs_does(sizes, more, place):
+    mine, wanted = Shape(sizes), torch.Size(sizes)
+    assert (mine, repr(mine), f"{mine}", hash(mine)) == (wanted, repr(wanted), str(wanted), hash(wanted))
+    assert isinstance(mine, torch.Size)
+    assert repr(mine[place:]) == repr(wanted[place:])
+    assert repr(mine + tuple(more)) == repr(wanted + torch.Size(more))
+    assert repr(tuple(more) + mine) == repr(torch.Size(more) + wanted)
+    assert mine.numel() == wanted.numel()
+    assert torch.zeros(mine).shape == torch.zeros(wanted).shape
+    assert torch.zeros(wanted.numel()).view(mine).shape == wanted
+    assert repr(copy.deepcopy(mine)) == repr(pickle.loads(pickle.dumps(mine))) == repr(wanted)
+
+
+def test_a_shape_with_rows_is_printed_as_the_global_batchs():
+    shape = Shape([Rows.of(4, 10), 3])
+    assert (
+        f"{shape} {shape[:1]} {shape + torch.Size([2])}"
+        == "torch.Size([10, 3]) torch.Size([10]) torch.Size([10, 3, 2])"
+    )
+    assert torch.zeros(shape).tolist() == [[0.0] * 3] * 4
+    assert pickle.loads(pickle.dumps(shape)) == torch.Size([10, 3])
 
 
 def test_the_length_of_a_list_is_a_number_of_rows_where_it_has_one_entry_for_each():

@@ -43,6 +43,15 @@ def alike(work, head, show, end=""):
     return same_run(work, text, lines, weights, 2)[0].folder
 
 
+def test_shapes_are_printed_with_the_rows_of_one_device(work):
+    show = (
+        "print(a.shape, f'{b.shape} {scores.size()}', a.view(a.size(0), -1).shape, a.shape[:2], a.shape[1:] + b.shape,"
+        " 'shape %s, %s, %s, %s' % a.shape, isinstance(a.shape, torch.Size), a.shape == (a.size(0), 3, 4, 4), a.shape.numel(),"
+        " torch.zeros_like(a).shape, a.mean(0).shape, len(a.shape), (3, *b.shape))"
+    )
+    alike(work, "", show)
+
+
 def test_tensorboards_files_are_those_of_one_device(work):
     reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     show = (

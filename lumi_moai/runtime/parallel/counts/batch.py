@@ -17,7 +17,7 @@ from ..time_first import tensors as placed
 from . import by_place, constants, drawn, helped, lists, picking, reducing, rows, states, steps, users
 from .names import ADDED, AS_ONE, CROSSED, EACH, LIKE, PAIRED, PRODUCTS, READS, SORTED_IN, VIEW
 from .places import PICKED, Part, after_each, after_einsum, after_product, after_view, check_alike
-from .size import Rows
+from .size import Rows, Shape
 from .users import Asker
 from .whole import OfAll, copied, counted, felt_by_all, name_of, of_all
 
@@ -396,4 +396,4 @@ def _sized(name: str, tensor: OfBatch, result: Any, args: tuple, kwargs: dict[st
         return _rows(tensor, 1, 0, result) if tensor.at == 0 or (tensor.at == PICKED and dims == 1) else result
     if isinstance(result, int):
         return _rows(tensor, dims, args[1] if len(args) > 1 else kwargs["dim"], result)
-    return torch.Size([_rows(tensor, dims, dim, size) for dim, size in enumerate(result)])
+    return Shape(_rows(tensor, dims, dim, size) for dim, size in enumerate(result))

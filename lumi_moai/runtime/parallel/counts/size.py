@@ -1,10 +1,12 @@
 """A number of rows: this rank's where it is a size, all ranks' where it is a number."""
 
+import math
 import operator
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..share import Share
 
@@ -62,6 +64,34 @@ class Rows(np.int64):
 
     def __reduce__(self) -> tuple:
         return int, (self.whole,)
+
+
+class Shape(tuple):
+    """A `torch.Size` with numbers of rows, printed as that of the global batch; of torch's own none can be derived."""
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        return torch.Size
+
+    def numel(self) -> Any:
+        """The elements of a tensor of this shape."""
+        return math.prod(self)
+
+    def __getitem__(self, place: Any) -> Any:
+        found = super().__getitem__(place)
+        return Shape(found) if isinstance(place, slice) else found
+
+    def __add__(self, other: Any) -> Any:
+        return Shape((*self, *other)) if isinstance(other, tuple) else NotImplemented
+
+    def __radd__(self, other: Any) -> Any:
+        return Shape((*other, *self)) if isinstance(other, tuple) else NotImplemented
+
+    def __repr__(self) -> str:
+        return f"torch.Size([{', '.join(map(str, self))}])"
+
+    def __reduce__(self) -> tuple:
+        return torch.Size, ([int(each) for each in self],)
 
 
 _Work = Callable[[Any, Any], Any]
