@@ -2,6 +2,7 @@
 
 from one_device import plain, same_run
 from runtime_ranks import ColdRun
+from test_runtime_layouts import COMPILES
 from test_runtime_parallel import HEAD
 
 # Batches of 4, 4 and 3 rows: one graph serves them all, whatever a rank's rows weigh.
@@ -93,3 +94,31 @@ def test_a_batch_that_no_loader_gave_is_shared_out_within_a_compiled_model(work)
     _, ranks = same_run(work, text, *plain(work, text), 2, kind=ColdRun)
     assert "its rows are shared out within the model" in ranks[0].err
     assert "computed whole by every rank" not in ranks[0].err
+
+
+BLOCKS = """
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Linear(6, 6)
+    def forward(self, x):
+        return x + torch.relu(self.a(x))
+model = nn.Sequential(*(Block() for _ in range(3)))
+optim = torch.optim.SGD(model.parameters(), lr=0.3)
+for (a,) in DataLoader(TensorDataset(torch.randn(11, 6)), batch_size=4):
+    loss = model(a).square().mean()
+    optim.zero_grad()
+    loss.backward()
+    optim.step()
+    print("loss", loss.item())
+torch.save([p.detach() for p in model.parameters()], sys.argv[1])
+"""
+
+
+@COMPILES
+def test_blocks_compiled_within_the_self_check_are_still_there_behind_it(work):
+    """What the compiler had put beside the script's names was taken away with what the check's step had left there."""
+    text = HEAD + BLOCKS
+    _, ranks = same_run(work, text, *plain(work, text), 2, kind=ColdRun, layout="compile")
+    assert "self-check of the first step: loss" in ranks[0].err
+    assert "Exception ignored" not in ranks[0].err

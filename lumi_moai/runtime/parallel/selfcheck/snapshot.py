@@ -125,9 +125,12 @@ class Snapshot:
         copy = _held(value)
 
         def back() -> None:
-            if not _same(_held(value), copy):
+            now = _held(value)
+            if not _same(now, copy):
+                # What torch.compile put beside the script's own names is called by the code that it made.
+                compiled = {key: each for key, each in now.items() if key not in copy and str(key).startswith("__")}
                 value.clear()
-                value.update(copy)
+                value.update({**copy, **compiled})
 
         self._back.append(back)
         return _leading(list(copy.values())) if len(copy) <= _ROWS else []
