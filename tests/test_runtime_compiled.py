@@ -93,6 +93,7 @@ def test_a_batch_that_no_loader_gave_is_shared_out_within_a_compiled_model(work)
     text = HEADS.partition("\nsaved = []")[0] + BY_HAND
     _, ranks = same_run(work, text, *plain(work, text), 2, kind=ColdRun)
     assert "its rows are shared out within the model" in ranks[0].err
+    assert "global hooks" not in ranks[0].err, "the counter of operations has some"
     assert "computed whole by every rank" not in ranks[0].err
 
 

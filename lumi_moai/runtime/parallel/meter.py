@@ -7,6 +7,7 @@ duration is true and the steps between are not slowed down. The first step, whic
 import resource
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ _COUNTED_STEP = 1
 """The step, from 0 on, whose operations are counted: the first one may trace or compile."""
 _PLAUSIBLE = 0.65
 """No training reaches more of a device's dense peak; whoever measures more has measured something else."""
+_OF_COUNTER = r"Using `torch.compile\(module\)` when there are global hooks"
+"""What torch says of the counter's own hooks, which the script did not make."""
 _BACKWARD = 2
 """A backward does twice the operations of its forward."""
 
@@ -124,7 +127,12 @@ class Meter:
         if self.step != _COUNTED_STEP or not torch.is_grad_enabled() or not root.training:
             return call(*args, **kwargs)
         # The compiler takes no code beneath such a counter, and with fullgraph=True it says so with an error.
-        with torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False) as counter:
+        with (
+            warnings.catch_warnings(),
+            torch.compiler.set_stance("force_eager"),
+            FlopCounterMode(display=False) as counter,
+        ):
+            warnings.filterwarnings("ignore", _OF_COUNTER)
             out = call(*args, **kwargs)
         trained = any(parameter.requires_grad for parameter in root.parameters())
         self._flops += counter.get_total_flops() * (1 + _BACKWARD * trained)
