@@ -2,6 +2,7 @@
 
 import pytest
 from one_device import plain, same_run
+from runtime_ranks import Run, launch, submitit
 
 HEAD = """
 import sys, warnings
@@ -111,4 +112,65 @@ fit(Gan(), DataLoader(TensorDataset(torch.randn(17, 6)), batch_size=7))
 def test_steps_and_hooks_are_those_of_one_device(work, script):
     _, ranks = same_run(work, script, *plain(work, script), 2)
     assert "over 2 ranks: global batch 7" in ranks[0].err
-    assert ranks[0].err.count("self-check of the first step: loss") == (script is COUNTS)
+    assert ranks[0].err.count("self-check of the first step: loss") == 1
+
+
+# Steps of which the check compares nothing, or what the ranks cannot keep: a sum in a line that is not the script's.
+BY_HAND_ALONE = (
+    HEAD
+    + """
+added = eval("lambda rows: rows.square().sum()")
+class Alone(L.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = False
+        self.net = nn.Linear(6, 6)
+    def training_step(self, batch, at):
+        (x,) = batch
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        STEP
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+fit(Alone(), DataLoader(TensorDataset(torch.randn(17, 6)), batch_size=7))
+"""
+)
+CLOSURE = """
+        def closure():
+            loss = LOSS
+            self.manual_backward(loss)
+            print("loss", loss.item())
+        optimizer.step(closure)
+"""
+
+
+def test_a_sum_in_manual_optimization_is_found(work):
+    run = Run(work, launch(2))
+    text = BY_HAND_ALONE.replace("STEP", CLOSURE).replace("LOSS", "added(self.net(x))")
+    ranks = run.ranks(submitit(2), run.script(text))
+    assert [rank.code for rank in ranks] == [1, 1]
+    assert "the self-check of the first step failed: loss " in ranks[0].err + ranks[1].err
+
+
+LATE = """optimizer.step()
+        loss = F.mse_loss(self.net(x), x)
+        self.manual_backward(loss)
+        print("loss", loss.item())"""
+ITSELF = (
+    ("self.automatic_optimization = False", ""),
+    ("self, batch, at):", "self, dataloader_iter):\n        batch = next(dataloader_iter)[0]"),
+    ("optimizer = self.optimizers()\n        optimizer.zero_grad()\n        STEP", "return F.mse_loss(self.net(x), x)"),
+)
+UNCHECKED = (
+    ([("STEP", LATE)], "before backward training_step takes a step (step)"),
+    (ITSELF, "training_step takes its batches from the loader itself (dataloader_iter)"),
+)
+
+
+@pytest.mark.parametrize(("changes", "said"), UNCHECKED, ids=["late", "itself"])
+def test_a_step_that_cannot_be_checked_is_said(work, changes, said):
+    text = BY_HAND_ALONE
+    for change in changes:
+        text = text.replace(*change)
+    _, ranks = same_run(work, text, *plain(work, text), 2)
+    assert ranks[0].err.count(f"the self-check could not be made: {said}") == 1

@@ -2,7 +2,8 @@
 
 import sys
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +14,7 @@ from ...late import after_import
 from .. import counts
 from ..ahead import News
 from ..files import together
+from ..selfcheck.body import Unfit
 from . import whole
 from .around import around
 from .of_accelerate import refuse
@@ -48,6 +50,7 @@ def install(engine: Callable[[], "Engine | None"]) -> None:
             (f"{trainer}.trainer.call", "_call_lightning_module_hook", _hooking),
             (f"{trainer}.loops.fit_loop", "_FitLoop.run", _fitting),
             (f"{trainer}.loops.optimization.automatic", "_AutomaticOptimization.run", _optimizing),
+            (f"{trainer}.loops.optimization.manual", "_ManualOptimization.run", _optimizing_by_hand),
             (fetchers, "_PrefetchDataFetcher.__iter__", _prefetching),
             (fetchers, "_PrefetchDataFetcher.__next__", _fetching),
         ):
@@ -162,7 +165,7 @@ def _broadcasting(
 
 
 def _fitting(engine: "Engine", own: Callable[..., None], loop: Any) -> None:
-    engine.self_check.is_of_library = loop.trainer.lightning_module.automatic_optimization
+    engine.self_check.is_of_library = True
     own(loop)
 
 
@@ -171,13 +174,68 @@ def _optimizing(
 ) -> Any:
     """The first batch is computed twice more before, on few rows: the self-check."""
 
-    def step(few: Any) -> None:
-        found = loop._make_step_fn(OrderedDict({**words, "batch": _marked(engine, few)}))()
+    def step(words: OrderedDict[str, Any]) -> None:
+        found = loop._make_step_fn(words)()
         loop._make_backward_fn(optimizer)(found.closure_loss)
 
-    if engine.self_check.is_due and not engine.is_repeating and "batch" in words:
-        engine.self_check.check(step, words["batch"], engine.share, [loop.trainer._results])
+    _check(engine, loop, step, words)
     return own(loop, optimizer, place, words)
+
+
+def _optimizing_by_hand(engine: "Engine", own: Callable[..., Any], loop: Any, words: OrderedDict[str, Any]) -> Any:
+    """The same, up to the first backward of a `training_step` that steps the optimizers itself."""
+
+    def step(words: OrderedDict[str, Any]) -> None:
+        with _as_it_was(loop.trainer.optimizers), _without_steps(engine):
+            loop.advance(words)
+
+    _check(engine, loop, step, words)
+    return own(loop, words)
+
+
+def _check(
+    engine: "Engine", loop: Any, step: Callable[[OrderedDict[str, Any]], None], words: OrderedDict[str, Any]
+) -> None:
+    check = engine.self_check
+    if not check.is_due or engine.is_repeating:
+        return
+    if "batch" not in words:
+        check.leave_out("training_step takes its batches from the loader itself (dataloader_iter)")
+        return
+    check.check(
+        lambda few: step(OrderedDict({**words, "batch": _marked(engine, few)})),
+        words["batch"],
+        engine.share,
+        [loop.trainer._results],
+    )
+
+
+@contextmanager
+def _as_it_was(optimizers: Sequence[torch.optim.Optimizer]) -> Iterator[None]:
+    """Which weights of *optimizers* have gradients is afterwards what it was: `toggle_optimizer` changes that."""
+    weights = [each for optimizer in optimizers for group in optimizer.param_groups for each in group["params"]]
+    before = [(each, each.requires_grad) for each in weights]
+    try:
+        yield
+    finally:
+        for each, has_gradient in before:
+            each.requires_grad_(has_gradient)
+
+
+@contextmanager
+def _without_steps(engine: "Engine") -> Iterator[None]:
+    """Within this an optimizer that is to step raises Unfit, behind its closure: that could not be taken back."""
+
+    def refused(optimizer: Any, call: Any, args: tuple, kwargs: dict[str, Any]) -> None:
+        for closure in (*args, *kwargs.values()):
+            closure()
+        raise Unfit("before backward training_step takes a step (step)")
+
+    engine.steppers.insert(0, refused)
+    try:
+        yield
+    finally:
+        engine.steppers.remove(refused)
 
 
 def _prefetching(engine: "Engine", own: Callable[..., Any], fetcher: Any) -> Any:

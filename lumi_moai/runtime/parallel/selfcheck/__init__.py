@@ -108,7 +108,12 @@ class SelfCheck:
             self._places = self.engine.time_first.places
             self._check(self._runner(found), batch, share)
         except Unfit as reason:
-            self._say(f"the self-check could not be made: {reason}")
+            self.leave_out(str(reason))
+
+    def leave_out(self, reason: str) -> None:
+        """Say that no check is made, and why."""
+        self.is_due = False
+        self._say(f"the self-check could not be made: {reason}")
 
     def check(
         self, forward_backward: Callable[[Any], Any], batch: Any, share: Share | None, state: Sequence[Any] = ()
@@ -125,7 +130,7 @@ class SelfCheck:
         try:
             self._check(lambda value: (lambda: forward_backward(value), [*state]), batch, share)
         except Unfit as reason:
-            self._say(f"the self-check could not be made: {reason}")
+            self.leave_out(str(reason))
 
     def went_back(self, outputs: Sequence[torch.Tensor]) -> None:
         """A backward from *outputs* has ended; while a check runs, this is where it stops."""
@@ -319,6 +324,8 @@ class SelfCheck:
             reason = _DRAWS if before.draws() else ""
         except RequestError:
             raise
+        except Unfit as unfit:
+            reason = str(unfit)
         except Exception as error:  # BLE001, on purpose: the script's own code may raise anything
             reason = f"the loop's body does not run by itself ({type(error).__name__}: {error})"
         finally:
