@@ -416,9 +416,11 @@ MEAN = "found = self.recurrent(rows)[0].mean(1)"
 NOTHING_DRAWN = ("        random.random()\n", "")
 ALIKE = ("(place // 4) % 3 * 2 + place % 2", "place % 4")
 """The first batch is as wide on both ranks."""
+LATER = (ALIKE[0], "2 * (place % 8 > 2) + (place % 8 > 6)")
+"""The longest rows of rank 0 are as long as the shortest of rank 1."""
 
 
-@pytest.mark.parametrize("change", [ALIKE[:1] * 2, ALIKE], ids=["unlike", "alike"])
+@pytest.mark.parametrize("change", [ALIKE[:1] * 2, ALIKE, LATER], ids=["unlike", "alike", "later"])
 @pytest.mark.parametrize("read", [LAST, MEAN, STEPS], ids=["last", "mean", "steps"])
 def test_a_model_that_reads_the_padding_gets_that_of_one_device(work, read, change):
     script = HEAD + PADDED.replace(*NOTHING_DRAWN).replace("READ", read).replace(*change)
@@ -530,3 +532,23 @@ def test_rows_that_cannot_be_put_together_anew_are_checked_at_one_width(work):
     assert [rank.code for rank in ranks] == [0, 0], ranks[0].err
     assert "self-check of the first step: loss" in ranks[0].err
     assert "rows of different widths could not be compared: the collate function draws random numbers" in ranks[0].err
+
+
+BESIDE = """
+def collate(rows):
+    a, b, m = map(torch.stack, zip(*rows))
+    return a, b, torch.ones(4)
+loader = DataLoader(TensorDataset(x, y, mask), batch_size=7, collate_fn=collate)
+for a, b, weights in loader:
+    loss = F.mse_loss(model(a), b)
+    optim.zero_grad(); loss.backward(); optim.step()
+    print(loss.item())
+torch.save(model.state_dict(), sys.argv[1])
+"""
+
+
+def test_a_part_that_is_as_long_as_the_rows_of_one_rank_does_not_part_the_ranks(work):
+    """One of them left the check then, and the other waited for it."""
+    script = HEAD + BESIDE
+    _, ranks = same_run(work, script, *plain(work, script), 2)
+    assert "could not be made: the parts of the first batch have different lengths" in ranks[0].err

@@ -9,6 +9,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
+
+from torch.utils.data import DataLoader
 
 from .share import Share
 
@@ -22,6 +25,10 @@ class News:
     """Of a batch that is handed out; else of the end of the loop."""
     share: Share | None = None
     """How that batch was cut."""
+    loader: DataLoader | None = None
+    """Of a batch that a loop trains on."""
+    batch: Any = None
+    """That batch, as it was fetched."""
 
 
 class Ahead:
@@ -66,9 +73,11 @@ class Ahead:
         finally:
             self._holders.pop()
 
-    def tell_next(self, held: deque[News], batches: int = 1) -> None:
-        """Tell what is held up to and with the next *batches* of batches."""
-        while held and batches > 0:
+    def tell_next(self, held: deque[News]) -> News | None:
+        """Tell what is held up to and with the next batch, of which it gives the news."""
+        while held:
             news = held.popleft()
-            batches -= news.of_batch
             self.tell(news)
+            if news.of_batch:
+                return news
+        return None

@@ -19,15 +19,6 @@ from .share import Origin, Share, cut
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
-    """A batch that a loader was asked for, and may still be fetching."""
-
-    share: Share
-    is_whole: bool
-    """Whether all of its rows are put together here, or this rank's."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class OfDataset(Origin):
     """Rows of a data set that can be asked for each of them."""
 
@@ -45,7 +36,7 @@ class OfDataset(Origin):
 
 
 class CutBatches:
-    """The parts, of which `asked` says what they weigh; whole batches once `take_whole` was called."""
+    """The parts, of which `asked` says how they were cut; whole batches once `take_whole` was called."""
 
     def __init__(self, loader: DataLoader, rank: int, ranks: int) -> None:
         # Not the loader itself, which is forgotten when the script does so.
@@ -54,9 +45,8 @@ class CutBatches:
         self.rank = rank
         self.ranks = ranks
         self.is_whole = False
-        self.asked: deque[Asked] = deque()
-        self.at_hand: Asked | None = None
-        """The batch that was fetched last."""
+        self.asked: deque[Share] = deque()
+        """Of the batches that the loader was asked for, and may still be fetching."""
         self.keys: Sequence = ()
         """Of the rank's part of a batch, in the data set."""
 
@@ -66,15 +56,14 @@ class CutBatches:
             keys = _as_sequence(batch)
             part, share = cut(keys, self.rank, self.ranks)
             origin = self._origin and self._origin(keys=part, every=keys)
-            share = dataclasses.replace(share, fingerprint=fingerprint(keys), origin=origin)
-            self.asked.append(Asked(share=share, is_whole=self.is_whole))
+            share = dataclasses.replace(share, fingerprint=fingerprint(keys), origin=origin, is_whole=self.is_whole)
+            self.asked.append(share)
             self.keys = part
             yield keys if self.is_whole else part
 
-    def of(self, batch: Any) -> tuple[Any, Asked]:
-        """The *batch* that was fetched just now, and what it is."""
-        self.at_hand = self.asked.popleft()
-        return batch, self.at_hand
+    def of(self, batch: Any) -> tuple[Any, Share]:
+        """The *batch* that was fetched just now, and how it was cut."""
+        return batch, self.asked.popleft()
 
     def take_whole(self) -> None:
         """Give all of each batch from now on, for this rank to put it together as one device does."""

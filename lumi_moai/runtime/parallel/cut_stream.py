@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import pickle
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, default_collate
 
 from . import mixed_rows
-from .cut_batches import Asked
 from .own_chance import Fetching, OwnChance
-from .share import Origin, cut
+from .share import Origin, Share, cut
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +37,10 @@ class OfStream(Origin):
 
 @dataclass(frozen=True, kw_only=True)
 class Counted:
-    """A batch and what it is, on its way from a worker process."""
+    """A batch and how it was cut, on its way from a worker process."""
 
     batch: Any
-    asked: Asked
+    share: Share
     packed: bytes | None = None
     """The samples, as long as they may be asked for again."""
 
@@ -57,19 +56,20 @@ class CutStream:
 
     keys: Sequence = ()
 
-    def __init__(self, loader: DataLoader, rank: int, ranks: int) -> None:
+    def __init__(self, loader: DataLoader, rank: int, ranks: int, is_asked_again: Callable[[], bool]) -> None:
+        """*is_asked_again*: whether whole batches may still be wanted of samples that came by."""
         self.own = loader.collate_fn
         self.collate = Fetching(self.own, OwnChance(rank), self.own)
         self.rank = rank
         self.ranks = ranks
-        self.at_hand: Asked | None = None
-        """The batch that was fetched last."""
         self._is_whole = torch.zeros(1, dtype=torch.bool, device="cpu")
+        self._packs = torch.zeros(1, dtype=torch.bool, device="cpu")
+        """Whether batches keep their samples."""
+        self._is_asked_again = is_asked_again
+        self._look_ahead()
         if loader.num_workers:
             self._is_whole.share_memory_()  # with the workers
-        # That a worker can be at before it sees what the first one led to.
-        self._packs = 0 if self.own is default_collate else (loader.prefetch_factor or 0) + 1
-        """So many batches still keep their samples."""
+            self._packs.share_memory_()
         self._is_mixed: bool | None = None
         """Whether the function makes a row of several samples; None ahead of the first batch of its process."""
 
@@ -80,29 +80,33 @@ class CutStream:
         part, share = cut(samples, self.rank, self.ranks)
         is_whole = self._is_mixed or bool(self._is_whole)
         packed = None if is_whole else self._packed(samples)
-        asked = Asked(share=dataclasses.replace(share, fingerprint=_look(samples[0])), is_whole=is_whole)
+        share = dataclasses.replace(share, fingerprint=_look(samples[0]), is_whole=is_whole)
         collate = self.own if self._is_mixed else self.collate
-        return Counted(batch=collate(samples if is_whole else part), asked=asked, packed=packed)
+        return Counted(batch=collate(samples if is_whole else part), share=share, packed=packed)
 
     def _packed(self, samples: Sequence) -> bytes | None:
-        if self._packs == 0:
+        if not self._packs:
             return None
-        self._packs -= 1
         with contextlib.suppress(Exception):  # BLE001, on purpose: a sample of any kind may not be packed
             return pickle.dumps(list(samples))
         return None
 
-    def of(self, counted: Counted) -> tuple[Any, Asked]:
-        """The batch that was fetched just now, and what it is."""
-        self.at_hand = dataclasses.replace(
-            counted.asked, share=dataclasses.replace(counted.asked.share, origin=self._origin(counted))
-        )
-        return counted.batch, self.at_hand
+    def __getstate__(self) -> dict[str, Any]:
+        """What a worker process that is not forked gets, which asks nobody."""
+        return {**self.__dict__, "_is_asked_again": None}
+
+    def of(self, counted: Counted) -> tuple[Any, Share]:
+        """The batch that was fetched just now, and how it was cut."""
+        self._look_ahead()
+        return counted.batch, dataclasses.replace(counted.share, origin=self._origin(counted))
+
+    def _look_ahead(self) -> None:
+        self._packs.fill_(self.own is not default_collate and self._is_asked_again())
 
     def _origin(self, counted: Counted) -> OfStream | None:
         if counted.packed is None:
             return None
-        every = range(counted.asked.share.total)
+        every = range(counted.share.total)
         keys = cut(every, self.rank, self.ranks)[0]
         # The function itself, which may be a lambda, cannot come from a worker.
         return OfStream(packed=counted.packed, collate=self.own, keys=keys, every=every)

@@ -21,7 +21,7 @@ from .announce import announce, introduction
 from .at_hand import AtHand
 from .birth import Birth
 from .gradients import Gradients
-from .loader import Cutter, generators, whole
+from .loader import generators, whole
 from .meter import Meter
 from .micro import Micro
 from .place import Place
@@ -105,8 +105,7 @@ class Engine:
             self.place = place.find(planner.choose(self.layout, self.scale()), self.rank, self.birth.place)
             group.share_among(self.place.data_group)
             self.meter.plan = self.place.plan
-            self.cutter = Cutter(self.place, self._end_batches, self.time_first.turned, self.whole_batches.are_mixed)
-            self.whole_batches.begin()
+            self.cutter = self.whole_batches.begin(self.place, self._end_batches)
             self.micro = Micro(self, self.place.plan.micro_batches)
             self.callers = [self.micro.caller, *self.callers, *layout.callers(self.place)]
             self.stages = layout.Calls(self)
@@ -218,11 +217,11 @@ class Engine:
     def begin_batch(self, share: Share | None, batch: Any, *, trains: bool, loader: Any = None) -> Any:
         """What *loader* hands out as *batch*, of which this rank has *share*, in a loop begun to train or not."""
         self.time_first.look(loader, batch, share)
-        tell = partial(self._begin_batch, share, batch, trains=trains, is_ahead=self.ahead.is_held)
-        self.ahead.tell(News(tell=tell, of_batch=True, share=share))
+        tell = partial(self._begin_batch, share, batch, trains=trains)
+        self.ahead.tell(News(tell=tell, of_batch=True, share=share, loader=loader, batch=batch))
         # Trainers count over the ranks themselves, as scripts do with accelerate's gather.
         if share is not None and not self.self_check.is_of_library and not self.ahead.is_held:
-            batch = self.whole_batches.handed_out(loader, batch)
+            batch = self.whole_batches.handed_out(loader, batch, share)
             counts.mark(batch, share, self.time_first.places)
         elif share is None and self.ahead.looks:
             counts.mark_whole(batch)
@@ -235,13 +234,13 @@ class Engine:
 
         self.ahead.tell(News(tell=end, of_batch=False))
 
-    def _begin_batch(self, share: Share | None, batch: Any, *, trains: bool, is_ahead: bool) -> None:
+    def _begin_batch(self, share: Share | None, batch: Any, *, trains: bool) -> None:
         alike.check(self.share, alike.Doing.batch)
         self.in_training = trains  # also after an evaluation amid an epoch
         if self.in_training and self.resume is not None:
             self.resume.batch(share)
         if self.in_training and not self.is_repeating:
-            self.self_check.look(batch, share, is_ahead=is_ahead)
+            self.self_check.look(batch, share)
             self.meter.count(batch, share)
         if self.place is not None and not self.is_repeating:
             self.micro.begin_batch(batch, share, trains=trains)

@@ -71,7 +71,7 @@ class Cutter:
     """Makes the shares of the rank that has *place*.
 
     *turned* brings the rows of a loader's batch into the first dimension, and back; *mixed* tells whether the collate
-    function of a loader makes a row of several samples.
+    function of a loader makes a row of several samples, *is_asked_again* whether samples may still be fetched again.
     """
 
     def __init__(
@@ -80,12 +80,14 @@ class Cutter:
         end: Callable[[], None],
         turned: Callable[[DataLoader, Any], Any],
         mixed: Callable[[DataLoader], bool],
+        is_asked_again: Callable[[], bool],
     ) -> None:
         self.rank = place.data_rank
         self.ranks = place.data_ranks
         self.end = end
         self.turned = turned
         self.mixed = mixed
+        self.is_asked_again = is_asked_again
         self._kept: WeakKeyDictionary[DataLoader, DataLoader] = WeakKeyDictionary()
         self._cut: WeakKeyDictionary[DataLoader, CutBatches | CutStream] = WeakKeyDictionary()
         """What handed out the last batch of each."""
@@ -105,9 +107,7 @@ class Cutter:
         is_stream = isinstance(loader.dataset, IterableDataset)
         cut: Any = mine.collate_fn if is_stream else mine.batch_sampler
         found = Batches(partial(batches, mine), partial(self._own_rows, loader, cut), begin, self.end)
-        if is_stream:
-            return found
-        if loader in self._mixed:
+        if is_stream or loader in self._mixed:
             return found
         if loader.num_workers == 0 and (fetcher := getattr(found.batches, "_dataset_fetcher", None)) is not None:
             fetcher.fetch = Fetching(fetcher.fetch, self._chance, loader.dataset, loader.collate_fn)
@@ -118,25 +118,29 @@ class Cutter:
         found = self._cut.get(loader)
         return [] if found is None else list(found.keys)
 
-    def as_one_device(self, loader: DataLoader, batch: Any) -> Any:
-        """This rank's rows as one device puts them together; *batch* is what the rank itself made of them.
+    def as_one_device(self, loader: DataLoader, batch: Any, share: Share) -> Any:
+        """This rank's rows as one device puts them together; *batch*, cut as *share* says, is what it made of them.
 
-        From then on *loader* fetches whole batches. One whose samples cannot be had a second time stays as it is.
+        From then on *loader* fetches whole batches. Raises RequestError where the samples cannot be had again.
         """
         cut = self._cut.get(loader)
-        asked = cut.at_hand if cut else None
-        if cut is None or asked is None or asked.is_whole or not asked.share.origin:
+        if cut is None or share.is_whole:
             return batch
+        origin = share.origin
+        if origin is None:
+            raise RequestError(
+                "the result depends on how far rows are padded, and a batch whose samples cannot be fetched again was"
+                " filled up to its rank's longest row; pad all batches to one length, or mask the padding"
+            )
         self._whole.add(loader)
         cut.take_whole()
-        origin = asked.share.origin
         with fetching():
-            return self._taken(loader, origin.collate(origin.samples(origin.every)), asked.share)
+            return self._taken(loader, origin.collate(origin.samples(origin.every)), share)
 
     def _own_rows(self, loader: DataLoader, cut: CutBatches | CutStream, fetched: Any) -> tuple[Any, Share]:
         self._cut[loader] = cut  # which may have several iterators at a time
-        batch, asked = cut.of(fetched)
-        return self._taken(loader, batch, asked.share) if asked.is_whole else batch, asked.share
+        batch, share = cut.of(fetched)
+        return self._taken(loader, batch, share) if share.is_whole else batch, share
 
     def _taken(self, loader: DataLoader, whole: Any, share: Share) -> Any:
         turned = self.turned(loader, whole)
@@ -154,7 +158,7 @@ class Cutter:
         cut: CutBatches | CutStream
         # Through __dict__: DataLoader forbids to change these on a finished one.
         if isinstance(loader.dataset, IterableDataset):
-            cut = mine.__dict__["collate_fn"] = CutStream(loader, self.rank, self.ranks)
+            cut = mine.__dict__["collate_fn"] = CutStream(loader, self.rank, self.ranks, self.is_asked_again)
         else:
             if not getattr(loader, "in_order", True):
                 raise RequestError("a DataLoader with in_order=False cannot be cut over ranks; leave in_order out")

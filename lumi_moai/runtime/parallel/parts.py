@@ -22,6 +22,13 @@ def is_single(part: Any) -> bool:
     return part is None or isinstance(part, _SCALARS) or getattr(part, "shape", None) == ()
 
 
+def is_nested(batch: Any) -> bool:
+    """Whether *batch* holds parts that may have rows, and is none itself."""
+    if isinstance(batch, (list, tuple)):
+        return any(not isinstance(part, (str, int, float)) for part in batch)
+    return isinstance(batch, Mapping) or dataclasses.is_dataclass(batch)
+
+
 def parts(batch: Any) -> Mapping[Any, Any]:
     """What the container *batch* holds, by key, field or place.
 

@@ -41,6 +41,9 @@ class Share:
     origin: Origin | None = field(default=None, compare=False, repr=False)
     """None where the samples cannot be asked for again, or the loader does not pad."""
 
+    is_whole: bool = field(default=False, compare=False)
+    """Whether all rows of the batch were put together here, and this rank's taken from them."""
+
     went_back: list[bool] = field(default_factory=list, compare=False)
     """Not empty once a backward followed this batch."""
 

@@ -4,13 +4,21 @@ A collate function that is given a rank's rows pads them to the longest of these
 result depends on it, ranks go on like this: it reads all samples on every rank, which is why it is not the rule.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch.utils.data import DataLoader, default_collate
 
+from ...errors import RequestError
 from .. import group
 from ..meeting import write_json
 from . import mixed_rows
+from .ahead import News
+from .loader import Cutter
+from .parts import is_nested, parts
+from .place import Place
+from .share import Share
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -24,9 +32,16 @@ class WholeBatches:
         self.file = engine.me.run / "whole-batches.json"
         self.is_on = False
 
-    def begin(self) -> None:
-        """Do as an earlier start of this run did; all ranks come here together."""
+    def begin(self, place: Place, end: Callable[[], None]) -> Cutter:
+        """Do as an earlier start of this run did; all ranks come here together.
+
+        It gives what cuts the batches of this rank, whose *place* that is.
+        """
         self.is_on = group.agree(self.file.exists())
+        return Cutter(place, end, self.engine.time_first.turned, self.are_mixed, self._may_ask_again)
+
+    def _may_ask_again(self) -> bool:
+        return self.is_on or self.engine.self_check.is_due
 
     def take(self, reason: str) -> None:
         """Do so from the batch at hand on; all ranks come here together.
@@ -49,9 +64,51 @@ class WholeBatches:
             )
         return found
 
-    def handed_out(self, loader: DataLoader | None, batch: Any) -> Any:
-        """What the script gets as *batch* of *loader*."""
-        if not self.is_on or loader is None or loader.collate_fn is default_collate:
+    def handed_out(self, loader: DataLoader | None, batch: Any, share: Share | None) -> Any:
+        """What the script gets as *batch* of *loader*, which was cut as *share* says."""
+        if not self.is_on or loader is None or share is None or loader.collate_fn is default_collate:
             return batch
         with self.engine.unjournaled():
-            return self.engine.cutter.as_one_device(loader, batch)
+            return self.engine.cutter.as_one_device(loader, batch, share)
+
+    def put_in_place(self, news: News | None, held: Any) -> None:
+        """The batch that *news* tells of becomes that, where a library has it already as *held*."""
+        found = news and self.handed_out(news.loader, news.batch, news.share)
+        if news is not None and found is not news.batch:
+            _become(held, found)
+
+
+def _become(held: Any, found: Any) -> None:
+    """*held* gets what is in *found*, for everybody who holds it.
+
+    Raises RequestError where that cannot be.
+    """
+    if isinstance(held, torch.Tensor):
+        with torch._C.DisableTorchFunctionSubclass():
+            held.data = found.to(held.device, held.dtype)
+        return
+    others = parts(found)
+    for key, part in parts(held).items():
+        if isinstance(part, torch.Tensor) or is_nested(part):
+            _become(part, others[key])
+        elif not _is_same(part, others[key]):
+            _put(held, key, others[key])
+
+
+def _is_same(part: Any, other: Any) -> bool:
+    try:
+        same = part == other
+        return bool(same.all() if hasattr(same, "all") else same)
+    except ValueError:  # of arrays of unlike shapes
+        return False
+
+
+def _put(held: Any, key: Any, part: Any) -> None:
+    try:
+        held[key] = part
+    except TypeError:
+        raise RequestError(
+            f"a {type(held).__name__} with {part!r}, which depends on how far rows are padded, cannot be changed where"
+            " the library has it; let the collate function give a dictionary or a list, or start the run again, which"
+            " begins with whole batches"
+        ) from None

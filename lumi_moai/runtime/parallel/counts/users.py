@@ -1,10 +1,12 @@
 """Which code is the user's own: neither ours nor that of torch, Python or an installed library."""
 
 import enum
+import inspect
 import os
 import re
 import sysconfig
 from types import CodeType, FrameType
+from typing import Any
 
 import torch
 
@@ -60,6 +62,12 @@ def is_users(path: str, module: str) -> bool:
     if not path or path.startswith(_NOT_USERS) or any(part in path for part in _LIBRARIES):
         return False
     return not module.startswith("torch.")  # what torch.compile writes, to a folder of its own
+
+
+def is_by_user(function: Any) -> bool:
+    """Whether *function*, or the method that it is, was written by the user."""
+    code = getattr(inspect.unwrap(getattr(function, "__func__", function)), "__code__", None) if function else None
+    return code is not None and is_users(code.co_filename, function.__module__)
 
 
 def asks(frame: FrameType | None) -> bool:

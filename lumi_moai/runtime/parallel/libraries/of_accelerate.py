@@ -60,7 +60,7 @@ def _looking_ahead(engine: "Engine", own: Callable[[Any], Iterator], loader: Any
         for _ in range(skipped):
             _drop_batch(held)
         skipped = 0
-        engine.ahead.tell_next(held)
+        engine.whole_batches.put_in_place(engine.ahead.tell_next(held), batch)
         if engine.share is not None and not engine.self_check.is_of_library:
             counts.mark(batch, engine.share)  # the loop is the script's
         yield batch

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
+from torch.utils._pytree import tree_leaves
 
 from ... import group
 from ...late import after_import
 from .. import counts
 from ..ahead import News
+from ..counts import users
 from ..files import together
 from ..selfcheck.body import Unfit
 from . import whole
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
 
 _NAMES = (("lightning.pytorch", "lightning.fabric"), ("pytorch_lightning", "lightning_fabric"))
 _RANK_ZERO = "lightning_utilities.core.rank_zero"
+_Held = deque[News]
+_AT_HAND: list[News] = []
+"""Of the batches of a step, one of each loader, until the next are fetched."""
+_SEEING = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer", "on_train_batch_start")
 _GLOBAL: list[str] = []
 """What is being logged and is a number of the global batch."""
 
@@ -53,6 +59,7 @@ def install(engine: Callable[[], "Engine | None"]) -> None:
             (f"{trainer}.loops.optimization.manual", "_ManualOptimization.run", _optimizing_by_hand),
             (fetchers, "_PrefetchDataFetcher.__iter__", _prefetching),
             (fetchers, "_PrefetchDataFetcher.__next__", _fetching),
+            (fetchers, "_DataFetcher.__next__", _fetching_raw),
         ):
             around(module, name, engine, call)
         after_import(f"{fabric}.utilities.rank_zero", lambda: begin(engine()))
@@ -126,14 +133,21 @@ def _sizing(engine: "Engine", own: Callable[..., int], results: Any, metric: Any
     return int(group.total(torch.tensor(float(found if share.rows else 0))).item())
 
 
-def _handing(engine: "Engine", own: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def _handing(engine: "Engine", own: Callable[..., Any], strategy: Any, batch: Any, *args: Any, **kwargs: Any) -> Any:
     """A batch is on the device now, where the script's own steps and hooks get it."""
-    return _marked(engine, own(*args, **kwargs))
+    found = own(strategy, batch, *args, **kwargs)
+    parts = tree_leaves(batch), tree_leaves(found)
+    shares = {id(leaf): news.share for news in _AT_HAND for leaf in tree_leaves(news.batch)}
+    if engine.share is not None and not engine.ahead.looks and len(set(map(len, parts))) == 1:
+        for before, now in zip(*parts, strict=True):
+            if (share := shares.get(id(before))) is not None:  # of one of several loaders
+                counts.mark(now, share)
+    return _marked(engine, found)
 
 
 def _marked(engine: "Engine", batch: Any) -> Any:
     """*batch*, of which the script counts the rows of all ranks if it is one to train on."""
-    if (share := engine.share) is not None and not engine.ahead.looks:
+    if (share := engine.share) is not None and not engine.ahead.looks and len(_AT_HAND) < 2:
         counts.mark(batch, share)
     return batch
 
@@ -165,8 +179,8 @@ def _broadcasting(
 
 
 def _fitting(engine: "Engine", own: Callable[..., None], loop: Any) -> None:
-    engine.self_check.is_of_library = True
-    own(loop)
+    with engine.self_check.of_library():
+        own(loop)
 
 
 def _optimizing(
@@ -201,13 +215,22 @@ def _check(
         return
     if "batch" not in words:
         check.leave_out("training_step takes its batches from the loader itself (dataloader_iter)")
-        return
-    check.check(
+    elif len(_AT_HAND) != 1:
+        check.leave_out("training_step gets batches of several loaders at once")
+    elif check.check(
         lambda few: step(OrderedDict({**words, "batch": _marked(engine, few)})),
         words["batch"],
         engine.share,
         [loop.trainer._results],
-    )
+        is_shown=_is_shown(loop.trainer),
+    ):
+        engine.whole_batches.put_in_place(_AT_HAND[0], words["batch"])
+
+
+def _is_shown(trainer: Any) -> bool:
+    """Whether lines of the script have seen a batch ahead of its step."""
+    owners = (trainer.lightning_module, trainer.datamodule, *trainer.callbacks)
+    return any(users.is_by_user(getattr(owner, name, None)) for owner in owners for name in _SEEING)
 
 
 @contextmanager
@@ -239,15 +262,40 @@ def _without_steps(engine: "Engine") -> Iterator[None]:
 
 
 def _prefetching(engine: "Engine", own: Callable[..., Any], fetcher: Any) -> Any:
-    fetcher.held = deque[News]()
-    with engine.ahead.held(fetcher.held):
+    fetcher.held = deque[_Held]()
+    return own(fetcher)
+
+
+def _fetching_raw(engine: "Engine", own: Callable[..., Any], fetcher: Any) -> Any:
+    """One batch of each loader, of which all the news waits until the step is at it."""
+    held = fetcher.__dict__.get("held")
+    if held is None:  # of a step that takes its batches itself
         return own(fetcher)
+    fetched = deque[News]()
+    try:
+        with engine.ahead.held(fetched):
+            return own(fetcher)
+    finally:
+        held.append(fetched)
 
 
 def _fetching(engine: "Engine", own: Callable[..., Any], fetcher: Any) -> Any:
-    held = fetcher.__dict__.setdefault("held", deque[News]())
+    fetcher.__dict__.setdefault("held", deque[_Held]())
     try:
-        with engine.ahead.held(held):
-            return own(fetcher)
-    finally:
-        engine.ahead.tell_next(held)
+        found = own(fetcher)
+    except StopIteration:
+        while fetcher.held:
+            _told(engine, fetcher.held.popleft())
+        raise
+    _AT_HAND[:] = _told(engine, fetcher.held.popleft())
+    for news in _AT_HAND:
+        engine.whole_batches.put_in_place(news, news.batch)
+    return found
+
+
+def _told(engine: "Engine", held: "_Held") -> list[News]:
+    """The batches of which *held* tells, one of each loader."""
+    told = []
+    while (news := engine.ahead.tell_next(held)) is not None:
+        told.append(news)
+    return told

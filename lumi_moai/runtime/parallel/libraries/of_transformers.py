@@ -42,11 +42,32 @@ class Announced(list):
         super().__init__(batches)
         self.held = held
         self.ahead = ahead
+        self.news = [news for news in held if news.of_batch]
+        self.items: torch.Tensor | None = None
+        """By which the Trainer divides the losses of all of them."""
 
     def __iter__(self) -> Iterator[Any]:
         for batch in super().__iter__():
             self.ahead.tell_next(self.held)
             yield batch
+
+    def total(self, trainer: Any, items: Any, device: Any) -> Any:
+        """What the batches of all ranks have of *items*, which the Trainer counted in those of this rank."""
+        shares = [news.share for news in self.news]
+        if items is None or not any(share is not None for share in shares):
+            return items
+        # A stand-in row on a rank without a row of its own counts for nothing.
+        real = [batch for batch, share in zip(list.__iter__(self), shares, strict=True) if share is None or share.rows]
+        mine = trainer._get_num_items_in_batch(real, device) if real else 0
+        found = group.total(torch.as_tensor(mine, dtype=torch.float64, device=device)).to(torch.as_tensor(items).dtype)
+        self.items = found if self.items is None else self.items.copy_(found)
+        return self.items
+
+    def put_in_place(self, engine: "Engine", trainer: Any, device: Any) -> None:
+        """They become whole batches' rows, where ranks put these together from now on."""
+        for news, batch in zip(self.news, list.__iter__(self), strict=True):
+            engine.whole_batches.put_in_place(news, batch)
+        self.total(trainer, self.items, device)
 
 
 def _choosing(engine: "Engine", own: Callable[..., None], arguments: Any) -> None:
@@ -63,17 +84,19 @@ def _choosing(engine: "Engine", own: Callable[..., None], arguments: Any) -> Non
 
 def _beginning(engine: "Engine", own: Callable[..., Any], trainer: Any, *args: Any, **kwargs: Any) -> Any:
     """The Trainer says `train()` after it has fetched the first batch; loaders ask before."""
-    engine.self_check.is_of_library = True
     trainer.model.train()
     for name, at in _BY_SCRIPT:
         _follow(engine, trainer, name, at)
-    return own(trainer, *args, **kwargs)
+    with engine.self_check.of_library():
+        return own(trainer, *args, **kwargs)
 
 
 _BY_SCRIPT = (("compute_loss", 1), ("compute_loss_func", 0))
 """Where a script computes a loss of its own within the Trainer, and from which argument on it gets rows."""
 
 
+_FETCHED: WeakKeyDictionary[Any, Announced] = WeakKeyDictionary()
+"""The batches that each Trainer is at."""
 _FOLLOWED: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
 """Which of them are followed already, of Trainers that train again."""
 
@@ -81,8 +104,7 @@ _FOLLOWED: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
 def _follow(engine: "Engine", trainer: Any, name: str, at: int) -> None:
     """What the script's own *name* counts and adds up by hand is of all rows, as in a loop of the script."""
     own: Any = getattr(trainer, name, None)
-    code = getattr(inspect.unwrap(getattr(own, "__func__", own)), "__code__", None) if own else None
-    if code is None or name in _FOLLOWED.get(trainer, ()) or not users.is_users(code.co_filename, own.__module__):
+    if name in _FOLLOWED.get(trainer, ()) or not users.is_by_user(own):
         return
     _FOLLOWED.setdefault(trainer, set()).add(name)
 
@@ -105,13 +127,8 @@ def _fetching(engine: "Engine", own: Callable[..., Any], trainer: Any, batches: 
     held = deque[News]()
     with engine.ahead.held(held):
         fetched, items = own(trainer, batches, count, device)
-    shares = [news.share for news in held if news.of_batch]
-    if items is not None and any(share is not None for share in shares):
-        # A stand-in row on a rank without a row of its own counts for nothing.
-        real = [batch for batch, share in zip(fetched, shares, strict=True) if share is None or share.rows]
-        mine = trainer._get_num_items_in_batch(real, device) if real else 0
-        items = group.total(torch.as_tensor(mine, dtype=torch.float64, device=device)).to(torch.as_tensor(items).dtype)
-    return Announced(fetched, held, engine.ahead), items
+    found = _FETCHED[trainer] = Announced(fetched, held, engine.ahead)
+    return found, found.total(trainer, items, device)
 
 
 def _stepping(
@@ -120,7 +137,11 @@ def _stepping(
     """The first batch is computed twice more before, on few rows: the self-check."""
     if engine.self_check.is_due and not engine.is_repeating:
         step = functools.partial(own, trainer, model)
-        engine.self_check.check(lambda few: step(few, *args, **kwargs), inputs, engine.share, [vars(trainer)])
+        is_shown = any(users.is_by_user(getattr(trainer, name)) for name in ("training_step", "get_batch_samples"))
+        if engine.self_check.check(
+            lambda few: step(few, *args, **kwargs), inputs, engine.share, [vars(trainer)], is_shown=is_shown
+        ):
+            _FETCHED[trainer].put_in_place(engine, trainer, trainer.args.device)
     return own(trainer, model, inputs, *args, **kwargs)
 
 

@@ -10,6 +10,7 @@ quiet     no dropout, nothing printed
 result    loss and gradient norm
 rounding  how far the last digit of the weights moves the step
 snapshot  everything put back
+words     sentences
 """
 
 import math
@@ -26,7 +27,7 @@ from ... import accelerator, group
 from .. import counts, layout, time_first
 from ..at_hand import AtHand
 from ..share import Share, bounds
-from . import body, quiet, rounding, rows, samples
+from . import body, quiet, rounding, rows, samples, words
 from .body import Unfit
 from .result import Result
 from .snapshot import Snapshot, single_numbers
@@ -40,24 +41,6 @@ Ready = Callable[[Any], tuple[Callable[[], Any], list[Any]]]
 _TOLERANCE = 1e-3
 _TOLERANCE_LOW = 2e-2
 """Relative, where something is computed with 16 bits."""
-_REASONS = (
-    "; a loss that is a sum over rows written by hand inside of a model, that compares rows with each other"
-    " (contrastive), or a mean over unequal masks written by hand does this: use the losses of torch.nn.functional or a"
-    " mean over rows, compare rows in the script's own loop, or train on one device; --self-check off goes on as it is"
-)
-_WIDTHS = (
-    "; each rank pads its rows to the longest of its own, and the result depends on how far rows are padded: pad all"
-    ' batches to one length (padding="max_length", a fixed length in the collate function), or mask or pack the'
-    " padding; --self-check off goes on as it is"
-)
-_IN_WHOLE = (
-    "the result depends on how far rows are padded, so each rank puts whole batches together, as one device does, and"
-    " takes its rows from them, which reads all samples on every rank"
-)
-_DRAWN = ", but random or numpy draws another number of times"
-
-
-_DRAWS = "the step draws an order or a choice of its own (randperm, multinomial)"
 
 
 class FailedError(RequestError):
@@ -88,18 +71,18 @@ class SelfCheck:
         self._by_hand: set[int] = set()
         """The tensors of no optimizer that were known before."""
         self._is_low = False
-        self._is_ahead = True
-        """Whether a library has the batch already, so that no other can be handed out in its place."""
+        self._is_shown = False
+        """Whether the script has seen the batch, so that no other can be handed out in its place."""
 
-    def look(self, batch: Any, share: Share | None, *, is_ahead: bool) -> None:
-        """The script is about to get its first training batch, which a library may have fetched ahead.
+    def look(self, batch: Any, share: Share | None) -> None:
+        """The script is about to get its first training batch.
 
         Raises RequestError, on all ranks alike, when the ranks do not compute what one device would.
         """
         place = self.engine.place
         if not self.is_due or self.is_of_library or place is None:
             return
-        self.is_due, self._is_ahead = False, is_ahead
+        self.is_due = False
         pieces = self.engine.micro.memory.pieces
         if share is None and pieces == place.plan.pp == 1:
             return
@@ -110,27 +93,45 @@ class SelfCheck:
         except Unfit as reason:
             self.leave_out(str(reason))
 
+    @contextmanager
+    def of_library(self) -> Iterator[None]:
+        """Within this a library's loop trains, which makes the check itself."""
+        before, self.is_of_library = self.is_of_library, True
+        try:
+            yield
+        finally:
+            self.is_of_library = before
+
     def leave_out(self, reason: str) -> None:
         """Say that no check is made, and why."""
         self.is_due = False
         self._say(f"the self-check could not be made: {reason}")
 
     def check(
-        self, forward_backward: Callable[[Any], Any], batch: Any, share: Share | None, state: Sequence[Any] = ()
-    ) -> None:
+        self,
+        forward_backward: Callable[[Any], Any],
+        batch: Any,
+        share: Share | None,
+        state: Sequence[Any] = (),
+        *,
+        is_shown: bool,
+    ) -> bool:
         """The same for a training loop of a library: *forward_backward* computes a batch and goes back from its loss.
 
-        *state*: what that may change on the way, put back afterwards. Raises RequestError, on all ranks alike, when the
-        ranks do not compute what one device would.
+        *state*: what that may change on the way, put back afterwards. *is_shown*: whether lines of the script have
+        seen the batch. It gives whether ranks put whole batches together from this one on. Raises RequestError, on all
+        ranks alike, when the ranks do not compute what one device would.
         """
-        is_due, self.is_due = self.is_due, False
+        whole_batches = self.engine.whole_batches.is_on
+        is_due, self.is_due, self._is_shown = self.is_due, False, is_shown
         place = self.engine.settle()
         if not is_due or (share is None and self.engine.micro.memory.pieces == place.plan.pp == 1):
-            return
+            return False
         try:
             self._check(lambda value: (lambda: forward_backward(value), [*state]), batch, share)
         except Unfit as reason:
             self.leave_out(str(reason))
+        return self.engine.whole_batches.is_on and not whole_batches
 
     def went_back(self, outputs: Sequence[torch.Tensor]) -> None:
         """A backward from *outputs* has ended; while a check runs, this is where it stops."""
@@ -190,7 +191,7 @@ class SelfCheck:
         try:
             return self._steadily(ready, few)[0]
         except FailedError as failed:
-            raise RequestError(f"{failed}{_REASONS}") from None
+            raise RequestError(f"{failed}{words.REASONS}") from None
 
     def _of_widths(self, ready: Ready, batch: Any, share: Share) -> str:
         """The numbers of a few rows that each rank has padded to a width of its own.
@@ -207,17 +208,17 @@ class SelfCheck:
                 return in_whole
             with suppress(Unfit):  # where that is all there is to compare
                 self._of_rows(ready, self._few(batch, share, of_rank_0=True))
-            raise RequestError(f"{failed}{_WIDTHS}") from None
+            raise RequestError(f"{failed}{words.WIDTHS}") from None
         is_told = not alike and self.engine.micro.memory.pieces == place.plan.pp == 1
         if is_told and self._draws_alike_at_one_width(ready, batch, share):
             if in_whole := self._in_whole_batches(ready, few):
                 return in_whole
-            raise RequestError(f"the self-check of the first step failed: {said}{_DRAWN}{_WIDTHS}")
+            raise RequestError(f"the self-check of the first step failed: {said}{words.DRAWN}{words.WIDTHS}")
         return said
 
     def _in_whole_batches(self, ready: Ready, few: rows.Few) -> str:
         """The numbers where ranks take their rows from whole batches, as they do then; empty where that is no help."""
-        if self._is_ahead or few.is_drawn or few.share is None:
+        if (self._is_shown and not self.engine.whole_batches.is_on) or few.is_drawn or few.share is None:
             return ""
         whole = self._turned(few.whole)
         start, end, _ = bounds(few.share.total, self.engine.settle().data_rank, few.share.ranks)
@@ -227,8 +228,8 @@ class SelfCheck:
             return ""
         if not is_alike:
             return ""
-        self.engine.whole_batches.take(_IN_WHOLE)
-        return f"{said}; {_IN_WHOLE}"
+        self.engine.whole_batches.take(words.IN_WHOLE)
+        return f"{said}; {words.IN_WHOLE}"
 
     def _draws_alike_at_one_width(self, ready: Ready, batch: Any, share: Share) -> bool:
         with suppress(Unfit):  # where it cannot be told apart from numbers for row after row, which differ as well
@@ -321,7 +322,7 @@ class SelfCheck:
             with self._apart(share, rows_here, pieces), self.engine.stages.apart(alone=alone), quiet.silent(models):
                 step()
         except _EnoughError:
-            reason = _DRAWS if before.draws() else ""
+            reason = words.DRAWS if before.draws() else ""
         except RequestError:
             raise
         except Unfit as unfit:
@@ -340,7 +341,7 @@ class SelfCheck:
         dist.all_gather_object(reasons, reason)
         for each in reasons:
             if each:
-                raise (DrawsError if each == _DRAWS else Unfit)(each)
+                raise (DrawsError if each == words.DRAWS else Unfit)(each)
 
     @contextmanager
     def _apart(self, share: Share | None, rows_here: int, pieces: int) -> Iterator[None]:

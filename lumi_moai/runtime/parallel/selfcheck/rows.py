@@ -1,7 +1,7 @@
 """A few rows of the first batch: all of them on every rank, and this rank's own."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_map
 
 from ....errors import RequestError
 from ... import group
-from ..parts import is_single, leaves, made_of, parts
+from ..parts import is_nested, is_single, leaves, made_of, parts
 from ..share import Share, bounds
 from .body import Unfit
 
@@ -40,17 +40,27 @@ def few(batch: Any, share: Share | None, rank: int, data_group: Any) -> Few:
 
     Raises Unfit for a batch whose rows cannot be told, and WidthsError, on all ranks alike.
     """
-    mine = length(batch)
     if share is None:
-        part = taken(batch, 0, min(mine, 2 * _ROWS))
+        part = taken(batch, 0, min(length(batch), 2 * _ROWS))
         return Few(whole=part, mine=part)
     each = of_each(share)
     every: list[Any] = [None] * share.ranks
-    dist.all_gather_object(every, taken(batch, 0, each), group=data_group)
+    dist.all_gather_object(every, _first(batch, each), group=data_group)
+    if faults := [part for part in every if isinstance(part, Unfit)]:
+        raise faults[0]
     try:
         return Few(whole=joined(every), mine=every[rank], share=share_of(each, share.ranks))
     except (RuntimeError, ValueError) as error:
         raise WidthsError from error
+
+
+def _first(batch: Any, each: int) -> Any:
+    """The first rows of *batch*, or why there are none: on another rank its parts may be alike in length by chance."""
+    try:
+        length(batch)
+    except Unfit as reason:
+        return reason
+    return taken(batch, 0, each)
 
 
 def of_rank_0(batch: Any, share: Share, rank: int) -> Few:
@@ -108,7 +118,7 @@ def changed(batch: Any, change: Callable[[Any], Any]) -> Any:
     """*batch* with a *change* of each of its parts that have rows."""
     if is_single(batch):
         return batch
-    if _is_nested(batch):
+    if is_nested(batch):
         return made_of(batch, {key: changed(part, change) for key, part in parts(batch).items()})
     return change(batch)
 
@@ -123,7 +133,7 @@ def joined(batches: Sequence[Any]) -> Any:
         if any(each != first for each in batches):
             raise ValueError("batches of unlike parts")
         return first
-    if _is_nested(first):
+    if is_nested(first):
         every = [parts(batch) for batch in batches]
         if len({len(each) for each in every}) > 1:
             raise ValueError("batches of unlike parts")
@@ -138,9 +148,3 @@ def fresh(batch: Any) -> Any:
     if dataclasses.is_dataclass(batch):
         return made_of(batch, {key: fresh(part) for key, part in parts(batch).items()})
     return tree_map(lambda each: each.clone() if isinstance(each, torch.Tensor) else each, batch)
-
-
-def _is_nested(batch: Any) -> bool:
-    if isinstance(batch, (list, tuple)):
-        return any(not isinstance(part, (str, int, float)) for part in batch)
-    return isinstance(batch, Mapping) or dataclasses.is_dataclass(batch)

@@ -18,8 +18,16 @@ from .snapshot import Snapshot
 
 _LOOKED_AT = 64
 """Samples of a rank among which the longest, or the shortest, are looked for."""
-Found = tuple[list[bytes], set[int]]
-"""Samples, and how large all that were looked at are by themselves."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Ends:
+    """Of the samples of a rank that were looked at."""
+
+    sizes: list[int]
+    """How large each is by itself, the shortest first."""
+    shortest: list[bytes]
+    longest: list[bytes]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,14 +42,14 @@ class _Tried:
 
 
 def anew(batch: Any, share: Share, rank: int, data_group: Any, turned: Callable[[Any], Any]) -> Few:
-    """The longest rows of rank 0 and the shortest of the others: as long as the longest of all, and a rank's own.
+    """The longest rows of one rank and the shortest of the others: as long as the longest of all, and a rank's own.
 
-    So they differ also where the first batch happens to be of one width. *turned* brings the rows of a batch into the
-    first dimension. Raises Unfit, on all ranks alike, where that cannot be made, or all rows are of one width; nothing
-    that was fetched or drawn for it stays.
+    So they differ also where the first batch happens to be of one width on all ranks. *turned* brings the rows of a
+    batch into the first dimension. Raises Unfit, on all ranks alike, where that cannot be made, or all rows are of one
+    width; nothing that was fetched or drawn for it stays.
     """
     each, origin = of_each(share), share.origin
-    mine = _tried(origin, rank, lambda of: _chosen(of, each, longest=rank == 0))
+    mine = _tried(origin, rank, lambda of: _ends(of, each))
     every: list[Any] = [None] * share.ranks
     dist.all_gather_object(every, mine, group=data_group)
     both = _put_together(origin, every, rank)
@@ -58,10 +66,10 @@ def _put_together(origin: Origin | None, every: Sequence[_Tried], rank: int) -> 
     """The batch of all samples, and that of this rank's own."""
     if faults := [each.fault for each in every if each.fault]:
         return _Tried(fault=faults[0])
-    found: list[Found] = [each.found for each in every]
-    if len(set().union(*(sizes for _, sizes in found))) == 1:
+    chosen = _chosen([each.found for each in every])
+    if not chosen:
         return _Tried(fault="all of them have one width by themselves")
-    both = _tried(origin, rank, lambda of: _both(of, [samples for samples, _ in found], rank))
+    both = _tried(origin, rank, lambda of: _both(of, chosen, rank))
     return _Tried(fault="the collate function draws random numbers") if both.draws else both
 
 
@@ -82,13 +90,32 @@ def _tried(origin: Origin | None, rank: int, work: Callable[[Origin], Any]) -> _
     return _Tried(found=found, draws=doing.draws)
 
 
-def _chosen(origin: Origin, each: int, *, longest: bool) -> Found:
-    """The longest samples of this rank, or its shortest, in their order."""
+def _ends(origin: Origin, each: int) -> _Ends:
+    """*each* of the longest samples of this rank, and of its shortest."""
     # As bytes, since a collate function may take a sample apart.
     samples = [pickle.dumps(fresh(sample)) for sample in origin.samples(list(origin.keys)[:_LOOKED_AT])]
     sizes = [_size(origin.collate([pickle.loads(sample)])) for sample in samples]  # noqa: S301, our own
-    by_size = sorted(range(len(samples)), key=sizes.__getitem__, reverse=longest)
-    return [samples[place] for place in sorted(by_size[:each])], set(sizes)
+    by_size = [samples[place] for place in sorted(range(len(samples)), key=sizes.__getitem__)]
+    return _Ends(sizes=sorted(sizes), shortest=by_size[:each], longest=by_size[-each:])
+
+
+def _chosen(every: Sequence[_Ends]) -> list[list[bytes]]:
+    """Of each rank the shortest samples, but of one the longest, so that they differ most; empty if none differ."""
+
+    def gain(rank: int) -> int:
+        others = [ends.sizes[0] for other, ends in enumerate(every) if other != rank]
+        return every[rank].sizes[-1] - min(others, default=every[rank].sizes[-1])
+
+    longest = max(range(len(every)), key=gain)
+    if gain(longest) <= 0:
+        return []
+    most = every[longest].sizes[-1]
+    # A second one that is as long as the longest of all would hide that the first is shorter.
+    short = [
+        ends.shortest if ends.sizes[len(ends.shortest) - 1] < most else ends.shortest[:1] * len(ends.shortest)
+        for ends in every
+    ]
+    return [every[longest].longest if rank == longest else each for rank, each in enumerate(short)]
 
 
 def _size(batch: Any) -> int:

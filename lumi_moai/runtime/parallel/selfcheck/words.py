@@ -1,0 +1,18 @@
+"""What the self-check says beside its numbers."""
+
+REASONS = (
+    "; a loss that is a sum over rows written by hand inside of a model, that compares rows with each other"
+    " (contrastive), or a mean over unequal masks written by hand does this: use the losses of torch.nn.functional or a"
+    " mean over rows, compare rows in the script's own loop, or train on one device; --self-check off goes on as it is"
+)
+WIDTHS = (
+    "; each rank pads its rows to the longest of its own, and the result depends on how far rows are padded: pad all"
+    ' batches to one length (padding="max_length", a fixed length in the collate function), or mask or pack the'
+    " padding; --self-check off goes on as it is"
+)
+IN_WHOLE = (
+    "the result depends on how far rows are padded, so each rank puts whole batches together, as one device does, and"
+    " takes its rows from them, which reads all samples on every rank"
+)
+DRAWN = ", but random or numpy draws another number of times"
+DRAWS = "the step draws an order or a choice of its own (randperm, multinomial)"
