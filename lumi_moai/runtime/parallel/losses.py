@@ -22,7 +22,7 @@ from torch.nn._reduction import legacy_get_string
 from .. import group
 from . import alike, compiled, under_way
 from .by_model import note_sum
-from .counts import are_of_all, fitting, like_rows, of_all, share_of
+from .counts import are_of_all, are_picked, fitting, like_rows, of_all, share_of
 from .divided import Divisor
 from .marks import mark
 from .share import Share, weight_in_backward
@@ -154,16 +154,17 @@ def globalised(
         if are_of_all(list(words.values())):
             return of_all(function(*given.args, **given.kwargs))  # each rank has all of these rows
         reduction = _reduction(words)
-        if reduction not in reductions:
+        is_of_picked = reduction == "mean" not in reductions and are_picked(words.values())
+        if reduction not in reductions and not is_of_picked:
             return like_rows(function(*given.args, **given.kwargs), words.values())
         if "input" in words and words["input"].dtype == torch.float16:  # whose sums overflow at 65504
             words["input"] = words["input"].float()
         within.append(None)
         try:
             own = function(**{**words, "reduction": "sum"})
+            counted = None if reduction == "sum" else _numbers(function, words) if is_of_picked else count(words)
         finally:
             within.clear()
-        counted = None if reduction == "sum" else count(words)
         if mine is None:
             return compiled.loss(own, counted)
         loss = of_all_ranks(own, counted, mine, before)
@@ -184,6 +185,12 @@ def _reduction(words: dict[str, Any]) -> str:
     if any(each is not None for each in older):
         words["reduction"] = legacy_get_string(*older, emit_warning=False)
     return words["reduction"]
+
+
+def _numbers(function: Callable[..., torch.Tensor], words: Mapping[str, Any]) -> int:
+    """How many numbers the mean by *function* is of."""
+    with torch.no_grad():
+        return function(**{**words, "reduction": "none"}).as_subclass(torch.Tensor).numel()
 
 
 def _elements(words: Mapping[str, Any]) -> float:
@@ -224,7 +231,10 @@ _MEANS_OF_ROWS = (
     *("multi_margin_loss", "multilabel_margin_loss", "multilabel_soft_margin_loss", "poisson_nll_loss"),
     *("soft_margin_loss", "triplet_margin_loss", "triplet_margin_with_distance_loss"),
 )
-"""Losses whose mean gives each row the same weight, as a mean by hand does: only their sum is a matter of all ranks."""
+"""Losses whose mean gives each row the same weight, as a mean by hand does: only their sum is a matter of all ranks.
+
+But for rows that each rank has picked, such as the nodes of its graphs: their number is no rank's weight.
+"""
 
 
 def install(share: CurrentShare) -> None:

@@ -6,12 +6,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ...errors import RequestError
+from . import graphs
 
 _SCALARS = (str, bytes, int, float)
 
 
 def _is_row_list(batch: Any) -> bool:
-    """Whether *batch* has one entry per row: a tensor, an array, or a list of plain values."""
+    """Whether *batch* has one entry per row: a tensor, an array, a list of plain values, or a batch of graphs."""
+    if graphs.are_graphs(batch):
+        return True
     if isinstance(batch, (list, tuple)):
         return not hasattr(batch, "_fields") and all(isinstance(part, _SCALARS) for part in batch)
     return hasattr(batch, "shape") and len(batch.shape) > 0
@@ -60,6 +63,8 @@ def some_rows(batch: Any, start: int, end: int) -> Any:
     """Some rows of *batch*, which stays of its type."""
     if is_single(batch):
         return batch
+    if graphs.are_graphs(batch):
+        return graphs.some(batch, start, end)
     if _is_row_list(batch):
         return batch[start:end]
     return made_of(batch, {key: some_rows(part, start, end) for key, part in parts(batch).items()})

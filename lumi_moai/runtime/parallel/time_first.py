@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch.utils.data import DataLoader
 
 from .. import group
+from . import graphs
 from .fetching import fetching
 from .own_chance import untouched
 from .parts import made_of, parts
@@ -75,6 +76,7 @@ def agreed(batch: Any, share: Share, twice: Twice) -> Places:
 
 def _found(batch: Any, rows: int, twice: Twice) -> dict[Path, set[int]]:
     found = {place: {dim for dim in (0, 1) if _size(part, dim) == rows} for place, part in tensors(batch)}
+    found |= graphs.places(batch)
     # As many in the second dimension may be features, or steps: only rows are twice as many of each row twice.
     tried = twice() if any(1 in dims for dims in found.values()) else None
     if tried is None:

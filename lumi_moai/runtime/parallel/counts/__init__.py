@@ -6,6 +6,7 @@ it is a number: `total += x.size(0)`, `loss.item() * len(x)`. So the tensors of 
 makes of them is of that class too.
 
 batch     the tensors of a batch, and what becomes of them
+given     which tensors a batch has, and what models are given and give
 whole     numbers that all ranks share, such as a loss
 size      a number of rows
 names     what the functions of torch do with rows
@@ -27,18 +28,13 @@ users     which code is the user's own
 from . import drawn, states
 from .batch import (
     KINDS,
-    Given,
     OfBatch,
     are_of_all,
+    are_picked,
     fitting,
-    followed,
     keeping,
     like_rows,
-    mark,
-    mark_outputs,
-    mark_whole,
     part_of,
-    plainly,
     refusing,
     rows_like,
     share_of,
@@ -46,6 +42,7 @@ from .batch import (
 )
 from .by_place import wholly
 from .constants import own_rows
+from .given import Given, followed, mark, mark_outputs, mark_whole, plainly
 from .size import Rows
 from .taught import length, teach
 from .whole import OfAll, of_all
@@ -57,6 +54,7 @@ __all__ = [
     "OfBatch",
     "Rows",
     "are_of_all",
+    "are_picked",
     "drawn",
     "fitting",
     "followed",

@@ -1,10 +1,9 @@
 """The tensors of a batch of which each rank has its rows, and what the script makes of them."""
 
 import functools
+import math
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,9 +11,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from ....errors import RequestError
 from ..share import Share
-from ..time_first import Places
-from ..time_first import tensors as placed
-from . import by_place, constants, drawn, helped, lists, picking, reducing, rows, states, steps, users
+from . import by_place, constants, helped, of_graphs, picking, reducing, rows, states, steps, users
 from .names import ADDED, AS_ONE, CROSSED, EACH, LIKE, PAIRED, PRODUCTS, READS, SORTED_IN, VIEW
 from .places import PICKED, Part, after_each, after_einsum, after_product, after_view, check_alike
 from .size import Rows, Shape
@@ -53,7 +50,7 @@ class OfBatch(Part):
         return plain(self).__format__(spec)  # torch's takes its own class only
 
     def __deepcopy__(self, memo: dict[int, Any]) -> torch.Tensor:
-        return _become(copied(self, memo), self.share, self.at)
+        return become(copied(self, memo), self.share, self.at)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return plain(self).__reduce_ex__(protocol)
@@ -74,97 +71,38 @@ def plain(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.as_subclass(torch.Tensor)
 
 
-def mark(batch: Any, share: Share, places: Places | None = None) -> None:
-    """The tensors of *batch*, which was cut as *share* says, are this rank's part from now on, and so are its lists.
-
-    *places*: where all ranks have found the rows; in the first dimension of what they do not name.
-    """
-    lists.note(batch, share)
-    at = {id(part): (places or {}).get(place, 0) for place, part in placed(batch)} if places else {}
-    for part in _tensors(batch):
-        dim = at.get(id(part), 0)
-        if dim is not None and _has(part, dim, max(share.rows, 1)):
-            _become(part, share, dim)
-    if 1 in at.values() and not share.steps:
-        share.steps.append(False)
-
-
-def mark_whole(batch: Any) -> None:
-    """All ranks have the whole *batch*, and not the one at hand, of which each has its rows."""
-    for part in _tensors(batch):
-        if type(part) is torch.Tensor and part.dim() > 0:
-            of_all(part)
-
-
-@dataclass(frozen=True)
-class Given:
-    """What a model was given."""
-
-    parts: list["OfBatch"]
-    is_of_all: bool
-    """Whether it is rows that all ranks have."""
-
-
 def are_of_all(arguments: Any) -> bool:
     """Whether *arguments* have rows that all ranks have, and none of which each has its part."""
     leaves = [leaf for leaf in tree_leaves(arguments) if type(leaf) in (OfBatch, OfAll)]
     return any(leaf.dim() for leaf in leaves) and not any(type(leaf) is OfBatch for leaf in leaves)
 
 
-def mark_outputs(result: Any, given: Given) -> Any:
-    """*result*, which a model made of what was *given*, is this rank's part as well, as far as it has its rows."""
-    if given.is_of_all:
-        tree_map(of_all, result)
-    inputs = given.parts
-    if not inputs:
-        return result
-    for part in states.packed(result):
-        _become(part, inputs[0].share, None)
-    for part in _tensors(result):
-        at = _at(part, inputs)
-        if at is not None or (type(part) is torch.Tensor and steps.is_flat(part, [*inputs])):
-            _become(part, inputs[0].share, at)
-    return result
-
-
-def _at(part: Any, inputs: list["OfBatch"]) -> int | None:
-    """Where *part*, which a model made of *inputs*, has the rows of the batch; None if it has not."""
-    if not any(each.at == 0 for each in inputs):  # of the rows that each rank picked, so many are these
-        picked = [each for each in inputs if each.at == PICKED]
-        if any(_has(part, 0, len(each)) for each in picked):
-            return PICKED
-    if not torch.is_tensor(part):
-        return None
-    if states.is_state(part, max(inputs[0].share.rows, 1)):
-        return 1
-    found = next(
-        (dim for dim in steps.of_model(part, [*inputs]) if _has(part, dim, max(inputs[0].share.rows, 1))), None
-    )
-    # Rows times positions, as a flat tensor has them.
-    is_flat = found is None and any(each.at == 0 and _has(part, 0, len(each)) for each in inputs)
-    return 0 if is_flat else found
+def are_picked(words: Any) -> bool:
+    """Whether some of *words* are rows that each rank has picked."""
+    return any(each.at == PICKED for each in _parts(words))
 
 
 def like_rows(result: Any, words: Any) -> Any:
     """*result*, one number for each row of some of *words*, as a part of their batch."""
     aside = steps.like([*_parts(words)], result) if type(result) is torch.Tensor and result.dim() else None
     if aside is not None:
-        return _become(result, aside.share, aside.at)
+        return become(result, aside.share, aside.at)
     for part in _parts(words):
-        if type(result) is torch.Tensor and part.at == 0 and result.dim() and len(result) == part.shape[0]:
-            return _become(result, part.share, 0)
+        is_as_long = type(result) is torch.Tensor and result.dim() > 0 and result.shape[:1] == part.shape[:1]
+        if is_as_long and part.at in (0, PICKED) and part.graph not in of_graphs.HELD_ASIDE:
+            return become(result, part.share, part.at)
     return result
 
 
 def part_of(result: torch.Tensor, tensor: torch.Tensor, at: int | None) -> torch.Tensor:
     """*result* as a part of the batch of *tensor*, if that is one, with its rows in the dimension *at*."""
-    return _become(result, tensor.share, at) if type(tensor) is OfBatch else result
+    return become(result, tensor.share, at) if type(tensor) is OfBatch else result
 
 
 def rows_like(size: Any, result: torch.Tensor) -> torch.Tensor:
     """*result*, of as many rows as *size* says, as a part of the batch that it is a number of rows of."""
     share = size.share if isinstance(size, Rows) else None
-    return result if share is None or not _has(result, 0, max(share.rows, 1)) else _become(result, share, 0)
+    return result if share is None or not has(result, 0, max(share.rows, 1)) else become(result, share, 0)
 
 
 def share_of(words: Any) -> Share | None:
@@ -194,7 +132,7 @@ def keeping(own: Callable[..., Any]) -> Callable[..., Any]:
     def new(kind: type, *args: Any, **kwargs: Any) -> Any:
         made, of = own(kind, *args, **kwargs), args[0] if args else kwargs.get("data")
         if type(of) is OfBatch:
-            return _become(made, of.share, of.at)
+            return become(made, of.share, of.at)
         return of_all(made) if type(of) is OfAll else made
 
     return new
@@ -215,13 +153,9 @@ def refusing(own: Callable[..., Any]) -> Callable[..., Any]:
     return new
 
 
-def _has(part: Any, dim: int, rows: int) -> bool:
+def has(part: Any, dim: int, rows: int) -> bool:
+    """Whether *part* is a plain tensor whose dimension *dim* has as many as *rows*."""
     return type(part) is torch.Tensor and part.dim() > dim and part.shape[dim] == rows
-
-
-def _tensors(batch: Any) -> Iterator[Any]:
-    for leaf in tree_leaves(batch):
-        yield from [leaf] if torch.is_tensor(leaf) else vars(leaf).values() if hasattr(leaf, "__dict__") else ()
 
 
 def fitting(first: Any, second: Any) -> tuple[Any, Any]:
@@ -233,37 +167,8 @@ def fitting(first: Any, second: Any) -> tuple[Any, Any]:
     return first, second
 
 
-@contextmanager
-def plainly(arguments: Any) -> Iterator[Given]:
-    """Within this the tensors of *arguments*, a model's, are plain ones: it computes with them as fast as ever."""
-    for leaf in tree_leaves(arguments):
-        if type(leaf) is torch.Tensor and leaf.dim() and (share := drawn.share_of(leaf)) is not None:
-            _become(leaf, share, 0)
-    is_of_all = are_of_all(arguments)
-    marked = [(leaf, type(leaf)) for leaf in tree_leaves(arguments) if type(leaf) in (OfBatch, OfAll)]
-    for tensor, _ in marked:
-        tensor.__class__ = torch.Tensor
-    try:
-        yield Given([tensor for tensor, kind in marked if kind is OfBatch], is_of_all)
-    finally:
-        states.forget()
-        for tensor, kind in marked:
-            tensor.__class__ = kind
-
-
-@contextmanager
-def followed(given: Given) -> Iterator[None]:
-    """Within this the rows that a model was *given* are followed, as they are in the script."""
-    for tensor in given.parts:
-        tensor.__class__ = OfBatch
-    try:
-        yield
-    finally:
-        for tensor in given.parts:
-            tensor.__class__ = torch.Tensor
-
-
-def _become(tensor: Any, share: Share, at: int | None) -> Any:
+def become(tensor: Any, share: Share, at: int | None) -> Any:
+    """*tensor*, from now on a part of the batch that was cut as *share* says, with its rows in the dimension *at*."""
     tensor.__class__ = OfBatch
     tensor.share, tensor.at = share, at
     return tensor
@@ -288,6 +193,8 @@ def _followed(func: Any, parts: list[OfBatch], args: tuple, kwargs: dict[str, An
     steps.check(name, args[0] if args else None, args)
     args = constants.of_rank(name, tensor, args, (torch.Tensor, OfAll))
     with torch._C.DisableTorchFunctionSubclass():
+        if any(each.graph for each in parts) and (found := of_graphs.followed(name, func, args, kwargs)) is not None:
+            return found
         args = by_place.filled(name, args) if name in by_place.FILLS else args
         whole = _of_all_rows(name, func, tensor, args, kwargs)
         if whole is not None:
@@ -312,7 +219,7 @@ def _of_all_rows(name: str, func: Any, tensor: OfBatch, args: tuple, kwargs: dic
     """What *func* gives for the rows of all ranks, if it needs them; else None."""
     if name in by_place.TAKES:
         found = picking.reordered(args) if name == "getitem" else None
-        return of_all(by_place.taken(name, func, args, kwargs)) if found is None else _become(found, tensor.share, 0)
+        return of_all(by_place.taken(name, func, args, kwargs)) if found is None else become(found, tensor.share, 0)
     if name in SORTED_IN:
         return reducing.sorted_in(name, func, args, kwargs)
     if name in by_place.PIECES:
@@ -336,7 +243,7 @@ def _result(name: str, parts: list[OfBatch], result: Any, args: tuple, kwargs: d
     if isinstance(result, (tuple, list)):
         for place, each in enumerate(result):
             if place and name in states.LAYERS:
-                _become(each, tensor.share, 1)
+                become(each, tensor.share, 1)
             else:
                 _place(name, parts, each, args, kwargs)
         return result
@@ -347,7 +254,7 @@ def _result(name: str, parts: list[OfBatch], result: Any, args: tuple, kwargs: d
         is_flat = at is None is tensor.at and found.shape[:1] == tensor.shape[:1]
         if at is reducing.ALL:
             return of_all(found)
-        return _become(found, tensor.share, at) if at is not None or is_flat else found
+        return become(found, tensor.share, at) if at is not None or is_flat else found
     return _place(name, parts, result, args, kwargs)
 
 
@@ -356,11 +263,13 @@ def _place(name: str, parts: list[OfBatch], result: Any, args: tuple, kwargs: di
     tensor = parts[0]
     if type(result) is not torch.Tensor or result.dim() == 0:
         return result
+    if name in PRODUCTS and of_graphs.are_picked(args):
+        return become(result, tensor.share, PICKED)
     if name in PRODUCTS or name == "einsum":
         at = after_product(name, args) if name != "einsum" else after_einsum(args)
-        return of_all(reducing.total(tensor.share, result)) if at == PICKED else _become(result, tensor.share, at)
+        return of_all(reducing.total(tensor.share, result)) if at == PICKED else become(result, tensor.share, at)
     is_part, at = _where(name, parts, result, args, kwargs)
-    return _become(result, tensor.share, at) if is_part else result
+    return of_graphs.told(name, parts, become(result, tensor.share, at)) if is_part else result
 
 
 def _where(
@@ -387,13 +296,15 @@ def _where(
 def _as_one(name: str, func: Any, tensor: OfBatch, args: tuple, kwargs: dict[str, Any]) -> Any:
     """*func* of the rows of all ranks."""
     result, is_kept = reducing.as_one(name, func, tensor, args, kwargs)
-    return _become(result, tensor.share, tensor.at) if is_kept else result
+    return become(result, tensor.share, tensor.at) if is_kept else result
 
 
 def _sized(name: str, tensor: OfBatch, result: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
     dims = tensor.dim()
     if name == "numel":
-        return _rows(tensor, 1, 0, result) if tensor.at == 0 or (tensor.at == PICKED and dims == 1) else result
+        if tensor.at == PICKED and dims > 1:
+            return _rows(tensor, 1, 0, len(tensor)) * math.prod(tensor.shape[1:])
+        return _rows(tensor, 1, 0, result) if tensor.at in (0, PICKED) else result
     if isinstance(result, int):
         return _rows(tensor, dims, args[1] if len(args) > 1 else kwargs["dim"], result)
     return Shape(_rows(tensor, dims, dim, size) for dim, size in enumerate(result))

@@ -3,6 +3,7 @@
 Places count among the rows of the whole batch, as on one device. Only these rows travel, and all ranks have them then.
 """
 
+from types import NoneType
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ def taken(name: str, func: Any, args: tuple, kwargs: dict[str, Any]) -> torch.Te
     tensor, index = args[0], args[1]
     first, *rest = index if isinstance(index, tuple) and index else (index,)
     if not _has_places(tensor):
-        return None
+        return _of_picked(tensor, first, rest) if isinstance(tensor, Part) and tensor.at == PICKED else None
     if _is_of_all(first):
         return _every(tensor)[(first, *rest)]
     if isinstance(first, slice):
@@ -40,6 +41,26 @@ def taken(name: str, func: Any, args: tuple, kwargs: dict[str, Any]) -> torch.Te
         wanted = _single(first, tensor)
         return None if wanted is None else _some(tensor, wanted)[(0, *rest)]
     return None
+
+
+def _of_picked(tensor: Part, first: Any, rest: list[Any]) -> torch.Tensor | None:
+    """Rows by their place among those that the ranks have picked; None where all of them are meant, or this rank's.
+
+    Raises RequestError for what `cat` made of several.
+    """
+    if isinstance(first, slice):
+        words = [each.whole if isinstance(each, Rows) else each for each in (first.start, first.stop, first.step)]
+        if words == [None] * 3 or any(isinstance(each, Own) or not isinstance(each, (int, NoneType)) for each in words):
+            return None
+        first = slice(*words)
+    elif not isinstance(first, int) or isinstance(first, (bool, Own)):
+        return None
+    if tensor.graph:
+        raise RequestError(
+            f"the script takes rows by their place out of {tensor.graph} of a batch of graphs, and these have others on"
+            " each rank; take them before they are joined, or run it on one device"
+        )
+    return wholly(tensor)[(first, *rest)]
 
 
 def _selected(func: Any, args: tuple, kwargs: dict[str, Any]) -> torch.Tensor | None:

@@ -10,7 +10,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from ....errors import RequestError
-from . import reducing
+from . import of_graphs, reducing
 from .names import ADDED, AS_ONE, EACH, PRODUCTS, VIEW
 from .places import Part, after_each, after_einsum, after_product, after_view, as_rows
 
@@ -27,13 +27,15 @@ _IN_FRONT = {"cosine_similarity", "pairwise_distance", "cross_entropy", "kl_div"
 def passed_on(name: str, args: tuple, kwargs: dict[str, Any], result: Any) -> Any:
     """*result*, which a library made by *name* of rows, and which the script may get back: as rows, if it has them."""
     parts = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Part)]
+    if args and of_graphs.kind_of(args[0]) and type(result) is torch.Tensor:
+        result = of_graphs.as_before(name, args[0], result)
     for each in result if isinstance(result, (tuple, list)) else [result]:
         is_given = any(each is given for given in (args[1:] if name in _WRITTEN else args))
         if type(each) is torch.Tensor and each.dim() and not is_given:
             at = _rows_at(name, [part for part in parts if part.at is not None], each, args, kwargs)
             if at is not None:
-                as_rows(each, parts[0], at)
-    return result
+                as_rows(each, parts[0], at).graph = parts[0].graph if name in EACH | VIEW else ""
+    return of_graphs.sorted_by(name, result, args, kwargs) if any(part.graph for part in parts) else result
 
 
 def _rows_at(name: str, parts: Sequence[Part], result: torch.Tensor, args: tuple, kwargs: dict[str, Any]) -> int | None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .. import graphs
 from ..parts import parts
 from ..share import Share
 
@@ -27,7 +28,9 @@ def share_of(thing: Any) -> Share | None:
 
 
 def _lists(batch: Any, rows: int) -> Iterator[Any]:
-    if isinstance(batch, Mapping) or is_dataclass(batch):
+    if graphs.are_graphs(batch):
+        yield from (each for each in graphs.lists(batch) if len(each) == rows)
+    elif isinstance(batch, Mapping) or is_dataclass(batch):
         for each in parts(batch).values():
             yield from _lists(each, rows)
     elif isinstance(batch, (list, tuple)):

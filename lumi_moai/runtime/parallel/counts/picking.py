@@ -55,19 +55,34 @@ def taken(args: tuple, part: Part, result: torch.Tensor) -> tuple[bool, int | No
     """Whether `tensor[index]` is a part of the batch, and where its rows are; single rows are others on each rank."""
     tensor, index = args[0], args[1]
     first = index[0] if isinstance(index, tuple) and index else index
-    if not isinstance(tensor, Part):  # by rows of the batch
-        is_mask = part.dtype == torch.bool
-        return True, PICKED if is_mask and part.at == 0 else part.at if first is part and not is_mask else None
+    if not isinstance(tensor, Part):
+        return True, _by_rows(part, is_only=first is part)
     if tensor.at == 0 and (isinstance(first, int) or (isinstance(first, slice) and len(result) != len(tensor))):
         return False, None
-    if tensor.at == 0 and isinstance(first, torch.Tensor) and first.dtype == torch.bool:
-        return True, PICKED
-    if tensor.at == 0 and isinstance(index, tuple) and isinstance(first, torch.Tensor):
-        return True, 0 if result.shape[0] == tensor.shape[0] else None
     if steps.is_aside(tensor.at):
         return True, steps.taken(tensor.at or 0, index, result, tensor.dim())
-    keeps = tensor.at == 0 and (first is Ellipsis or isinstance(first, slice))
-    return True, tensor.at if keeps else None
+    if tensor.at == PICKED:
+        is_some = isinstance(first, slice) or (isinstance(first, torch.Tensor) and first.dim() == 1)
+        return True, PICKED if is_some else None
+    return True, _of_rows(index, first, tensor, result) if tensor.at == 0 else None
+
+
+def _by_rows(part: Part, *, is_only: bool) -> int | None:
+    """Where the rows are in what *part*, a mask or numbers, takes out of a tensor that is none of the batch."""
+    if part.dtype == torch.bool:
+        return PICKED if part.at in (0, PICKED) else None
+    return part.at if is_only else None
+
+
+def _of_rows(index: Any, first: Any, tensor: Part, result: torch.Tensor) -> int | None:
+    """Where they are in `tensor[index]`, which has its rows in front."""
+    if isinstance(first, torch.Tensor) and first.dtype == torch.bool:
+        return PICKED
+    if isinstance(first, Part) and first.at == PICKED:  # of each graph, for its nodes
+        return PICKED
+    if isinstance(index, tuple) and isinstance(first, torch.Tensor):
+        return 0 if result.shape[0] == tensor.shape[0] else None
+    return 0 if first is Ellipsis or isinstance(first, slice) else None
 
 
 def aside(name: str, parts: list[Any], result: torch.Tensor, args: tuple, kwargs: dict[str, Any]) -> int | None:
@@ -90,6 +105,8 @@ def left(name: str, parts: list[Any], result: torch.Tensor) -> tuple[bool, int |
     tensor = parts[0]
     if name in JOINS and all(each.at in (0, None) for each in parts):
         return True, None
+    if tensor.at == PICKED:
+        return (True, PICKED) if name in JOINS else (name not in MIXES and result.shape[:1] == tensor.shape[:1], PICKED)
     if tensor.at is None or steps.is_aside(tensor.at):
         is_part, at = steps.left(name, tensor, result)
         return (is_part and name not in MIXES) or result.shape == tensor.shape, at if is_part else None

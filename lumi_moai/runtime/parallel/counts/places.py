@@ -19,6 +19,8 @@ class Part(torch.Tensor):
     share: Share
     at: int | None
     """The dimension of the rows; PICKED; None if it is not known: `mask.t()[ids]` has its part too."""
+    graph: str = ""
+    """Of a batch of graphs: which of its numbers these are (see `of_graphs`)."""
 
 
 def as_rows(tensor: torch.Tensor, like: Part, at: int) -> torch.Tensor:

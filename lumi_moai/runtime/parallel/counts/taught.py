@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from .. import graphs
 from ..share import Share
 from . import lists, reducing, users
 from .ranged import Own, Range, kind_of
@@ -25,6 +26,8 @@ def length(thing: Any) -> int | Rows:
     if rows is not None:
         return rows(thing, 0)
     found = len(thing)
+    if graphs.are_graphs(thing):
+        return thing.num_graphs
     if type(thing) not in (list, tuple):
         return found
     share = lists.share_of(thing)

@@ -17,6 +17,7 @@ becomes what it is over the global one, and what they fetch ahead is announced w
     of_skorch        skorch
     of_metrics       functions that measure a batch
     of_mixing        mixup and its kin
+    of_geometric     torch_geometric's batches of graphs
     of_wandb         Weights & Biases
     showing          torchvision's pictures and tensorboard's
 """
@@ -27,6 +28,7 @@ from typing import TYPE_CHECKING
 from . import (
     environment,
     of_accelerate,
+    of_geometric,
     of_ignite,
     of_lightning,
     of_metrics,
@@ -60,6 +62,7 @@ def install(engine: EngineOf) -> None:
         of_torchmetrics,
         of_metrics,
         of_mixing,
+        of_geometric,
         of_wandb,
         showing,
     ):

@@ -1,7 +1,7 @@
 """A few rows of the first batch: all of them on every rank, and this rank's own."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,8 @@ from torch.utils._pytree import tree_map
 
 from ....errors import RequestError
 from ... import group
-from ..parts import is_nested, is_single, leaves, made_of, parts
+from .. import graphs
+from ..parts import is_nested, is_single, leaves, made_of, parts, some_rows
 from ..share import Share, bounds
 from .body import Unfit
 
@@ -108,7 +109,7 @@ def taken(batch: Any, start: int, end: int) -> Any:
     """The rows of *batch* from *start* to *end*, copied."""
 
     def cut(part: Any) -> Any:
-        rows = part[start:end]
+        rows = some_rows(part, start, end)
         return rows.clone() if isinstance(rows, torch.Tensor) else rows
 
     return changed(batch, cut)
@@ -138,6 +139,8 @@ def joined(batches: Sequence[Any]) -> Any:
         if len({len(each) for each in every}) > 1:
             raise ValueError("batches of unlike parts")
         return made_of(first, {key: joined([each[key] for each in every]) for key in every[0]})
+    if graphs.are_graphs(first):
+        return graphs.joined(batches)
     if isinstance(first, torch.Tensor):
         return torch.cat(list(batches))
     return type(first)(each for batch in batches for each in batch)
@@ -147,4 +150,15 @@ def fresh(batch: Any) -> Any:
     """*batch* with tensors of its own, which the script may write to."""
     if dataclasses.is_dataclass(batch):
         return made_of(batch, {key: fresh(part) for key, part in parts(batch).items()})
-    return tree_map(lambda each: each.clone() if isinstance(each, torch.Tensor) else each, batch)
+    return tree_map(
+        lambda each: each.clone() if isinstance(each, torch.Tensor) or graphs.are_graphs(each) else each, batch
+    )
+
+
+def tensors(batch: Any) -> Iterator[torch.Tensor]:
+    """The tensors that have rows of *batch*."""
+    for part in leaves(batch):
+        if graphs.are_graphs(part):
+            yield from (each.tensor for each in graphs.held(part))
+        elif isinstance(part, torch.Tensor):
+            yield part

@@ -8,12 +8,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from .. import graphs
 from ..fetching import fetching
 from ..own_chance import Fetching, OwnChance
 from ..parts import leaves
 from ..share import Origin, Share
 from .body import Unfit
-from .rows import Few, changed, fresh, length, of_each, share_of
+from .rows import Few, changed, fresh, length, of_each, share_of, tensors
 from .snapshot import Snapshot
 
 _LOOKED_AT = 64
@@ -119,7 +120,7 @@ def _chosen(every: Sequence[_Ends]) -> list[list[bytes]]:
 
 
 def _size(batch: Any) -> int:
-    return sum(part.nelement() for part in leaves(batch) if isinstance(part, torch.Tensor))
+    return sum(part.nelement() for part in tensors(batch))
 
 
 def _both(origin: Origin, every: Sequence[Sequence[bytes]], rank: int) -> tuple[Any, Any]:
@@ -138,8 +139,7 @@ def _collated(origin: Origin, samples: Iterable[Any]) -> Any:
 
 
 def _same(mine: Any, other: Any) -> bool:
-    pairs = zip(leaves(mine), leaves(other), strict=True)
-    return all(torch.equal(a, b) for a, b in pairs if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor))
+    return all(torch.equal(a, b) for a, b in zip(tensors(mine), tensors(other), strict=True))
 
 
 def _fault(whole: Any, mine: Any, batch: Any, share: Share) -> str:
@@ -157,13 +157,14 @@ def _fault(whole: Any, mine: Any, batch: Any, share: Share) -> str:
 
 
 def _kinds(batch: Any) -> list[Any]:
-    return [(part.dtype, part.dim()) if isinstance(part, torch.Tensor) else type(part) for part in leaves(batch)]
+    others = [type(part) for part in leaves(batch) if not isinstance(part, torch.Tensor)]
+    return [*others, *((part.dtype, part.dim()) for part in tensors(batch))]
 
 
 def _beside(batch: Any) -> Callable[[Any], Any]:
     """What brings a part to the device where the tensors of *batch* are."""
-    devices = [each.device for each in leaves(batch) if isinstance(each, torch.Tensor)]
-    return lambda part: part.to(devices[0]) if isinstance(part, torch.Tensor) else part
+    devices = [each.device for each in tensors(batch)]
+    return lambda part: part.to(devices[0]) if isinstance(part, torch.Tensor) or graphs.are_graphs(part) else part
 
 
 def _agree_on(reason: str) -> None:
