@@ -140,6 +140,26 @@ for epoch in range(2):
 save(first, last)
 """
 )
+# Graphs filled up to one size, stacked: each tensor has a row for each graph.
+STACKED = (
+    HEAD
+    + """
+from torch_geometric.loader import DenseDataLoader
+from torch_geometric.nn import DenseGCNConv
+from torch_geometric.transforms import ToDense
+graphs = [ToDense(12)(Data(x=each.x, edge_index=each.edge_index, y=each.y)) for each in (graph(i) for i in range(13))]
+first, last = DenseGCNConv(4, 6), nn.Linear(6, 3)
+optimizer = torch.optim.SGD([*first.parameters(), *last.parameters()], lr=0.1)
+for data in DenseDataLoader(graphs, batch_size=5, shuffle=True):
+    out = last(first(data.x, (data.adj > 0).float(), data.mask).mean(dim=1))
+    loss = F.cross_entropy(out, data.y.view(-1))
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    print(loss.item(), data.y.size(0), (out.argmax(1) == data.y.view(-1)).sum().item(), data.mask.sum().item())
+save(first, last)
+"""
+)
 HETERO = (
     HEAD
     + """
@@ -178,8 +198,8 @@ save(model)
 
 
 @pytest.mark.parametrize(
-    ("text", "count"), [(CLASSES, 2), (CLASSES, 3), (NODES, 2), (NODES, 4), (BY_GRAPH, 2), (HETERO, 2)],
-    ids=["classes", "classes-3", "nodes", "nodes-4", "by-graph", "hetero"],
+    ("text", "count"), [(CLASSES, 2), (CLASSES, 3), (NODES, 2), (NODES, 4), (BY_GRAPH, 2), (HETERO, 2), (STACKED, 2)],
+    ids=["classes", "classes-3", "nodes", "nodes-4", "by-graph", "hetero", "stacked"],
 )  # fmt: skip
 def test_graphs_nodes_and_edges_are_those_of_all_ranks(work, text, count):
     lines, weights = plain(work, text)

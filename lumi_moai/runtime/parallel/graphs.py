@@ -4,7 +4,8 @@ They are known by what they can do, not by their class, which is made anew for e
 A row of such a batch is a graph. What it holds has a row for each graph (`y`), or one for each node or edge.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,14 +112,32 @@ def lists(batch: Any) -> Iterator[list]:
         yield from (value for value in store.values() if isinstance(value, list))
 
 
+def is_known(batch: Any) -> bool:
+    """Whether *batch* is a graph, or a batch of graphs of either kind."""
+    return hasattr(type(batch), "__cat_dim__")
+
+
 def some(batch: Any, start: int, end: int) -> Any:
     """The graphs of *batch* from *start* to *end*."""
+    if are_stacked(batch):
+        return _stacked(batch, lambda every: every[0][start:end], [batch])
     return _batched(batch, batch.to_data_list()[start:end])
 
 
 def joined(batches: Sequence[Any]) -> Any:
     """The graphs of all *batches*."""
+    if are_stacked(batches[0]):
+        return _stacked(batches[0], torch.cat, batches)
     return _batched(batches[0], [graph for batch in batches for graph in batch.to_data_list()])
+
+
+def _stacked(like: Any, change: Callable[[list[torch.Tensor]], torch.Tensor], batches: Sequence[Any]) -> Any:
+    made = copy.copy(like)
+    for store, *others in zip(made.stores, *(batch.stores for batch in batches), strict=True):
+        for name, value in list(store.items()):
+            if isinstance(value, torch.Tensor):
+                store[name] = change([other[name] for other in others])
+    return made
 
 
 def _batched(like: Any, graphs: list[Any]) -> Any:

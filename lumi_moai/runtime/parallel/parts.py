@@ -51,6 +51,9 @@ def leaves(batch: Any) -> Iterator[Any]:
 
     Raises RequestError for a part without rows.
     """
+    if graphs.are_stacked(batch):
+        yield from (each.tensor for each in graphs.held(batch) if each.tensor.dim())
+        return
     if _is_row_list(batch):
         yield batch
         return
@@ -63,7 +66,7 @@ def some_rows(batch: Any, start: int, end: int) -> Any:
     """Some rows of *batch*, which stays of its type."""
     if is_single(batch):
         return batch
-    if graphs.are_graphs(batch):
+    if graphs.are_graphs(batch) or graphs.are_stacked(batch):
         return graphs.some(batch, start, end)
     if _is_row_list(batch):
         return batch[start:end]

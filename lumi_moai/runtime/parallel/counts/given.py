@@ -182,7 +182,7 @@ def _leaves(arguments: Any) -> Iterator[Any]:
     """Those of *arguments*, and the tensors of the graphs among them."""
     for leaf in tree_leaves(arguments):
         yield leaf
-        if hasattr(type(leaf), "__cat_dim__"):
+        if graphs.is_known(leaf):
             yield from (each.tensor for each in graphs.held(leaf))
 
 

@@ -139,7 +139,7 @@ def joined(batches: Sequence[Any]) -> Any:
         if len({len(each) for each in every}) > 1:
             raise ValueError("batches of unlike parts")
         return made_of(first, {key: joined([each[key] for each in every]) for key in every[0]})
-    if graphs.are_graphs(first):
+    if graphs.is_known(first):
         return graphs.joined(batches)
     if isinstance(first, torch.Tensor):
         return torch.cat(list(batches))
@@ -151,7 +151,7 @@ def fresh(batch: Any) -> Any:
     if dataclasses.is_dataclass(batch):
         return made_of(batch, {key: fresh(part) for key, part in parts(batch).items()})
     return tree_map(
-        lambda each: each.clone() if isinstance(each, torch.Tensor) or graphs.are_graphs(each) else each, batch
+        lambda each: each.clone() if isinstance(each, torch.Tensor) or graphs.is_known(each) else each, batch
     )
 
 

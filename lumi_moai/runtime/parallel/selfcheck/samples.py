@@ -164,7 +164,7 @@ def _kinds(batch: Any) -> list[Any]:
 def _beside(batch: Any) -> Callable[[Any], Any]:
     """What brings a part to the device where the tensors of *batch* are."""
     devices = [each.device for each in tensors(batch)]
-    return lambda part: part.to(devices[0]) if isinstance(part, torch.Tensor) or graphs.are_graphs(part) else part
+    return lambda part: part.to(devices[0]) if isinstance(part, torch.Tensor) or graphs.is_known(part) else part
 
 
 def _agree_on(reason: str) -> None:
