@@ -161,3 +161,23 @@ def test_a_batch_fetched_between_two_losses_may_weigh_the_ranks_otherwise(work, 
     lines, weights = plain(work, text)
     for count in (2, 3):
         same_run(work, text, lines, weights, count)
+
+
+# What becomes of rows that a mask has left: as many on each rank as it happens to have.
+LEFT = """
+def terms(rows, goal, label, out):
+    mask = rows[:, 0] > -0.3
+    some, right = out[mask], label[mask]
+    sign = (right > 1).double() * 2 - 1
+    likely, pred = F.log_softmax(some, dim=-1), some.argmax(dim=1)
+    print(len(some), some.numel(), pred.size(0), some[some[:, 0] > 0].shape[0], torch.cat([some, some]).size(0))
+    print(f"{pred.double().mean().item():.6f} {(pred == right).sum().item()} {some[:2].sum().item():.6f} {some[-1].sum().item():.6f}")
+    return [-likely[:, 0].mean(), F.soft_margin_loss(some[:, 1], sign), (some @ torch.ones(4)).pow(2).mean(),
+            F.cross_entropy(some, right, reduction="none").mean(), torch.cat([some, -some.relu()]).pow(2).mean()]
+"""
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_rows_that_a_mask_left_stay_rows(work, count):
+    text = HEAD + LEFT + LOOP
+    same_run(work, text, *plain(work, text), count)
