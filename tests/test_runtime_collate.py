@@ -1,6 +1,8 @@
 """Batches that a collate function of the script's own puts together: objects with fields, rows filled up to the longest."""
 
+import pytest
 from one_device import plain, same_run
+from runtime_ranks import Run, launch, submitit
 from test_runtime_parallel import HEAD
 
 ROWS = """
@@ -43,3 +45,56 @@ def test_the_fields_of_a_batch_are_checked_and_counted(work):
     lines, weights = plain(work, FIELDS)
     _, ranks = same_run(work, FIELDS, lines, weights, 2)
     assert "self-check of the first step: loss" in ranks[0].err
+
+
+# Pictures and their boxes, as many as there are, in lists; every batch is one that ranks share out equally.
+BOXES = (
+    HEAD
+    + """
+torch.manual_seed(5)
+ROWS = [(torch.randn(6), {"boxes": torch.rand(1 + i % 4, 4), "labels": torch.randint(3, (1 + i % 4,))}) for i in range(20)]
+model = nn.Linear(6, 7)
+optim = torch.optim.SGD(model.parameters(), 0.05)
+for images, targets in DataLoader(ROWS, 4, shuffle=True, collate_fn=lambda rows: tuple(zip(*rows))):
+    out = model(torch.stack(images))
+    LOSS
+    optim.zero_grad()
+    loss.backward()
+    optim.step()
+    print(f"loss {loss.item():.6f} {len(images)}")
+torch.save(model.state_dict(), sys.argv[1])
+"""
+)
+AT_ONCE = """
+    of = torch.cat([torch.full((len(each["boxes"]),), place) for place, each in enumerate(targets)])
+    boxes, labels = (torch.cat([each[name] for each in targets]) for name in ("boxes", "labels"))
+    loss = F.l1_loss(out[of, :4], boxes) + F.cross_entropy(out[of, 4:], labels)
+"""
+COUNTED = """
+    loss = 0
+    for place, each in enumerate(targets):
+        loss = loss + F.l1_loss(out[place, :4].expand_as(each["boxes"]), each["boxes"], reduction="sum")
+    loss = loss / sum(len(each["boxes"]) for each in targets)
+"""
+AVERAGED = """
+    loss = 0
+    for place, each in enumerate(targets):
+        loss = loss + F.l1_loss(out[place, :4].expand_as(each["boxes"]), each["boxes"])
+    loss = loss / len(images)
+"""
+
+
+def test_losses_of_all_boxes_are_those_of_one_device(work):
+    script = BOXES.replace("LOSS", AT_ONCE)
+    _, ranks = same_run(work, script, *plain(work, script), 2)
+    assert "self-check of the first step: loss" in ranks[0].err
+
+
+@pytest.mark.parametrize("losses", [COUNTED, AVERAGED], ids=["counted", "averaged"])
+def test_losses_of_each_picture_s_boxes_do_not_train_otherwise_without_a_word(work, losses):
+    run = Run(work, launch(2))
+    ranks = run.ranks(submitit(2), run.script(BOXES.replace("LOSS", losses)), str(work / "weights.pt"))
+    assert [rank.code for rank in ranks] == [1, 1], ranks[0].out
+    assert not any(rank.out for rank in ranks)
+    (said,) = [rank.err for rank in ranks if "the self-check of the first step failed" in rank.err]
+    assert "picture by picture" in said

@@ -157,6 +157,11 @@ class SelfCheck:
             found = rows.few(turned, share, place.data_rank, place.data_group)
         return replace(found, whole=self._turned(found.whole), mine=self._turned(found.mine))
 
+    def _anew(self, batch: Any, share: Share, turned: samples.Turned | None) -> rows.Few:
+        place = self.engine.settle()
+        with self.engine.unjournaled():
+            return samples.anew(batch, share, place.data_rank, place.data_group, turned)
+
     def _runner(self, found: body.Body) -> Ready:
         def ready(value: Any) -> tuple[Callable[[], Any], list[Any]]:
             item = (0, value) if found.is_numbered else value
@@ -168,6 +173,8 @@ class SelfCheck:
     def _check(self, ready: Ready, batch: Any, share: Share | None) -> None:
         if share is None:
             said = self._of_rows(ready, self._few(batch, share))
+        elif not self._is_on_all(rows.can_be_told(self._turned(batch))):
+            said = self._of_rows(ready, self._anew(batch, share, None))
         else:
             try:
                 said = self._of_widths(ready, batch, share)
@@ -198,9 +205,7 @@ class SelfCheck:
 
         Raises RequestError when they differ, by the widths or by something else, and Unfit when there are none.
         """
-        place = self.engine.settle()
-        with self.engine.unjournaled():
-            few = samples.anew(batch, share, place.data_rank, place.data_group, self._turned)
+        place, few = self.engine.settle(), self._anew(batch, share, self._turned)
         try:
             said, alike = self._steadily(ready, few)
         except FailedError as failed:
@@ -250,18 +255,18 @@ class SelfCheck:
         """
         pieces, share = self.engine.micro.memory.pieces, few.share
         self._by_hand = set(map(id, self.engine.gradients.by_hand.found))
-        alone = self._run_alone(ready, few.whole)
+        alone = self._run_alone(ready, few)
         part = rows.fresh(few.mine)
         if share is not None and not self.is_of_library:
             counts.mark(part, share, self._places)
-        together = self._run(*ready(part), share=share, rows_here=rows.length(self._turned(few.mine)), pieces=pieces)
+        together = self._run(*ready(part), share=share, rows_here=few.sizes[1], pieces=pieces)
         is_alike = self._is_on_all(alone.drawn == together.drawn)
         alone, together = group.agree((alone, together))
         numbers = f"loss {alone.loss:.7g} on one device and {together.loss:.7g} {self._where(share)}"
         numbers += f", gradient norm {alone.norm:.7g} and {together.norm:.7g}"
         tolerance = self._tolerance()
         if not alone.agrees(together, tolerance, tolerance):
-            moved = self._moved(ready, few.whole)
+            moved = self._moved(ready, few)
             if not alone.agrees(together, *(rounding.allowed(each, tolerance) for each in moved)):
                 raise FailedError(f"the self-check of the first step failed: {numbers}")
             numbers += "; the last digit of the weights alone moves them by {:.2%} and {:.2%}".format(*moved)
@@ -279,20 +284,19 @@ class SelfCheck:
         cut = [f"in {stages} stages"] if stages > 1 else [] if ranks else [f"in {pieces} micro-batches"]
         return ", ".join([*ranks, *cut])
 
-    def _run_alone(self, ready: Ready, whole: Any) -> Result:
-        count = rows.length(self._turned(whole))
-        return self._run(*ready(rows.fresh(whole)), share=None, rows_here=count, pieces=1, alone=True)
+    def _run_alone(self, ready: Ready, few: rows.Few) -> Result:
+        return self._run(*ready(rows.fresh(few.whole)), share=None, rows_here=few.sizes[0], pieces=1, alone=True)
 
-    def _moved(self, ready: Ready, whole: Any) -> tuple[float, float]:
+    def _moved(self, ready: Ready, few: rows.Few) -> tuple[float, float]:
         """How far, relative, a last digit of the weights moves one device's loss and gradient norm.
 
         From what they are now: if the step has changed since it was compared, such as by a graph that torch.compile
         made meanwhile, that is no rounding.
         """
-        found = [self._run_alone(ready, whole)]
+        found = [self._run_alone(ready, few)]
         for seed in range(rounding.TRIES):
             with rounding.changed(self.engine.gradients.parameters, rounding.nudge, seed):
-                found.append(self._run_alone(ready, whole))
+                found.append(self._run_alone(ready, few))
         losses, norms = [each.loss for each in found], [each.norm for each in found]
         return tuple(group.agree((rounding.spread(losses), rounding.spread(norms))))
 

@@ -30,6 +30,13 @@ class Few:
     share: Share | None = None
     is_drawn: bool = False
     """Whether their samples are other ones each time, since random numbers are drawn for them."""
+    alone: int = 0
+    """How many they are, where the ranks do not share them out."""
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """How many rows `whole` has, and `mine`."""
+        return (self.share.total, self.share.rows) if self.share else (self.alone, self.alone)
 
 
 class WidthsError(Exception):
@@ -42,8 +49,9 @@ def few(batch: Any, share: Share | None, rank: int, data_group: Any) -> Few:
     Raises Unfit for a batch whose rows cannot be told, and WidthsError, on all ranks alike.
     """
     if share is None:
-        part = taken(batch, 0, min(length(batch), 2 * _ROWS))
-        return Few(whole=part, mine=part)
+        alone = min(length(batch), 2 * _ROWS)
+        part = taken(batch, 0, alone)
+        return Few(whole=part, mine=part, alone=alone)
     each = of_each(share)
     every: list[Any] = [None] * share.ranks
     dist.all_gather_object(every, _first(batch, each), group=data_group)
@@ -90,6 +98,14 @@ def of_each(share: Share) -> int:
 def share_of(each: int, ranks: int) -> Share:
     """That of a rank where every rank has *each* rows."""
     return Share(rows=each, total=each * ranks, ranks=ranks)
+
+
+def can_be_told(batch: Any) -> bool:
+    """Whether all parts of *batch* have as many entries: its rows."""
+    try:
+        return length(batch) >= 0
+    except Unfit:
+        return False
 
 
 def length(batch: Any) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from ....errors import RequestError
 from .. import graphs
 from ..fetching import fetching
 from ..own_chance import Fetching, OwnChance
@@ -19,6 +20,7 @@ from .snapshot import Snapshot
 
 _LOOKED_AT = 64
 """Samples of a rank among which the longest, or the shortest, are looked for."""
+Turned = Callable[[Any], Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,32 +44,33 @@ class _Tried:
     """Whether random numbers were drawn."""
 
 
-def anew(batch: Any, share: Share, rank: int, data_group: Any, turned: Callable[[Any], Any]) -> Few:
+def anew(batch: Any, share: Share, rank: int, data_group: Any, turned: Turned | None) -> Few:
     """The longest rows of one rank and the shortest of the others: as long as the longest of all, and a rank's own.
 
     So they differ also where the first batch happens to be of one width on all ranks. *turned* brings the rows of a
-    batch into the first dimension. Raises Unfit, on all ranks alike, where that cannot be made, or all rows are of one
-    width; nothing that was fetched or drawn for it stays.
+    batch into the first dimension; None where parts of it have no rows, such as the boxes of all pictures. Raises
+    Unfit, on all ranks alike, where that cannot be made, or all rows are of one width; nothing that was fetched or
+    drawn for it stays.
     """
     each, origin = of_each(share), share.origin
     mine = _tried(origin, rank, lambda of: _ends(of, each))
     every: list[Any] = [None] * share.ranks
     dist.all_gather_object(every, mine, group=data_group)
-    both = _put_together(origin, every, rank)
+    both = _put_together(origin, every, rank, may_be_alike=turned is None)
     fault = both.fault
     if not fault:
-        fault = _fault(turned(both.found[0]), turned(both.found[1]), turned(batch), share_of(each, share.ranks))
+        fault = _fault(both.found[0], both.found[1], batch, share_of(each, share.ranks), turned)
     _agree_on(fault)
     whole, part = (changed(one, _beside(batch)) for one in both.found)
     is_drawn = any(one.draws for one in every)
     return Few(whole=whole, mine=part, share=share_of(each, share.ranks), is_drawn=is_drawn)
 
 
-def _put_together(origin: Origin | None, every: Sequence[_Tried], rank: int) -> _Tried:
-    """The batch of all samples, and that of this rank's own."""
+def _put_together(origin: Origin | None, every: Sequence[_Tried], rank: int, *, may_be_alike: bool) -> _Tried:
+    """The batch of all samples, and that of this rank's own; *may_be_alike*: in width."""
     if faults := [each.fault for each in every if each.fault]:
         return _Tried(fault=faults[0])
-    chosen = _chosen([each.found for each in every])
+    chosen = _chosen([each.found for each in every], may_be_alike=may_be_alike)
     if not chosen:
         return _Tried(fault="all of them have one width by themselves")
     both = _tried(origin, rank, lambda of: _both(of, chosen, rank))
@@ -100,8 +103,11 @@ def _ends(origin: Origin, each: int) -> _Ends:
     return _Ends(sizes=sorted(sizes), shortest=by_size[:each], longest=by_size[-each:])
 
 
-def _chosen(every: Sequence[_Ends]) -> list[list[bytes]]:
-    """Of each rank the shortest samples, but of one the longest, so that they differ most; empty if none differ."""
+def _chosen(every: Sequence[_Ends], *, may_be_alike: bool) -> list[list[bytes]]:
+    """Of each rank the shortest samples, but of one the longest, so that they differ most.
+
+    Empty if none differ and they may not be alike.
+    """
 
     def gain(rank: int) -> int:
         others = [ends.sizes[0] for other, ends in enumerate(every) if other != rank]
@@ -109,7 +115,7 @@ def _chosen(every: Sequence[_Ends]) -> list[list[bytes]]:
 
     longest = max(range(len(every)), key=gain)
     if gain(longest) <= 0:
-        return []
+        return [ends.shortest for ends in every] if may_be_alike else []
     most = every[longest].sizes[-1]
     # A second one that is as long as the longest of all would hide that the first is shorter.
     short = [
@@ -142,18 +148,18 @@ def _same(mine: Any, other: Any) -> bool:
     return all(torch.equal(a, b) for a, b in zip(tensors(mine), tensors(other), strict=True))
 
 
-def _fault(whole: Any, mine: Any, batch: Any, share: Share) -> str:
+def _fault(whole: Any, mine: Any, batch: Any, share: Share, turned: Turned | None) -> str:
     """What is unlike the *batch* that the script is handed."""
     try:
-        if (length(whole), length(mine)) != (share.total, share.rows):
+        if turned and (length(turned(whole)), length(turned(mine))) != (share.total, share.rows):
             return "the collate function does not give one row for each sample"
-    except Unfit as reason:
+        kinds = [_kinds(each) if turned is None else _kinds(turned(each)) for each in (whole, mine, batch)]
+    except (Unfit, RequestError) as reason:
         return str(reason)
-    return (
-        ""
-        if _kinds(whole) == _kinds(mine) == _kinds(batch)
-        else "the loop gets other batches than the collate function gives"
-    )
+    if turned is None:  # of which there are as many as samples
+        kinds = [sorted(map(str, set(each))) for each in kinds]
+    is_alike = kinds[0] == kinds[1] == kinds[2]
+    return "" if is_alike else "the loop gets other batches than the collate function gives"
 
 
 def _kinds(batch: Any) -> list[Any]:
