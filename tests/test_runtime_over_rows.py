@@ -106,9 +106,28 @@ def terms(rows, goal, label, out):
     near = torch.cdist(points, goal.view(-1, 2, 2)).min(2)[0].mean()
     return [F.cross_entropy(found, torch.zeros(len(found), dtype=torch.long)), near, queue.norm()]
 """
+# Tensors made for as many rows as the batch has, and written into: labels in one of many places, weights, masks.
+MADE = """
+def terms(rows, goal, label, out):
+    hot = torch.zeros(label.size(0), 4).scatter_(1, label.unsqueeze(1), 1.0)
+    smooth = torch.empty((len(rows), 4)).fill_(0.1)
+    smooth[torch.arange(len(rows)), label] = 0.7
+    weight = torch.ones(len(label))
+    weight[label == 1] = 3.0
+    halves = out.reshape(-1, 2)
+    larger = torch.zeros(halves.shape[0], 2, dtype=torch.bool)
+    larger[halves.argmax(1) == 1] = True
+    step = torch.zeros(rows.shape, requires_grad=True)
+    F.mse_loss(model(rows + step), goal).backward()
+    return [
+        -(hot * out.log_softmax(1)).sum() / hot.sum(), (out.softmax(1).mean(0) - smooth.mean(0)).pow(2).sum(),
+        (weight * F.cross_entropy(out, label, reduction="none")).sum() / weight.sum(), larger.double().mean(),
+        F.mse_loss(model(rows + step.grad.sign()), goal), step.grad.norm(), smooth.std(),
+    ]
+"""
 
 
-@pytest.mark.parametrize("terms", [FUNCTIONS, USED, HARDEST, TWINS, MIXED, QUEUE])
+@pytest.mark.parametrize("terms", [FUNCTIONS, USED, HARDEST, TWINS, MIXED, QUEUE, MADE])
 def test_numbers_of_all_rows_have_the_value_and_the_gradient_of_one_device(work, terms):
     text = HEAD + terms + LOOP
     lines, weights = plain(work, text)

@@ -249,3 +249,67 @@ def test_buffers_that_a_library_changes_with_each_rank_s_rows_are_refused(work):
     assert [rank.code for rank in ranks] == [1, 1]
     assert any("Sequential changes its buffer 1.running_mean with the rows of each rank" in rank.err for rank in ranks)
     assert ranks[0].out == ""
+
+
+# Means of codes and a center that a forward keeps in parameters, as it was done before there were buffers: new ones in their place, and
+# edits of `.data`, which no version of a tensor counts. What came of the first call shows in the second loss only.
+PARAMETERS = """
+import sys, torch, torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+import lumi_moai
+lumi_moai.enable_advanced_parallelization()
+torch.manual_seed(3)
+torch.set_default_dtype(torch.float64)
+class Quantizer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.codes, self.total = nn.Embedding(8, 4), nn.Parameter(torch.randn(8, 4))
+        self.center = nn.Parameter(torch.zeros(4), requires_grad=False)
+    def forward(self, h):
+        flat = h.view(-1, 4) - self.center
+        at = torch.cdist(flat, self.codes.weight).argmin(1).unsqueeze(1)
+        hot = torch.zeros(at.shape[0], 8)
+        hot.scatter_(1, at, 1)
+        q = (hot @ self.codes.weight).view(h.shape)
+        if self.training:
+            size = hot.sum(0) + 1
+            self.total = nn.Parameter(self.total * 0.9 + 0.1 * (hot.t() @ flat))
+            self.codes.weight = nn.Parameter(self.total / size.unsqueeze(1))
+            with torch.no_grad():
+                self.center.data.mul_(0.9).add_(0.1 * h.mean((0, 1)))
+        share = hot.mean(0)
+        return h + (q - h).detach(), (q.detach() - h).pow(2), torch.exp(-torch.sum(share * torch.log(share + 1e-10)))
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.q, self.b = nn.Linear(5, 4), Quantizer(), nn.Linear(4, 5)
+    def forward(self, x):
+        z, far, spread = self.q(torch.tanh(self.a(x)))
+        return self.b(z), far, spread
+model = Net()
+optim = torch.optim.SGD([*model.a.parameters(), *model.b.parameters()], lr=0.1)
+for epoch in range(2):
+    for (x,) in DataLoader(TensorDataset(torch.randn(17, 3, 5) * 3), batch_size=7):
+        out, far, spread = model(x)
+        loss = F.mse_loss(out, x) + 0.25 * far.mean()
+        loss.backward()
+        optim.step()
+        optim.zero_grad()
+        print(f"loss {loss.item()} {spread.item()}", *(each.norm().item() for each in model.q.parameters()))
+torch.save([each.detach() for each in model.parameters()], sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_parameters_that_a_forward_changes_are_of_the_whole_batch(work, count):
+    same_run(work, PARAMETERS, *plain(work, PARAMETERS), count)
+
+
+def test_parameters_in_parts_that_a_forward_changes_are_refused(work):
+    """What is gathered for a forward is let go behind it: the change was lost without a word."""
+    run = Run(work, launch(2), Wishes(layout=Layout.parse("fsdp")))
+    ranks = run.ranks(submitit(2), run.script(PARAMETERS), str(work / "weights.pt"))
+    assert [rank.code for rank in ranks] == [1, 1]
+    assert any("the forward of Quantizer changes" in rank.err for rank in ranks)
+    assert ranks[0].out == ""

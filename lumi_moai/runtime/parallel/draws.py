@@ -40,6 +40,8 @@ def install(at_hand: RowsAtHand, told: Told) -> None:
     for name in ("randperm", "tensor", "as_tensor"):
         setattr(torch, name, _counted(getattr(torch, name)))
     torch.full = _filled(torch.full)
+    for name in ("zeros", "ones", "empty"):
+        setattr(torch, name, _made(getattr(torch, name)))
     for name in ("randn_like", "rand_like", "randint_like"):
         setattr(torch, name, _like(getattr(torch, name), at_hand, told))
     torch.bernoulli = _each(torch.bernoulli, at_hand, told)
@@ -156,6 +158,17 @@ def _filled(own: Draw) -> Draw:
         return counts.rows_like(size[0] if len(size) else 0, own(*args[:1], *map(_told, args[1:]), **words))
 
     return full
+
+
+def _made(own: Draw) -> Draw:
+    """*own*, of whose tensors the same is true: a mask, a label in one of many places, what rows are written into."""
+
+    @functools.wraps(own)
+    def make(*args: Any, **kwargs: Any) -> torch.Tensor:
+        size = _size(args, 0, kwargs.get("size"))
+        return counts.rows_like(size[0] if len(size) else 0, own(*args, **kwargs))
+
+    return make
 
 
 def _size(args: Sequence[Any], place: int, named: Any) -> Sequence[int]:

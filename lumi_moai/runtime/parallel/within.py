@@ -75,11 +75,12 @@ class Within:
         known = self._known.setdefault(called.module, {})
         if called.kind not in known and len(known) < _MOST:
             look, before = Look(), Snapshot([], [called.module], copied=math.inf)
-            buffers = kept.versions(called.module)
-            result = called.compute(look.at(called.own))
-            known[called.kind] = look.is_by_hand or kept.changed_by_users(called.module, buffers)
+            tensors = kept.of(called.module)
+            with kept.weights_in_parts_unchanged(called.module):
+                result = called.compute(look.at(called.own))
+            known[called.kind] = look.is_by_hand or kept.is_of_rows(called.module, tensors)
             if not known[called.kind]:
-                kept.check_alike(called.module, buffers)
+                kept.check_alike(called.module, tensors)
                 return result
             del result
             before.put_back()
@@ -93,9 +94,9 @@ class Within:
         if is_users(called.module) or called.kind in known or len(known) >= _MOST or not self._has_rows(called):
             return called.compute(called.own)
         known[called.kind] = False
-        buffers = kept.versions(called.module)
+        tensors = kept.of(called.module)
         result = called.compute(called.own)
-        kept.check_alike(called.module, buffers)
+        kept.check_alike(called.module, tensors)
         return result
 
     def _has_rows(self, called: _Called) -> bool:
@@ -120,10 +121,10 @@ class Within:
 
     def _first(self, called: _Called) -> Any:
         """A call that could be computed with plain tensors, now followed."""
-        buffers = kept.versions(called.module)
+        tensors = kept.of(called.module)
         try:
             result = self._follow(called)
-            kept.check_alike(called.module, buffers)
+            kept.check_alike(called.module, tensors)
             return result
         except RequestError as error:
             raise RequestError(

@@ -102,13 +102,14 @@ def part_of(result: torch.Tensor, tensor: torch.Tensor, at: int | None) -> torch
 def rows_like(size: Any, result: torch.Tensor) -> torch.Tensor:
     """*result*, of as many rows as *size* says, as a part of the batch that it is a number of rows of."""
     share = size.share if isinstance(size, Rows) else None
-    return result if share is None or not has(result, 0, max(share.rows, 1)) else become(result, share, 0)
+    if share is not None and type(result) is torch.Tensor and len(result) % max(share.rows, 1) == 0:
+        rows.ask_gradient(become(result, share, 0))
+    return result
 
 
 def share_of(words: Any) -> Share | None:
     """How the batch was cut that some of *words* are parts of."""
-    parts = _parts(words)
-    return parts[0].share if parts else None
+    return next((part.share for part in _parts(words)), None)
 
 
 def whole(value: Any) -> Any:

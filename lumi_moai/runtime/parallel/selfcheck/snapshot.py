@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from ....errors import RequestError
 from ..counts import KINDS
@@ -99,8 +100,15 @@ class Snapshot:
         if not tensor.requires_grad and type(tensor) in KINDS and not tensor.is_meta:
             copy = tensor.clone() if tensor.numel() <= self._copied else None
             self._tensors[id(tensor)] = (tensor, tensor._version, copy)
-        elif type(tensor) in (*KINDS, nn.Parameter) and tensor.is_leaf and tensor.numel() <= _FEW:
-            self._keep_gradient(tensor)
+        elif type(tensor) in (*KINDS, nn.Parameter) and tensor.is_leaf:
+            self._keep_weight(tensor)
+
+    def _keep_weight(self, leaf: torch.Tensor) -> None:
+        """A forward may change it. Of one that is trained there will be gradients, so there is room for a copy."""
+        if leaf.numel() <= _FEW:
+            self._keep_gradient(leaf)
+        if (leaf.requires_grad or leaf.numel() <= _FEW) and not leaf.is_meta and not is_lazy(leaf):
+            self._tensors[id(leaf)] = (leaf, leaf._version, leaf.detach().clone())
 
     def _keep_gradient(self, leaf: torch.Tensor) -> None:
         grad = leaf.grad
@@ -144,10 +152,22 @@ class Snapshot:
             vars(value).update(own)
 
         self._back.append(back)
+        parameters = self._keep_parameters(value._parameters) if isinstance(value, nn.Module) else []
         buffers = value._buffers if isinstance(value, nn.Module) else {}
         # Those of a scripted module stay where they are.
         kept = self._keep_dict(buffers) if isinstance(buffers, dict) else buffers.values()
-        return [*_leading(list(own.values())), *kept]
+        return [*_leading(list(own.values())), *kept, *parameters]
+
+    def _keep_parameters(self, held: Any) -> list[Any]:
+        """Which they are: a forward may put others in their place, and so does what gathers weights in parts."""
+        plain = {key: each for key, each in held.items() if type(each) is nn.Parameter}
+
+        def back() -> None:
+            held.update({key: each for key, each in plain.items() if type(held.get(key)) is nn.Parameter})
+
+        if isinstance(held, dict):  # those of a scripted module stay where they are
+            self._back.append(back)
+        return list(plain.values())
 
     def _keep_numbers(self, value: Any) -> None:
         """Of a library's object what it counts: steps that it accumulates (accelerate), a running mean (timm)."""
