@@ -133,6 +133,8 @@ for epoch in range(2):
         own = torch.zeros(data.num_graphs, 4).index_add_(0, data.batch, data.x)
         far = degree(data.edge_index[0], data.num_nodes)
         mean = scatter(data.x, data.batch, dim=0, reduce="mean")
+        noise = torch.randn(data.num_nodes, 3) + torch.ones(data.num_nodes, 3)
+        print(noise.mean().item(), noise.pow(2).sum().item(), noise.shape, (noise * data.x[:, :3]).mean(0).norm().item())
         parts = data.to_data_list()
         print(loss.item(), *ahead, own.pow(2).mean().item(), far.max().item(), far.size(0), mean.size(0), mean.sum().item())
         print(data.batch.bincount().float().pow(2).mean().item(), (row == col).sum().item(), near.numel(), data.weight.sum().item())

@@ -6,6 +6,7 @@ rows of the draw that one device would make. On a device of its own each rank ha
 """
 
 import functools
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -110,6 +111,8 @@ def _check(own: Draw, shares: Sequence[Share | None]) -> None:
 
 def times(size: Any, rows: Rows) -> Rows | None:
     """*rows*, or as many times these as *size* is: `x.size(0) * 5`; None if it is no number of rows."""
+    if isinstance(size, counts.Rows) and size.is_picked:
+        return counts.among_all(operator.index(size), size.share) if size.share else None
     if isinstance(size, counts.Rows) and rows[2] and size.whole % rows[0] == 0:
         times = size.whole // rows[0]
         return rows[0] * times, rows[1] * times, rows[2] * times

@@ -43,6 +43,7 @@ from .batch import (
 from .by_place import wholly
 from .constants import own_rows
 from .given import Given, followed, mark, mark_outputs, mark_whole, plainly
+from .rows import among_all
 from .size import Rows
 from .taught import length, teach
 from .whole import OfAll, of_all
@@ -53,6 +54,7 @@ __all__ = [
     "OfAll",
     "OfBatch",
     "Rows",
+    "among_all",
     "are_of_all",
     "are_picked",
     "drawn",

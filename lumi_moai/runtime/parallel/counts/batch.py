@@ -102,8 +102,9 @@ def part_of(result: torch.Tensor, tensor: torch.Tensor, at: int | None) -> torch
 def rows_like(size: Any, result: torch.Tensor) -> torch.Tensor:
     """*result*, of as many rows as *size* says, as a part of the batch that it is a number of rows of."""
     share = size.share if isinstance(size, Rows) else None
-    if share is not None and type(result) is torch.Tensor and len(result) % max(share.rows, 1) == 0:
-        rows.ask_gradient(become(result, share, 0))
+    # By the numbers of all ranks: this one's may be a multiple of its rows by chance.
+    if share is not None and type(result) is torch.Tensor and (size.is_picked or size.whole % share.total == 0):
+        rows.ask_gradient(become(result, share, PICKED if size.is_picked else 0))
     return result
 
 
@@ -182,7 +183,7 @@ def _parts(args: Any) -> list[OfBatch]:
 def _rows(tensor: OfBatch, dims: int, dim: int, size: int) -> int | Rows:
     share, mine = tensor.share, max(tensor.share.rows, 1)
     if tensor.at == PICKED and dim % dims == 0:
-        return Rows.of(size, sum(rows.lengths(size if share.rows else 0)), share)
+        return Rows.of(size, sum(rows.lengths(size if share.rows else 0)), share, is_picked=True)
     if tensor.at is None or dim % dims != tensor.at or size % mine:
         return size
     return Rows.of(size, size // mine * share.total, share)

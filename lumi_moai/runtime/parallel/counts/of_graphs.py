@@ -136,7 +136,7 @@ def _like(tensor: Part, result: Any) -> Any:
 def _sized(ends: Part, result: Any, dim: tuple) -> Any:
     """The size of `edge_index`, of its dimension *dim* or of all, of which the last counts over all ranks."""
     size = ends.shape[-1]
-    whole = Rows.of(size, sum(lengths(size if ends.share.rows else 0)), ends.share)
+    whole = Rows.of(size, sum(lengths(size if ends.share.rows else 0)), ends.share, is_picked=True)
     if not isinstance(result, int):
         return torch.Size([*result[:-1], whole])
     if dim:
@@ -146,7 +146,7 @@ def _sized(ends: Part, result: Any, dim: tuple) -> Any:
 
 def _starts(name: str, starts: Part, result: Any) -> Any:
     """The size of `ptr`, which has one number more than there are graphs."""
-    whole = Rows.of(starts.shape[0], starts.share.total + 1, starts.share)
+    whole = Rows.of(starts.shape[0], starts.share.total + 1, starts.share, is_picked=True)
     return whole if name == "numel" or isinstance(result, int) else torch.Size([whole])
 
 

@@ -75,6 +75,12 @@ def bounds_of(tensor: torch.Tensor, share: Share) -> tuple[int, int]:
     return (sum(counts[:place]), sum(counts[: place + 1])) if share.rows else (0, 1)
 
 
+def among_all(mine: int, share: Share) -> tuple[int, int, int]:
+    """Of rows that each rank has picked, *mine* here: how many all have, which is the first of here, and *mine*."""
+    counts = lengths(mine if share.rows else 0)
+    return sum(counts), sum(counts[: dist.get_rank(group.data_group())]) if share.rows else 0, mine
+
+
 def is_read_whole(tensor: Part) -> bool:
     """Whether the script means the rows of all ranks when it reads *tensor* as a list or an array.
 

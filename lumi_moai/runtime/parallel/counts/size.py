@@ -21,12 +21,14 @@ class Rows(np.int64):
     whole: int
     share: Share | None
     """How their batch was cut, where that is known."""
+    is_picked: bool
+    """Whether they are some that each rank has picked, or nodes of graphs: no rank knows how many another one has."""
 
     @classmethod
-    def of(cls, mine: int, whole: int, share: Share | None = None) -> "Rows":
+    def of(cls, mine: int, whole: int, share: Share | None = None, *, is_picked: bool = False) -> "Rows":
         """*mine* of *whole* rows."""
         made = cls(mine)
-        made.whole, made.share = whole, share
+        made.whole, made.share, made.is_picked = whole, share, is_picked
         return made
 
     def __eq__(self, other: object) -> Any:
@@ -112,8 +114,10 @@ def _as_size(work: _Work) -> _Work:
     def both(first: Any, second: Any) -> Any:
         if not isinstance(first, (int, Rows)) or not isinstance(second, (int, Rows)):
             return _whole(work, first, second)
-        share = next(each.share for each in (first, second) if isinstance(each, Rows))
-        return Rows.of(work(_mine(first), _mine(second)), _whole(work, first, second), share)
+        given = [each for each in (first, second) if isinstance(each, Rows)]
+        is_picked = any(each.is_picked for each in given)
+        mine, whole = work(_mine(first), _mine(second)), _whole(work, first, second)
+        return Rows.of(mine, whole, given[0].share, is_picked=is_picked)
 
     return both
 

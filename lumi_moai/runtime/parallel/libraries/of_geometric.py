@@ -61,7 +61,7 @@ def _counted(own: Callable[[Any], Any]) -> Callable[[Any], Any]:
         share = _share_of(batch)
         if share is None or type(found) is not int or not users.asks(sys._getframe(1)):
             return found
-        return counts.Rows.of(found, sum(rows.lengths(found if share.rows else 0)), share)
+        return counts.Rows.of(found, sum(rows.lengths(found if share.rows else 0)), share, is_picked=True)
 
     return number
 
