@@ -186,3 +186,52 @@ torch.save([each.detach() for each in module.parameters()], sys.argv[1])
 def test_batches_of_several_loaders_at_once(work):
     _, ranks = same_run(work, SEVERAL, *plain(work, SEVERAL), 2)
     assert "could not be made: training_step gets batches of several loaders at once" in ranks[0].err
+
+
+# A search for a learning rate trains within a hook, where batches are whole ones; and behind it all a loop of the script's.
+SEARCH = (
+    HEAD
+    + """
+import lightning.pytorch as L
+from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
+class Module(L.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.lr = 0.1
+        self.net = nn.Linear(4, 4)
+    def training_step(self, batch, at):
+        (x,) = batch
+        return F.mse_loss(self.net(x), x)
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=self.lr)
+x = DataLoader(TensorDataset(torch.randn(17, 4)), batch_size=5)
+quiet = ("enable_progress_bar", "enable_model_summary", "logger", "enable_checkpointing")
+module, finder = Module(), LearningRateFinder(num_training_steps=5, early_stop_threshold=None)
+L.Trainer(max_epochs=2, accelerator="cpu", callbacks=[finder], **{each: False for each in quiet}).fit(module, x)
+print(finder.optimal_lr.results["loss"], module.lr)
+optimizer, seen = torch.optim.SGD(module.parameters(), lr=0.1), 0
+for (rows,) in x:
+    out = module.net(rows)
+    loss = ((out - rows) ** 2 * (rows > 0)).sum() / (rows > 0).sum()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    seen += len(rows)
+    print(seen, loss.item(), (out > 0).sum().item())
+torch.save([each.detach() for each in module.parameters()], sys.argv[1])
+"""
+)
+
+
+def test_a_search_for_a_learning_rate_shares_out_its_batches(work):
+    _, ranks = same_run(work, SEARCH, *plain(work, SEARCH), 2)
+    assert "no DataLoader gave this batch" not in ranks[0].err
+    assert ranks[0].err.count("self-check of the first step: loss") == 1
+
+
+def test_a_search_for_a_batch_size_is_refused(work):
+    run = Run(work, launch(2))
+    text = SEARCH.replace("LearningRateFinder(num_training_steps=5, early_stop_threshold=None)", "BatchSizeFinder()")
+    ranks = run.ranks(submitit(2), run.script(text), "weights.pt")
+    assert [rank.code for rank in ranks] == [1, 1]
+    assert any("BatchSizeFinder looks for the batch that fills the memory" in rank.err for rank in ranks)

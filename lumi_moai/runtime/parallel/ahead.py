@@ -52,6 +52,15 @@ class Ahead:
         finally:
             self._hooks -= 1
 
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """Within this a library trains, also where one of its hooks has begun that (a search for a learning rate)."""
+        before, self._hooks = self._hooks, 0
+        try:
+            yield
+        finally:
+            self._hooks = before
+
     @property
     def is_held(self) -> bool:
         """Whether a library fetches batches for the script."""

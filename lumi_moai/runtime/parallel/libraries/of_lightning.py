@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch.utils._pytree import tree_leaves
 
+from ....errors import RequestError
 from ... import group
 from ...late import after_import
 from .. import counts
@@ -55,6 +56,7 @@ def install(engine: Callable[[], "Engine | None"]) -> None:
             (f"{trainer}.trainer.call", "_call_callback_hooks", _hooking),
             (f"{trainer}.trainer.call", "_call_lightning_module_hook", _hooking),
             (f"{trainer}.loops.fit_loop", "_FitLoop.run", _fitting),
+            (f"{trainer}.callbacks.batch_size_finder", "BatchSizeFinder.__init__", _scaling),
             (f"{trainer}.loops.optimization.automatic", "_AutomaticOptimization.run", _optimizing),
             (f"{trainer}.loops.optimization.manual", "_ManualOptimization.run", _optimizing_by_hand),
             (fetchers, "_PrefetchDataFetcher.__iter__", _prefetching),
@@ -179,8 +181,15 @@ def _broadcasting(
 
 
 def _fitting(engine: "Engine", own: Callable[..., None], loop: Any) -> None:
-    with engine.self_check.of_library():
+    with engine.self_check.of_library(), engine.ahead.training():
         own(loop)
+
+
+def _scaling(engine: "Engine", own: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    raise RequestError(
+        "BatchSizeFinder looks for the batch that fills the memory of one device, and here a rank has some of its rows;"
+        " leave it out, and give the loader the batch of one device"
+    )
 
 
 def _optimizing(
@@ -263,7 +272,8 @@ def _without_steps(engine: "Engine") -> Iterator[None]:
 
 def _prefetching(engine: "Engine", own: Callable[..., Any], fetcher: Any) -> Any:
     fetcher.held = deque[_Held]()
-    return own(fetcher)
+    with engine.ahead.training():  # a search for a learning rate gets the loaders ready in a hook
+        return own(fetcher)
 
 
 def _fetching_raw(engine: "Engine", own: Callable[..., Any], fetcher: Any) -> Any:

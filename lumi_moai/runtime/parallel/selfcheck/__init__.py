@@ -82,10 +82,9 @@ class SelfCheck:
         place = self.engine.place
         if not self.is_due or self.is_of_library or place is None:
             return
-        self.is_due = False
-        pieces = self.engine.micro.memory.pieces
-        if share is None and pieces == place.plan.pp == 1:
+        if share is None and self.engine.micro.memory.pieces == place.plan.pp == 1:
             return
+        self.is_due = False
         try:
             found = body.find()
             self._places = self.engine.time_first.places
@@ -123,10 +122,10 @@ class SelfCheck:
         ranks alike, when the ranks do not compute what one device would.
         """
         whole_batches = self.engine.whole_batches.is_on
-        is_due, self.is_due, self._is_shown = self.is_due, False, is_shown
         place = self.engine.settle()
-        if not is_due or (share is None and self.engine.micro.memory.pieces == place.plan.pp == 1):
+        if not self.is_due or (share is None and self.engine.micro.memory.pieces == place.plan.pp == 1):
             return False
+        self.is_due, self._is_shown = False, is_shown
         try:
             self._check(lambda value: (lambda: forward_backward(value), [*state]), batch, share)
         except Unfit as reason:
