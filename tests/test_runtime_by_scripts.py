@@ -100,6 +100,7 @@ class Own(Trainer):
         far = (((out[:, 2:] - inputs["some"]) ** 2) * inputs["kept"]).sum() / inputs["kept"].sum()
         hits = (out[:, :2].argmax(1) == inputs["labels"]).float()
         print("own", far.item(), hits.mean().item(), len(hits), int(hits.sum()))
+        self.log({"hits": hits.sum().item()})
         return F.cross_entropy(out[:, :2], inputs["labels"]) + far
 def func(outputs, labels, num_items_in_batch=None):
     chances = outputs["logits"][:, :2].softmax(1)
@@ -113,6 +114,7 @@ for steps, words in ((1, {}), (2, {"compute_loss_func": func})):
     trainer.pop_callback(type(trainer.callback_handler.callbacks[-1]))
     trainer.train()
     print([(round(each["loss"], 5), round(each["grad_norm"], 5)) for each in trainer.state.log_history if "loss" in each])
+    print([each["hits"] for each in trainer.state.log_history if "hits" in each])
     weights += [weight.detach().clone() for weight in net.parameters()]
 torch.save(weights, sys.argv[1])
 """

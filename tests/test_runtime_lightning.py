@@ -45,6 +45,9 @@ class Model(L.LightningModule):
         self.log("masked", mask.sum(), reduce_fx="sum", on_step=False, on_epoch=True)
         self.log("rows", float(len(x)), on_step=False, on_epoch=True)
         self.log("number", len(x), on_step=False, on_epoch=True)
+        self.log("hits", (out > 0).sum(), reduce_fx="sum", on_step=False, on_epoch=True)
+        self.log("all", float(len(x)), reduce_fx="sum", on_step=False, on_epoch=True)
+        self.log("plain", F.relu(out).detach().as_subclass(torch.Tensor).max(), reduce_fx="max", on_step=False, on_epoch=True)
         return {"loss": loss, "out": out.detach()}
     def on_train_batch_end(self, outputs, batch, at):
         print("step", len(batch[0]), batch[0].mean().item(), outputs["out"].std().item(), batch[1].sum(1).tolist())

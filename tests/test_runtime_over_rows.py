@@ -72,6 +72,7 @@ def terms(rows, goal, label, out):
     return [
         F.cross_entropy(out[hard], label[hard]), each[easy].mean(), out.index_select(0, hard).pow(2).mean(),
         out.gather(0, out.argsort(0)[:2]).pow(2).sum(), each[third], (out[hard, 1] * goal[hard, 2]).mean(),
+        each.topk(max(1, len(rows) // 2)).values.mean(), out.topk(k=max(1, rows.size(0) // 2), dim=0)[0].sum(),
     ]
 """
 # A BatchNorm without weights, called by the script itself, and a product edited in place (Barlow Twins).

@@ -36,7 +36,7 @@ class OfBatch(Part):
                 helps = asks in (Asker.helper, Asker.notation)
                 return helped.passed_on(name_of(func), args, kwargs, result) if helps else result
         parts = _parts(args) or _parts(tree_leaves((args, kwargs)))
-        args = counted(func, args)
+        args, kwargs = counted(func, args, kwargs)
         if OfAll in types:
             args = tuple(felt_by_all(each, parts[0].share) if type(each) is OfAll else each for each in args)
         return _followed(func, parts, args, kwargs)

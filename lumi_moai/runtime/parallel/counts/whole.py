@@ -30,7 +30,7 @@ class OfAll(torch.Tensor):
             return NotImplemented  # the other class decides
         kwargs = kwargs or {}
         asks = users.asks(sys._getframe(1))
-        args = counted(func, args) if asks else args
+        args, kwargs = counted(func, args, kwargs) if asks else (args, kwargs)
         with torch._C.DisableTorchFunctionSubclass():
             result = func(*args, **kwargs)
             if asks and not any(result is each for each in args) and _is_alike(name_of(func), result, (args, kwargs)):
@@ -78,11 +78,23 @@ def copied(tensor: torch.Tensor, memo: dict[int, Any]) -> torch.Tensor:
         tensor.__class__ = kind
 
 
-def counted(func: Any, args: tuple) -> tuple:
-    """*args* of *func*, in which a number of rows is the global batch's if it is no size."""
-    if not any(isinstance(each, Rows) for each in args) or name_of(func) not in ARITHMETIC:
-        return args
-    return tuple(each.whole if isinstance(each, Rows) else each for each in args)
+def counted(func: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    """What *func* is given, in which a number of rows is the global batch's if it is no size."""
+    if not any(isinstance(each, Rows) for each in (*args, *kwargs.values())) or not _counts(
+        name_of(func), args, kwargs
+    ):
+        return args, kwargs
+    whole = {key: each.whole if isinstance(each, Rows) else each for key, each in kwargs.items()}
+    return tuple(each.whole if isinstance(each, Rows) else each for each in args), whole
+
+
+def _counts(name: str, args: tuple, kwargs: dict[str, Any]) -> bool:
+    """Whether the function *name* takes a number of rows for one, as `loss.topk(len(x) // 2)` does of all rows."""
+    if name not in ("topk", "kthvalue"):
+        return name in ARITHMETIC
+    found = kwargs.get("input", args[0] if args else None)
+    is_along = kwargs.get("dim", args[2] if len(args) > 2 else None) == 0
+    return isinstance(found, torch.Tensor) and (is_along or found.dim() == 1)
 
 
 def name_of(func: Any) -> str:

@@ -96,7 +96,7 @@ def _asking_to_log(
     engine: "Engine", own: Callable[..., None], module: Any, name: str, value: Any, *args: Any, **kwargs: Any
 ) -> None:
     """Note whether *value* is a number of the global batch already, before Lightning makes a plain tensor of it."""
-    if not isinstance(value, (counts.OfAll, counts.Rows)):
+    if not _is_global(engine, value):
         own(module, name, value, *args, **kwargs)
         return
     _GLOBAL.append(name)
@@ -104,6 +104,13 @@ def _asking_to_log(
         own(module, name, value.whole if isinstance(value, counts.Rows) else value, *args, **kwargs)
     finally:
         _GLOBAL.pop()
+
+
+def _is_global(engine: "Engine", value: Any) -> bool:
+    if isinstance(value, (int, float)) and engine.share is not None:
+        # What the script read or counted is of all rows; a length that it took from a list of its rows is this rank's.
+        return whole.is_alike(torch.tensor(value), engine.share)
+    return isinstance(value, (counts.OfAll, counts.Rows))
 
 
 def _logging(

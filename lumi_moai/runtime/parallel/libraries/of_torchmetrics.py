@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from ..engine import Engine
 
 
+_OF_LIGHTNING = "_ResultMetric"
+"""What holds a value that `self.log` was given, which is of all rows already (`of_lightning`)."""
+
+
 def install(engine: Callable[[], "Engine | None"]) -> None:
     """Get ready for torchmetrics."""
     # A metric wraps its own update when it is made, which may be before the script's one line.
@@ -26,7 +30,7 @@ def _wrapping(engine: Callable[[], "Engine | None"], own: Callable[..., Any], me
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         running = engine()
         share = running.share if running else None
-        if running is None or share is None:
+        if running is None or share is None or type(metric).__name__ == _OF_LIGHTNING:
             return inner(*args, **kwargs)
         words: dict[Any, Any] = {**dict(enumerate(args)), **kwargs}
         with torch.set_grad_enabled(metric._enable_grad and torch.is_grad_enabled()):

@@ -136,13 +136,23 @@ def _stepping(
 ) -> Any:
     """The first batch is computed twice more before, on few rows: the self-check."""
     if engine.self_check.is_due and not engine.is_repeating:
-        step = functools.partial(own, trainer, model)
+        step = _without_log(trainer, functools.partial(own, trainer, model))
         is_shown = any(users.is_by_user(getattr(trainer, name)) for name in ("training_step", "get_batch_samples"))
         if engine.self_check.check(
             lambda few: step(few, *args, **kwargs), inputs, engine.share, [vars(trainer)], is_shown=is_shown
         ):
             _FETCHED[trainer].put_in_place(engine, trainer, trainer.args.device)
     return own(trainer, model, inputs, *args, **kwargs)
+
+
+def _without_log(trainer: Any, step: Callable[..., Any]) -> Callable[..., Any]:
+    """*step* without what a script's `compute_loss` logs, which callbacks would write down."""
+
+    def quiet(*args: Any, **kwargs: Any) -> Any:
+        vars(trainer)["log"] = lambda *_, **__: None  # put back with all that the trainer has
+        return step(*args, **kwargs)
+
+    return quiet
 
 
 def _smoothing(
