@@ -132,6 +132,13 @@ FETCHED = {
 }
 
 
+def test_a_recurrent_layer_that_a_step_calls_by_itself_may_be_spread(work):
+    """It has a list of its weights beside those that the ranks' parts were put in the place of."""
+    text = lightning()
+    _, ranks = same_run(work, text, *plain(work, text), 2, layout="fsdp")
+    assert WHOLE in ranks[0].err
+
+
 @pytest.mark.parametrize("text", FETCHED.values(), ids=FETCHED)
 def test_a_model_that_reads_the_padding_gets_that_of_one_device(work, text):
     """In batches that were fetched ahead of the check, too."""

@@ -46,3 +46,10 @@ def test_statistics_are_those_of_the_global_batch(work):
     for count in (2, 4):
         _, ranks = same_run(work, NORMS, lines, weights, count)
         assert ranks[0].err.count("BatchNorm takes mean and variance of the global batch") == 1
+
+
+def test_a_weight_that_is_spread_gets_the_gradient_of_the_global_batch(work):
+    """In layers that the script calls by itself, as a step of Lightning does, nothing has gathered it before."""
+    text = NORMS.replace("def forward", "def step").replace("model(", "model.step(")
+    text = text.replace("torch.no_grad()", "torch.inference_mode()")
+    same_run(work, text, *plain(work, text), 2, layout="fsdp")

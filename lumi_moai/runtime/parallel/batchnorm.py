@@ -114,6 +114,8 @@ def _over_ranks(
     _remember(running, momentum, mean, variance * (n / (n - 1)))
     kind = torch.promote_types(rows.dtype, torch.float32)
     scale = (variance + eps).rsqrt().to(kind)
+    if weight is not None:
+        weight = weight.reshape(-1)  # which gathers one that is spread, as a function of our own would not
     out = _Normalised.apply(rows, weight, mean.to(kind), scale, n, counts.to(kind), *is_shared)
     return (out if bias is None else out + _across(bias, rows)).to(rows.dtype)
 

@@ -218,6 +218,8 @@ def set_aside(root: nn.Module, *, on_host: bool) -> Iterator[None]:
         local = parameter._local_tensor
         parameter._local_tensor = local.to("cpu" if on_host else accelerator.device())
         module._parameters[name] = parameter
+        if name in getattr(module, "_flat_weights_names", ()):  # a recurrent layer has a list of them, too
+            setattr(module, name, parameter)
 
 
 def _without_numbers(parameter: DTensor) -> nn.Parameter:

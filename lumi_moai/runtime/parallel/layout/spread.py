@@ -72,7 +72,7 @@ class Origin:
     def __init__(self, tensor: DTensor) -> None:
         self.tensor = tensor
         self.full = whole(tensor)
-        self.version = self.full._version
+        self.version = _version(self.full)
         self.edits = _EDITS[0]
 
     def refresh(self) -> None:
@@ -80,15 +80,19 @@ class Origin:
         if self.edits != _EDITS[0]:
             with torch.no_grad():
                 self.full.copy_(whole(self.tensor))
-            self.version, self.edits = self.full._version, _EDITS[0]
+            self.version, self.edits = _version(self.full), _EDITS[0]
 
     def bring_back(self, *, untold: bool = False) -> None:
         """Bring the parts to what the copy is now, if it was edited, or may have been *untold*."""
-        if untold or self.full._version != self.version:
+        if untold or _version(self.full) != self.version:
             with torch._C.DisableTorchFunctionSubclass(), torch.no_grad():
                 self.tensor._local_tensor.copy_(part_of(self.full.detach(), self.tensor)._local_tensor)
             edited()
-            self.version, self.edits = self.full._version, _EDITS[0]
+            self.version, self.edits = _version(self.full), _EDITS[0]
+
+
+def _version(tensor: torch.Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version
 
 
 class Copied(torch.Tensor):
