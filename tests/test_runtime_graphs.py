@@ -1,8 +1,12 @@
 """Batches of graphs (torch_geometric): a row is a graph, and nodes and edges count over all ranks as well."""
 
+import shutil
+
 import pytest
-from one_device import plain, same_run
-from runtime_ranks import Run, launch, submitit
+import torch
+from one_device import assert_same_weights, plain, same_run
+from runtime_ranks import Run, ended, launch, submitit
+from test_runtime_resume import assert_one_run, killed_after, start, whole
 
 from lumi_moai.plan import Wishes
 
@@ -162,6 +166,36 @@ for data in DenseDataLoader(graphs, batch_size=5, shuffle=True):
 save(first, last)
 """
 )
+# A list of graphs, which the script puts together itself; one graph in a batch; events one after the other.
+LISTS = (
+    HEAD
+    + """
+from torch_geometric.data import Batch, TemporalData
+from torch_geometric.loader import DataListLoader, TemporalDataLoader
+graphs, events = [graph(i) for i in range(13)], torch.randint(0, 9, (2, 40), generator=g)
+events = TemporalData(src=events[0], dst=events[1], t=torch.arange(40), msg=torch.randn(40, 4, generator=g))
+first, last = GCNConv(4, 6), nn.Linear(6, 3)
+optimizer = torch.optim.SGD([*first.parameters(), *last.parameters()], lr=0.1)
+def learn(loss):
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+for listed in DataListLoader(graphs, batch_size=5, shuffle=True):
+    data = Batch.from_data_list(listed)
+    out = last(global_mean_pool(first(data.x, data.edge_index), data.batch))
+    learn(F.cross_entropy(out, data.y))
+    print(data.num_graphs, len(listed), data.num_nodes, (out.argmax(1) == data.y).sum().item(), data.batch[-1].item())
+for data in DataLoader(graphs[:2], batch_size=1):
+    nodes = last(first(data.x, data.edge_index))
+    learn(F.cross_entropy(nodes, (data.x[:, 0] > 0).long()))
+    print(data.num_nodes, nodes.mean().item(), len(nodes), (nodes.argmax(1) == 1).sum().item())
+for data in TemporalDataLoader(events, batch_size=7):
+    out = last(data.msg @ torch.ones(4, 6))
+    learn(F.cross_entropy(out, (data.src > data.dst).long()))
+    print(data.num_events, data.msg.size(0), (out.argmax(1) == 1).sum().item(), out.mean().item())
+save(first, last)
+"""
+)
 HETERO = (
     HEAD
     + """
@@ -200,13 +234,13 @@ save(model)
 
 
 @pytest.mark.parametrize(
-    ("text", "count"), [(CLASSES, 2), (CLASSES, 3), (NODES, 2), (NODES, 4), (BY_GRAPH, 2), (HETERO, 2), (STACKED, 2)],
-    ids=["classes", "classes-3", "nodes", "nodes-4", "by-graph", "hetero", "stacked"],
+    ("text", "count"), [(CLASSES, 2), (CLASSES, 3), (NODES, 2), (NODES, 4), (BY_GRAPH, 2), (HETERO, 2), (STACKED, 2), (LISTS, 2)],
+    ids=["classes", "classes-3", "nodes", "nodes-4", "by-graph", "hetero", "stacked", "lists"],
 )  # fmt: skip
 def test_graphs_nodes_and_edges_are_those_of_all_ranks(work, text, count):
     lines, weights = plain(work, text)
     _, ranks = same_run(work, text, lines, weights, count, kind=Run if text is CLASSES else Graphs)
-    assert "self-check of the first step: loss" in ranks[0].err
+    assert ("self-check of the first step: loss" in ranks[0].err) == (text is not LISTS)
 
 
 LOOP = """
@@ -250,3 +284,56 @@ def test_what_no_rank_can_tell_of_graphs_is_refused(work, kind):
     assert ranks[0].code == 1
     assert any(reason in rank.err for rank in ranks), ranks[0].err
     assert not any("Traceback" in rank.err for rank in ranks)
+
+
+KILLED = (
+    HEAD
+    + """
+import time
+class Pooled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.last = GCNConv(4, 6), nn.Linear(6, 1)
+    def forward(self, data):
+        return self.last(global_max_pool(self.conv(data.x, data.edge_index), data.batch)).squeeze(-1)
+
+class Parts(Pooled):
+    def forward(self, x, edge_index, batch):
+        return self.last(global_add_pool(self.conv(x, edge_index).tanh(), batch)).squeeze(-1)
+
+model, last, pooled, parts = SAGEConv(4, 6), nn.Linear(6, 3), Pooled(), Parts()
+optimizer = torch.optim.SGD([p for each in (model, last, pooled, parts) for p in each.parameters()], lr=0.01)
+loader = DataLoader([graph(i) for i in range(19)], batch_size=5, shuffle=True)
+for epoch in range(6):
+    total = right = nodes = 0
+    for data in loader:
+        z = model(data.x, data.edge_index)
+        out = last(global_mean_pool(z, data.batch))
+        loss = F.cross_entropy(out, data.y) + (z ** 2).sum() / z.numel()
+        loss = loss + F.mse_loss(pooled(data), data.y.float())
+        loss = loss + F.mse_loss(parts(data.x, data.edge_index, data.batch), data.y.float())
+        nodes += len(z)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        total += loss.item() * data.num_graphs
+        right += int((out.argmax(1) == data.y).sum())
+        nodes += data.num_nodes + data.edge_index.size(1)
+        time.sleep(PAUSE)
+    print("epoch", total / len(loader.dataset), right, nodes, flush=True)
+save(model, last, pooled, parts)
+"""
+)
+
+
+def test_a_killed_run_on_graphs_goes_on_where_it_was(work):
+    """On as many ranks, and on one, whose numbers of nodes are others."""
+    (lines, weights), run = plain(work, KILLED.replace("PAUSE", "0")), Graphs(work / "run", launch(2))
+    first = killed_after(run, start(run, KILLED, 2), 6)
+    for count in (2, 1):
+        again = Graphs(work / f"again{count}", launch(count))
+        shutil.copytree(run.folder, again.folder, dirs_exist_ok=True)
+        last = whole(ended(start(again, KILLED, count, job="78")))
+        assert "resumed at step" in last.err
+        assert_one_run(first[0], last, lines)
+        assert_same_weights(torch.load(again.folder / "weights.pt"), weights)

@@ -29,5 +29,17 @@ def _replace(holder: Any, name: str, engine: Callable[[], Any], call: Callable[.
         running = engine()
         return call(running, own, *args, **kwargs) if running else own(*args, **kwargs)
 
-    is_static = isinstance(vars(holder).get(last), staticmethod)
-    setattr(holder, last, staticmethod(replaced) if is_static else replaced)
+    kept = vars(holder).get(last)
+    if isinstance(kept, classmethod):  # which knows by what class it was called
+        setattr(holder, last, classmethod(_of_class(kept.__func__, engine, call)))
+        return
+    setattr(holder, last, staticmethod(replaced) if isinstance(kept, staticmethod) else replaced)
+
+
+def _of_class(own: Callable[..., Any], engine: Callable[[], Any], call: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(own)
+    def replaced(kind: type, *args: Any, **kwargs: Any) -> Any:
+        running = engine()
+        return call(running, functools.partial(own, kind), *args, **kwargs) if running else own(kind, *args, **kwargs)
+
+    return replaced

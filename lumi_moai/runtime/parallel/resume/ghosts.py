@@ -59,6 +59,8 @@ class Ghosts(FakeTensorMode):
         super().__init__(allow_non_fake_inputs=True)
         self.is_over = False
         """Whether the checkpoint was reached: from then on ghosts are what they were given."""
+        self.has_numbers = False
+        """Whether a model computes with whole numbers that are real, of which it reads how many there are."""
         self.written: list[torch.Tensor] = []
         """Real tensors that the last calls wrote ghosts into."""
 
@@ -66,6 +68,8 @@ class Ghosts(FakeTensorMode):
         kwargs = kwargs or {}
         if self.is_over:
             return func(*tree_map_only(FakeTensor, _must_have, args), **tree_map_only(FakeTensor, _must_have, kwargs))
+        if self.has_numbers and _are_real((args, kwargs)):
+            return func(*args, **kwargs)
         if func in (torch.ops.aten.index.Tensor, torch.ops.aten.masked_select.default):
             func, args = _known_places(func, args)
         self._note_written(func, args, kwargs)
@@ -101,6 +105,11 @@ class Ghosts(FakeTensorMode):
         if isinstance(tensor, torch.nn.Parameter):
             return torch.nn.Parameter(made, requires_grad=tensor.requires_grad)
         return made.requires_grad_(tensor.requires_grad and tensor.is_leaf)
+
+
+def _are_real(arguments: Any) -> bool:
+    tensors = [leaf for leaf in tree_leaves(arguments) if isinstance(leaf, torch.Tensor)]
+    return bool(tensors) and not any(isinstance(each, FakeTensor) for each in tensors)
 
 
 def _must_have(ghost: torch.Tensor) -> torch.Tensor:

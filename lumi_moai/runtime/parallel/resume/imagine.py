@@ -3,13 +3,14 @@
 import copy
 from collections.abc import Callable
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only, tree_unflatten
 
 from ....errors import RequestError
+from .. import graphs
 from .ghosts import Ghosts, is_ghost
 
 Call = Callable[..., Any]
@@ -23,6 +24,8 @@ class Imagination:
         self.ghosts = ghosts
         self._sketches: WeakKeyDictionary[nn.Module, tuple[nn.Module, dict[Any, _Shape]]] = WeakKeyDictionary()
         """Of each model that the script still has: its sketch, and the shapes by kind of arguments."""
+        self._with_numbers: WeakSet[nn.Module] = WeakSet()
+        """Those whose results are as large as whole numbers say that they are given: nodes by their graphs."""
 
     def sketch(self, root: nn.Module) -> None:
         """Keep a copy of *root* as the script made it, before it is laid out over ranks; its weights are ghosts."""
@@ -34,14 +37,37 @@ class Imagination:
 
     def call(self, root: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Any:
         """What *root* would return, as ghosts."""
-        key, (sketch, shapes) = _signature(root, args, kwargs), self._sketches[root]
+        sketch, shapes = self._sketches[root]
+        key = self._key(root, args, kwargs)
         if key not in shapes:
-            leaves, tree = tree_flatten(self._compute(root, sketch, args, kwargs))
+            leaves, tree = tree_flatten(self._result(root, sketch, args, kwargs))
+            key = self._key(root, args, kwargs)
             shapes[key] = tree, [_Form(leaf) if torch.is_tensor(leaf) else leaf for leaf in leaves]
         tree, leaves = shapes[key]
         with self.ghosts:
             made = [leaf.make() if isinstance(leaf, _Form) else leaf for leaf in leaves]
         return tree_unflatten(made, tree)
+
+    def _key(self, root: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Any:
+        numbers = [_numbers(leaf) for leaf in tree_leaves((args, kwargs))] if root in self._with_numbers else []
+        return _signature(root, args, kwargs), tuple(numbers)
+
+    def _result(self, root: nn.Module, sketch: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Any:
+        leaves = tree_leaves((args, kwargs))
+        if any(map(graphs.is_known, leaves)):
+            self._with_numbers.add(root)
+        if root not in self._with_numbers:
+            try:
+                return self._compute(root, sketch, args, kwargs)
+            except RequestError:
+                if not any(map(_numbers, leaves)):
+                    raise
+            self._with_numbers.add(root)
+        self.ghosts.has_numbers = True
+        try:
+            return self._compute(root, sketch, args, kwargs)
+        finally:
+            self.ghosts.has_numbers = False
 
     def _compute(self, root: nn.Module, sketch: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Any:
         modes = {name: module.training for name, module in root.named_modules()}
@@ -61,7 +87,8 @@ class Imagination:
             ) from error
 
     def _as_ghost(self, tensor: torch.Tensor) -> torch.Tensor:
-        return tensor if is_ghost(tensor) else self.ghosts.of(tensor)
+        is_kept = is_ghost(tensor) or (self.ghosts.has_numbers and _is_number(tensor))
+        return tensor if is_kept else self.ghosts.of(tensor)
 
 
 class _Form:
@@ -98,6 +125,22 @@ def _signature(root: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Any:
         str(tree),
         tuple(_leaf(leaf) for leaf in leaves),
     )
+
+
+def _is_number(leaf: Any) -> bool:
+    """Whether *leaf* is a tensor of whole numbers that is real."""
+    return torch.is_tensor(leaf) and not is_ghost(leaf) and not leaf.dtype.is_floating_point
+
+
+def _numbers(leaf: Any) -> Any:
+    """What tells the whole numbers of *leaf* from others; nothing where it has none."""
+    every = [each.tensor for each in graphs.held(leaf)] if graphs.is_known(leaf) else [leaf]
+    with torch._C.DisableTorchFunctionSubclass():
+        return tuple(
+            (tuple(each.shape), hash(each.cpu().contiguous().as_subclass(torch.Tensor).numpy().tobytes()))
+            for each in every
+            if _is_number(each)
+        )
 
 
 def _leaf(leaf: Any) -> Any:

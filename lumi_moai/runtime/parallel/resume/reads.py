@@ -25,6 +25,8 @@ _TORCH = os.path.dirname(torch.__file__) + os.sep
 OURS = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(__file__)))) + os.sep
 _THROUGH = tuple(_TORCH + name for name in ("_tensor.py", "optim/lr_scheduler.py", "utils/_contextlib.py"))
 """Where torch reads for the script: `f"{loss:.3f}"`, `x in tensor`, a scheduler that watches a loss."""
+_OF_RANK = (f"{os.sep}torch_geometric{os.sep}",)
+"""Libraries that read how many graphs or nodes there are from the numbers of these."""
 _PLACES: dict[tuple[CodeType, int], str] = {}
 _FORMS: dict[type, str] = {float: "f", int: "i", bool: "b"}
 _SCALARS: dict[str, Callable[[Any], Any]] = {"f": float, "i": int, "b": bool}
@@ -47,6 +49,17 @@ def place() -> str | None:
     if key not in _PLACES:
         _PLACES[key] = f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"
     return _PLACES[key]
+
+
+def _is_of_rank(tensor: torch.Tensor) -> bool:
+    """Whether a library reads *tensor* for a size of its own, `int(batch.max()) + 1`, which each rank has for itself.
+
+    Such a number of the batch is there again when a step is repeated; that of another rank would not fit.
+    """
+    frame = sys._getframe(2)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(OURS):
+        frame = frame.f_back
+    return not tensor.dtype.is_floating_point and any(each in frame.f_code.co_filename for each in _OF_RANK)
 
 
 def keep(journal: "Journal", what: str, where: str, value: Any) -> None:
@@ -131,7 +144,7 @@ def watched(what: str, own: Callable[..., Any], current: Callable[[], Any]) -> C
             return own(tensor, *args, **kwargs)
         if is_ghost(tensor) and (value := value_of(tensor)) is not None:
             tensor = value
-        where = None if resume.is_paused else place()
+        where = None if resume.is_paused or _is_of_rank(tensor) else place()
         if where is None and is_ghost(tensor) and what != "__array__":
             raise refuse(what)
         return own(tensor, *args, **kwargs) if where is None else resume.read(what, where, own, tensor, *args, **kwargs)
