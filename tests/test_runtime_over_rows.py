@@ -126,9 +126,30 @@ def terms(rows, goal, label, out):
         F.mse_loss(model(rows + step.grad.sign()), goal), step.grad.norm(), smooth.std(),
     ]
 """
+# Two views of a batch that are computed as one (DINO, DPO), rows that come several times in turn (a group of answers for each question).
+JOINED = """
+def terms(rows, goal, label, out):
+    n = rows.size(0)
+    both = model(torch.cat([rows, 0.5 * rows.flip(1)]))
+    labels, (first, second), (left, right) = label.repeat(2), both.chunk(2), torch.split(both, n)
+    views, unit = both.view(2, n, -1), F.normalize(both, dim=1)
+    group = model(rows.repeat_interleave(3, dim=0) + 0.1 * torch.arange(3).repeat(n)[:, None]).view(n, 3, -1)
+    drawn = torch.multinomial(both.detach().softmax(1), 1)[:, 0]
+    noise = torch.randn_like(both)
+    return [
+        F.cross_entropy(both, labels), both.mean(0).pow(2).sum(), (both - both.mean(0)).pow(2).mean(), both.std(0).sum(),
+        (first.mean(0) - second.mean(0)).pow(2).sum(), (first.T @ second / n).pow(2).sum(), (left - right).std(),
+        views.mean(1).pow(2).sum(), unit.mean(0).norm(), both[: len(rows)].mean(0).abs().sum(), both[n:].max(0)[0].sum(),
+        both[2].sum(), both[:3].mean(), both[n // 2 :].pow(2).mean(), both[-1, 0], both.argmax(0).double().mean(),
+        torch.einsum("nd,ne->de", unit, both).pow(2).mean(), (both.argmax(1) == labels).double().sum() / len(both),
+        group.std(1).mean(), group.mean((0, 1)).norm(), rows.repeat(3, 1).std(0).mean(), label.repeat(2).sum() / labels.numel(),
+        both.gather(1, drawn[:, None]).mean(), drawn.double().mean(), (noise * both).mean(0).abs().sum(),
+        out[label > 0].softmax(1).max(1)[0].mean(), out[label > 0].norm(dim=1).std(),
+    ]
+"""
 
 
-@pytest.mark.parametrize("terms", [FUNCTIONS, USED, HARDEST, TWINS, MIXED, QUEUE, MADE])
+@pytest.mark.parametrize("terms", [FUNCTIONS, USED, HARDEST, TWINS, MIXED, QUEUE, MADE, JOINED])
 def test_numbers_of_all_rows_have_the_value_and_the_gradient_of_one_device(work, terms):
     text = HEAD + terms + LOOP
     lines, weights = plain(work, text)
@@ -201,3 +222,33 @@ def terms(rows, goal, label, out):
 def test_rows_that_a_mask_left_stay_rows(work, count):
     text = HEAD + LEFT + LOOP
     same_run(work, text, *plain(work, text), count)
+
+
+# Rows of two batches at once, in one call of a model (FixMatch): numbers over rows of either, noise for each.
+SEMI = (
+    HEAD
+    + """
+model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 4))
+optim = torch.optim.SGD(model.parameters(), lr=0.1)
+labelled = iter(DataLoader(TensorDataset(x, c), batch_size=4, shuffle=True, drop_last=True))
+for (u,) in DataLoader(TensorDataset(torch.randn(17, 6)), batch_size=7, shuffle=True):
+    rows, label = next(labelled)
+    weak, strong = u + 0.05 * torch.randn_like(u), u + 0.3 * torch.randn_like(u)
+    out = model(torch.cat([rows, weak, strong]))
+    of_label, (of_weak, of_strong) = out[: len(rows)], out[len(rows) :].chunk(2)
+    sure, guess = of_weak.detach().softmax(1).max(1)
+    mask = sure.ge(0.35).double()
+    unsure = (F.cross_entropy(of_strong, guess, reduction="none") * mask).mean()
+    loss = F.cross_entropy(of_label, label) + unsure + 0.1 * of_strong.mean(0).pow(2).sum()
+    optim.zero_grad()
+    loss.backward()
+    optim.step()
+    print(f"{loss.item():.7f} {unsure.item():.7f} {mask.mean().item():.4f} {mask.sum().item()} {len(out)} {of_weak.std().item():.6f}")
+torch.save([*model.parameters()], sys.argv[1])
+"""
+)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_rows_of_two_batches_at_once_are_those_of_one_device(work, count):
+    same_run(work, SEMI, *plain(work, SEMI), count)

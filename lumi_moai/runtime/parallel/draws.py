@@ -11,15 +11,19 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F  # noqa: N812
 
 from ...errors import RequestError
-from .. import accelerator
+from .. import accelerator, group
 from . import counts
+from .counts.places import FIRST, PICKED
 from .share import Share, bounds
 
 Rows = tuple[int, int, int]
 """Rows of the global batch; the first of this rank; how many it computes, a stand-in row as well."""
+Among = tuple[int, Any]
+"""How many rows all of a tensor has, and the places of this rank's, which are drawn for."""
 Draw = Callable[..., torch.Tensor]
 RowsAtHand = Callable[[], Rows | None]
 Told = Callable[[str, int], None]
@@ -88,7 +92,7 @@ def _sized(own: Draw, place: int, at_hand: RowsAtHand, told: Told) -> Draw:
         told(f"torch.{own.__name__}", rows[2])
         words = {key: value for key, value in kwargs.items() if key not in ("size", "out")}
         limits = () if place == 0 else args if "size" in kwargs else args[:place]
-        return counts.rows_like(size[0], _part(own(*limits, size=(rows[0], *size[1:]), **words), rows, kwargs))
+        return counts.rows_like(size[0], _part(own(*limits, size=(rows[0], *size[1:]), **words), _slice(rows), kwargs))
 
     return draw
 
@@ -128,7 +132,7 @@ def _picked(own: Draw, at_hand: RowsAtHand) -> Draw:
         mine = None if rows is None or input.dim() != 1 else times(num_samples, rows)
         if mine is None:
             return own(input, num_samples, *args, **kwargs)
-        return _part(own(input, mine[0], *args, **kwargs), mine, kwargs)
+        return counts.rows_like(num_samples, _part(own(input, mine[0], *args, **kwargs), _slice(mine), kwargs))
 
     return multinomial
 
@@ -182,10 +186,43 @@ def _size(args: Sequence[Any], place: int, named: Any) -> Sequence[int]:
     return given if isinstance(given, (tuple, list)) else ()
 
 
-def _part(whole: torch.Tensor, rows: Rows, words: Any) -> torch.Tensor:
-    """This rank's rows of *whole*, as a tensor of its own."""
+def _slice(rows: Rows) -> slice:
+    return slice(rows[1], rows[1] + rows[2])
+
+
+def _among(tensor: Any, rows: Rows) -> Among | None:
+    """Where this rank's part *tensor* is in all of it; None if it has no rows.
+
+    A weight has none, and one number alone is a decision.
+    """
+    if type(tensor) not in _KINDS or tensor.dim() == 0:
+        return None
+    if type(tensor) is counts.OfBatch:
+        return _in_batch(tensor)
+    return (rows[0], _slice(rows)) if len(tensor) == rows[2] and tuple(tensor.shape) != (1,) else None
+
+
+def _in_batch(tensor: "counts.OfBatch") -> Among | None:
+    if tensor.at == PICKED:
+        total, start, mine = counts.among_all(len(tensor), tensor.share)
+        return (total, slice(start, start + mine)) if start + mine <= total else None
+    # Of another batch than the one that was fetched last, if the script has two.
+    rows = rows_of(tensor.share, dist.get_rank(group.data_group()))
+    if len(tensor) == rows[2]:
+        return (rows[0], _slice(rows)) if tuple(tensor.shape) != (1,) else None
+    times, rest = divmod(len(tensor), rows[2])
+    if rest or not times or tensor.at not in FIRST:
+        return None
+    if tensor.at == 0:
+        return rows[0] * times, slice(rows[1] * times, (rows[1] + rows[2]) * times)
+    own = torch.arange(rows[1], rows[1] + rows[2])
+    return rows[0] * times, torch.cat([own + place * rows[0] for place in range(times)])
+
+
+def _part(whole: torch.Tensor, own: Any, words: Any) -> torch.Tensor:
+    """This rank's rows of *whole*, its *own*, as a tensor by themselves."""
     with torch.no_grad():
-        part = whole[rows[1] : rows[1] + rows[2]].clone()
+        part = whole[own].clone()
     return part.requires_grad_() if words.get("requires_grad") else part
 
 
@@ -202,17 +239,13 @@ def _like(own: Draw, at_hand: RowsAtHand, told: Told) -> Draw:
     def draw(like: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         rows = at_hand() if type(like) in _KINDS and _is_shared(kwargs, like.device) else None
         _check(own, _aside(rows, like))
-        if rows is None or like.dim() == 0 or len(like) != rows[2] or tuple(like.shape) == (1,):
+        found = None if rows is None else _among(like, rows)
+        if rows is None or found is None:
             return own(like, *args, **kwargs)
         told(f"torch.{own.__name__}", rows[2])
-        return counts.like_rows(_part(own(_ones(rows[0], like), *args, **kwargs), rows, kwargs), (like,))
+        return counts.like_rows(_part(own(_ones(found[0], like), *args, **kwargs), found[1], kwargs), (like,))
 
     return draw
-
-
-def _are_rows(tensor: Any, rows: Rows) -> bool:
-    """Whether *tensor* has a number for each of *rows*; a weight is none, and one number alone is a decision."""
-    return type(tensor) in _KINDS and tensor.dim() > 0 and len(tensor) == rows[2] and tuple(tensor.shape) != (1,)
 
 
 def _each(own: Draw, at_hand: RowsAtHand, told: Told, dims: int = 0) -> Draw:
@@ -224,14 +257,15 @@ def _each(own: Draw, at_hand: RowsAtHand, told: Told, dims: int = 0) -> Draw:
     @functools.wraps(own)
     def draw(*args: Any, **kwargs: Any) -> Any:
         rows, given = _given(own, args, kwargs, at_hand)
-        if rows is None or "out" in kwargs or not all(each.is_contiguous() for each in given):
+        found = None if rows is None else _among(given[0], rows)
+        if rows is None or found is None or "out" in kwargs or not all(each.is_contiguous() for each in given):
             return own(*args, **kwargs)
-        if dims and given[0].dim() != dims:
+        if (dims and given[0].dim() != dims) or len(set(map(len, given))) > 1:
             return own(*args, **kwargs)
         told(f"torch.{own.__name__}", rows[2])
         with torch.no_grad():
-            whole = [_for_all(each, rows) if torch.is_tensor(each) and _are_rows(each, rows) else each for each in args]
-        return counts.like_rows(_part(own(*whole, **kwargs), rows, kwargs), given)
+            whole = [_for_all(each, found) if any(each is one for one in given) else each for each in args]
+        return counts.like_rows(_part(own(*whole, **kwargs), found[1], kwargs), given)
 
     return draw
 
@@ -243,14 +277,14 @@ def _given(
     chances = [each for each in args if torch.is_tensor(each)]
     rows = at_hand() if chances and _is_shared(kwargs, chances[0].device) else None
     _check(own, [share for each in chances for share in _aside(rows, each)])
-    given = [each for each in chances if rows is not None and _are_rows(each, rows)]
+    given = [each for each in chances if rows is not None and _among(each, rows)]
     return (rows, given) if given else (None, [])
 
 
-def _for_all(chances: torch.Tensor, rows: Rows) -> torch.Tensor:
+def _for_all(chances: torch.Tensor, found: Among) -> torch.Tensor:
     """*chances* of this rank's rows, with some for the others'."""
-    whole = torch.full((rows[0], *chances.shape[1:]), 0.5, dtype=chances.dtype, device=chances.device)
-    whole[rows[1] : rows[1] + rows[2]] = chances
+    whole = torch.full((found[0], *chances.shape[1:]), 0.5, dtype=chances.dtype, device=chances.device)
+    whole[found[1]] = chances.as_subclass(torch.Tensor)
     return whole
 
 
@@ -281,12 +315,13 @@ def _in_place(own: Draw, at_hand: RowsAtHand, told: Told) -> Draw:
     def draw(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         rows = at_hand() if type(tensor) in _KINDS and _is_shared(kwargs, tensor.device) else None
         _check(own, _aside(rows, tensor))
-        if rows is None or not _are_rows(tensor, rows) or any(torch.is_tensor(each) for each in args):
+        found = None if rows is None else _among(tensor, rows)
+        if rows is None or found is None or any(torch.is_tensor(each) for each in args):
             return own(tensor, *args, **kwargs)
         told(f"Tensor.{own.__name__}", rows[2])
         with torch.no_grad():
-            whole = own(_ones(rows[0], tensor), *args, **kwargs)
-            return tensor.copy_(whole[rows[1] : rows[1] + rows[2]])
+            whole = own(_ones(found[0], tensor), *args, **kwargs)
+            return tensor.copy_(whole[found[1]])
 
     return draw
 

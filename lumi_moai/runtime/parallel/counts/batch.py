@@ -13,7 +13,7 @@ from ....errors import RequestError
 from ..share import Share
 from . import by_place, constants, helped, of_graphs, picking, reducing, rows, states, steps, users
 from .names import ADDED, AS_ONE, CROSSED, EACH, LIKE, PAIRED, PRODUCTS, READS, SORTED_IN, VIEW
-from .places import PICKED, Part, after_each, after_einsum, after_product, after_view, check_alike
+from .places import FIRST, PICKED, Part, after_each, after_einsum, after_product, after_view, check_alike
 from .size import Rows, Shape
 from .users import Asker
 from .whole import OfAll, copied, counted, felt_by_all, name_of, of_all
@@ -89,7 +89,7 @@ def like_rows(result: Any, words: Any) -> Any:
         return become(result, aside.share, aside.at)
     for part in _parts(words):
         is_as_long = type(result) is torch.Tensor and result.dim() > 0 and result.shape[:1] == part.shape[:1]
-        if is_as_long and part.at in (0, PICKED) and part.graph not in of_graphs.HELD_ASIDE:
+        if is_as_long and part.at in (*FIRST, PICKED) and part.graph not in of_graphs.HELD_ASIDE:
             return become(result, part.share, part.at)
     return result
 
@@ -184,7 +184,7 @@ def _rows(tensor: OfBatch, dims: int, dim: int, size: int) -> int | Rows:
     share, mine = tensor.share, max(tensor.share.rows, 1)
     if tensor.at == PICKED and dim % dims == 0:
         return Rows.of(size, sum(rows.lengths(size if share.rows else 0)), share, is_picked=True)
-    if tensor.at is None or dim % dims != tensor.at or size % mine:
+    if tensor.at is None or dim % dims != max(tensor.at, 0) or size % mine:
         return size
     return Rows.of(size, size // mine * share.total, share)
 
@@ -292,7 +292,7 @@ def _where(
         return True, PICKED if tensor.at in (0, PICKED) else None
     is_kept = name in AS_ONE and steps.is_aside(tensor.at)
     at = (reducing.kept if is_kept else picking.aside)(name, parts, result, args, kwargs)
-    return picking.left(name, parts, result) if at is None else (True, at)
+    return picking.left(name, parts, result, args, kwargs) if at is None else (True, at)
 
 
 def _as_one(name: str, func: Any, tensor: OfBatch, args: tuple, kwargs: dict[str, Any]) -> Any:
@@ -306,7 +306,7 @@ def _sized(name: str, tensor: OfBatch, result: Any, args: tuple, kwargs: dict[st
     if name == "numel":
         if tensor.at == PICKED and dims > 1:
             return _rows(tensor, 1, 0, len(tensor)) * math.prod(tensor.shape[1:])
-        return _rows(tensor, 1, 0, result) if tensor.at in (0, PICKED) else result
+        return _rows(tensor, 1, 0, result) if tensor.at in (*FIRST, PICKED) else result
     if isinstance(result, int):
         return _rows(tensor, dims, args[1] if len(args) > 1 else kwargs["dim"], result)
     return Shape(_rows(tensor, dims, dim, size) for dim, size in enumerate(result))

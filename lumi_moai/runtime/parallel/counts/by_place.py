@@ -3,7 +3,6 @@
 Places count among the rows of the whole batch, as on one device. Only these rows travel, and all ranks have them then.
 """
 
-from types import NoneType
 from typing import Any
 
 import torch
@@ -12,8 +11,8 @@ import torch.distributed as dist
 from ....errors import RequestError
 from ... import group
 from ..share import Share, bounds
-from . import rows
-from .places import PICKED, Part
+from . import of_graphs, rows
+from .places import JOINED, MANY, PICKED, Part, times
 from .ranged import OfWhole, Own
 from .size import Rows
 from .whole import OfAll, felt_by_all, of_all
@@ -31,7 +30,7 @@ def taken(name: str, func: Any, args: tuple, kwargs: dict[str, Any]) -> torch.Te
     tensor, index = args[0], args[1]
     first, *rest = index if isinstance(index, tuple) and index else (index,)
     if not _has_places(tensor):
-        return _of_picked(tensor, first, rest) if isinstance(tensor, Part) and tensor.at == PICKED else None
+        return _of_many(tensor, first, rest) if isinstance(tensor, Part) and tensor.at in MANY else None
     if _is_of_all(first):
         return _every(tensor)[(first, *rest)]
     if isinstance(first, slice):
@@ -43,24 +42,56 @@ def taken(name: str, func: Any, args: tuple, kwargs: dict[str, Any]) -> torch.Te
     return None
 
 
+def _of_many(tensor: Part, first: Any, rest: list[Any]) -> torch.Tensor | None:
+    """Rows by their place among those that the ranks have picked, or that were joined."""
+    return (_of_picked if tensor.at == PICKED else _of_joined)(tensor, first, rest)
+
+
 def _of_picked(tensor: Part, first: Any, rest: list[Any]) -> torch.Tensor | None:
     """Rows by their place among those that the ranks have picked; None where all of them are meant, or this rank's.
 
     Raises RequestError for what `cat` made of several.
     """
-    if isinstance(first, slice):
-        words = [each.whole if isinstance(each, Rows) else each for each in (first.start, first.stop, first.step)]
-        if words == [None] * 3 or any(isinstance(each, Own) or not isinstance(each, (int, NoneType)) for each in words):
-            return None
-        first = slice(*words)
-    elif not isinstance(first, int) or isinstance(first, (bool, Own)):
+    if not _is_place(first) or _are_of_one(tensor, first):
         return None
     if tensor.graph:
-        raise RequestError(
-            f"the script takes rows by their place out of {tensor.graph} of a batch of graphs, and these have others on"
-            " each rank; take them before they are joined, or run it on one device"
+        what = (
+            "rows of several batches" if tensor.graph == of_graphs.SEVERAL else f"{tensor.graph} of a batch of graphs"
         )
-    return wholly(tensor)[(first, *rest)]
+        raise RequestError(
+            f"the script takes rows by their place out of {what}, and these have others on each rank; take them before"
+            " they are joined, or run it on one device"
+        )
+    return wholly(tensor)[(_of_whole(first), *rest)]
+
+
+def _are_of_one(tensor: Part, first: Any) -> bool:
+    """Whether *first* is a slice by numbers of rows, which takes one batch's rows out of those of several."""
+    ends = [first.start, first.stop, first.step] if isinstance(first, slice) else [first]
+    given = [each for each in ends if each is not None]
+    is_joined = tensor.graph == of_graphs.SEVERAL
+    return all(isinstance(each, Rows) and (is_joined or not each.is_picked) for each in given)
+
+
+def _is_place(first: Any) -> bool:
+    """Whether *first* is a place, or a slice, of the whole batch and no seam, whose ends are this rank's by now."""
+    if isinstance(first, slice):
+        ends = (first.start, first.stop, first.step)
+        are_numbers = all(each is None or isinstance(each, (int, Rows)) for each in ends)
+        return are_numbers and not any(isinstance(each, Own) for each in ends) and first != slice(None)
+    return isinstance(first, int) and not isinstance(first, (bool, Own))
+
+
+def _of_joined(tensor: Part, first: Any, rest: list[Any]) -> torch.Tensor | None:
+    is_whole = _is_of_all(first) or _is_place(first)
+    return wholly(tensor)[(_of_whole(first), *rest)] if is_whole else None
+
+
+def _of_whole(first: Any) -> Any:
+    """The slice *first*, whose numbers of rows are those of all ranks; any other index as it is."""
+    if not isinstance(first, slice):
+        return first
+    return slice(*(each.whole if isinstance(each, Rows) else each for each in (first.start, first.stop, first.step)))
 
 
 def _selected(func: Any, args: tuple, kwargs: dict[str, Any]) -> torch.Tensor | None:
@@ -84,11 +115,21 @@ def apart(name: str, func: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[to
     """What *func*, called *name*, makes of the rows of the whole batch; None if it takes them apart otherwise."""
     tensor = args[0]
     dim = args[2] if len(args) > 2 else kwargs.get("dim", 0)
-    if name not in PIECES or not _has_places(tensor) or dim % tensor.dim():
+    is_joined = isinstance(tensor, Part) and tensor.at == JOINED
+    if name not in PIECES or not (is_joined or _has_places(tensor)) or dim % tensor.dim():
         return None
     given = [kwargs[each] for each in kwargs if each.startswith(PIECES[name])]
-    whole = _some(tensor, range(_all(tensor)))
-    return tuple(of_all(part) for part in func(whole, _all_of(args[1] if len(args) > 1 else given[0])))
+    size = args[1] if len(args) > 1 else given[0]
+    if is_joined and _at_seams(name, size, tensor):
+        return None
+    whole = wholly(tensor) if is_joined else _some(tensor, range(_all(tensor)))
+    return tuple(of_all(part) for part in func(whole, _all_of(size)))
+
+
+def _at_seams(name: str, size: Any, tensor: Part) -> bool:
+    if name == "chunk":
+        return isinstance(size, int) and times(tensor) % size == 0
+    return name == "split" and isinstance(size, Rows) and size.whole % tensor.share.total == 0
 
 
 def _all_of(size: Any) -> Any:
@@ -119,10 +160,8 @@ def wholly(tensor: Part) -> torch.Tensor:
             "a function that measures a batch was given a part of it, and which rows these are cannot be told; give it"
             " a tensor whose first dimension are the rows"
         )
-    at, share = max(tensor.at, 0), tensor.share
     with torch._C.DisableTorchFunctionSubclass():
-        own = tensor.as_subclass(torch.Tensor).movedim(at, 0)
-        return of_all(felt_by_all(rows.gathered(own, share), share).movedim(0, at))
+        return of_all(felt_by_all(rows.whole(tensor), tensor.share))
 
 
 FILLS = {"setitem": 2, "copy": 1}
@@ -161,7 +200,7 @@ def _has_rows(value: Any) -> bool:
 
 
 def _has_room(place: torch.Tensor, value: Part) -> bool:
-    at, share = value.at or 0, value.share
+    at, share = max(value.at or 0, 0), value.share
     mine = value.shape[at]
     every = mine // max(share.rows, 1) * share.total
     return place.dim() == value.dim() and place.shape[at] == every != mine

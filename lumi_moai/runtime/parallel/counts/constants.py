@@ -13,7 +13,7 @@ import torch.distributed as dist
 from ... import group
 from ..share import bounds
 from .names import EACH
-from .places import PICKED, Part, as_rows
+from .places import JOINED, PICKED, Part, as_rows, seams
 from .whole import OfAll
 
 _WHOLE = (torch.Tensor, OfAll)
@@ -21,7 +21,11 @@ _WHOLE = (torch.Tensor, OfAll)
 
 def of_rank(name: str, tensor: Part, args: tuple, kinds: Sequence[type]) -> tuple:
     """*args* of *name*, as this rank needs them to go with *tensor*; *kinds*: of the tensors that are no parts."""
-    if tensor.at in (None, PICKED) or tensor.share.total == max(tensor.share.rows, 1):
+    if name == "getitem" and args[0] is tensor and tensor.at == JOINED:
+        first, *rest = args[1] if isinstance(args[1], tuple) and args[1] else (args[1],)
+        own = seams(first, tensor)
+        return args if own is None else (tensor, (own, *rest))
+    if tensor.at in (None, PICKED, JOINED) or tensor.share.total == max(tensor.share.rows, 1):
         return args
     if name in ("view", "reshape") and args[0] is tensor and tensor.at == 0:
         return (tensor, *_size(args[1:], tensor))

@@ -15,7 +15,7 @@ from ..time_first import Places
 from ..time_first import tensors as placed
 from . import drawn, lists, of_graphs, states, steps
 from .batch import OfBatch, are_of_all, become, has
-from .places import PICKED
+from .places import JOINED, PICKED
 from .size import Rows
 from .whole import OfAll, of_all
 
@@ -120,6 +120,8 @@ def mark_outputs(result: Any, given: Given) -> Any:
         at = _at(part, inputs)
         if at is not None or (type(part) is torch.Tensor and steps.is_flat(part, [*inputs])):
             become(part, inputs[0].share, at)
+            if at == PICKED:  # what was joined stays known for that
+                part.graph = of_graphs.SEVERAL if of_graphs.SEVERAL in map(of_graphs.kind_of, inputs) else ""
     return result
 
 
@@ -128,9 +130,9 @@ def _at(part: Any, inputs: list[OfBatch]) -> int | None:
     is_of_graphs = any(map(of_graphs.kind_of, inputs))
     # Of the rows that each rank picked, so many are these.
     if not is_of_graphs and not any(each.at == 0 for each in inputs):
-        picked = [each for each in inputs if each.at == PICKED]
-        if any(has(part, 0, len(each)) for each in picked):
-            return PICKED
+        found = next((each.at for each in inputs if each.at in (PICKED, JOINED) and has(part, 0, len(each))), None)
+        if found is not None:
+            return found
     if not torch.is_tensor(part):
         return None
     if states.is_state(part, max(inputs[0].share.rows, 1)):

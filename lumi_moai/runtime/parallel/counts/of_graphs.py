@@ -27,7 +27,7 @@ ENDS = "edge_index"
 """The same for the edges, which are in the last dimension."""
 STARTS = "ptr"
 """Where the nodes of each graph begin."""
-JOINED = "joined"
+SEVERAL = "several"
 """What `cat` made of several; the rows of the ranks are not in one device's order."""
 HELD_ASIDE = (ENDS, STARTS)
 """What has no row for a node or a graph in its first dimension."""
@@ -60,8 +60,8 @@ def are_picked(args: tuple) -> bool:
 
 def told(name: str, parts: Sequence[Part], result: Part) -> Part:
     """*result*, which *name* made of *parts*; what `cat` has joined stays known for that."""
-    is_joined = name in JOINS or any(each.graph == JOINED for each in parts)
-    result.graph = JOINED if is_joined and result.at == PICKED else ""
+    is_joined = name in JOINS or any(each.graph == SEVERAL for each in parts)
+    result.graph = SEVERAL if is_joined and result.at == PICKED else ""
     return result
 
 
@@ -71,7 +71,7 @@ def followed(name: str, func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
     Raises RequestError where it would read the numbers themselves.
     """
     tensor = args[0] if args else None
-    if isinstance(tensor, Part) and tensor.graph not in ("", JOINED):
+    if isinstance(tensor, Part) and tensor.graph not in ("", SEVERAL):
         found = _of_numbers(name, tensor, func, args, kwargs)
         if found is not None:
             return found

@@ -5,13 +5,15 @@ from typing import Any
 import torch
 
 from . import rows, steps
-from .places import PICKED, Part
+from .names import AS_ONE
+from .places import FIRST, JOINED, MANY, PICKED, Part, after_seams, joined
 from .whole import felt_by_all
 
 JOINS = {"cat", "concat", "concatenate", "vstack"}
 ASIDE = {"cat": 1, "concat": 1, "concatenate": 1, "stack": 1, "chunk": 2, "split": 2, "tensor_split": 2, "unbind": 1}
 """What joins tensors or takes them apart, and where the dimension stands among the arguments."""
 PICKS = {"masked_select", "nonzero", "argwhere"}
+REPEATS = {"repeat", "tile", "repeat_interleave"}
 MIXES = {
     *("cat", "concat", "stack", "hstack", "vstack", "index_select", "take", "repeat_interleave", "repeat", "chunk"),
     *(
@@ -61,9 +63,8 @@ def taken(args: tuple, part: Part, result: torch.Tensor) -> tuple[bool, int | No
         return False, None
     if steps.is_aside(tensor.at):
         return True, steps.taken(tensor.at or 0, index, result, tensor.dim())
-    if tensor.at == PICKED:
-        is_some = isinstance(first, slice) or (isinstance(first, torch.Tensor) and first.dim() == 1)
-        return True, PICKED if is_some else None
+    if tensor.at in MANY:
+        return True, _of_many(first, tensor, result)
     return True, _of_rows(index, first, tensor, result) if tensor.at == 0 else None
 
 
@@ -85,29 +86,67 @@ def _of_rows(index: Any, first: Any, tensor: Part, result: torch.Tensor) -> int 
     return 0 if first is Ellipsis or isinstance(first, slice) else None
 
 
+def _of_many(first: Any, tensor: Part, result: torch.Tensor) -> int | None:
+    """Where they are in what *first* takes of rows that the ranks have picked, or that were joined."""
+    if tensor.at == PICKED:
+        is_some = isinstance(first, slice) or (isinstance(first, torch.Tensor) and first.dim() == 1)
+        return PICKED if is_some else None
+    if isinstance(first, torch.Tensor) and first.dtype == torch.bool:
+        return PICKED
+    if first is Ellipsis:
+        return JOINED
+    return after_seams(tensor, result) if isinstance(first, slice) else None  # others are of the whole batch
+
+
 def aside(name: str, parts: list[Any], result: torch.Tensor, args: tuple, kwargs: dict[str, Any]) -> int | None:
     """Where the rows are after *name* joins *parts*, or takes one apart, in another dimension; None if it does not."""
     at, places = parts[0].at, {each.at for each in parts}
     if name not in ASIDE or None in places or len(places) > 1:
         return None
-    dim = args[ASIDE[name]] if len(args) > ASIDE[name] else kwargs.get("dim", kwargs.get("axis", 0))
+    dim = _dim(name, args, kwargs)
     rows = max(at, 0)
     dim %= result.dim() + (name == "unbind")
     if name == "stack":
-        return None if at == PICKED else rows + (dim <= rows)
+        return None if at < 0 else rows + (dim <= rows)
     if dim == rows:
-        return None
+        is_apart = at in MANY and name in ("chunk", "split")
+        return None if not is_apart else PICKED if at == PICKED else after_seams(parts[0], result)
     return at - (dim < rows) if name == "unbind" else at
 
 
-def left(name: str, parts: list[Any], result: torch.Tensor) -> tuple[bool, int | None]:
+def repeated(name: str, tensor: Part, result: torch.Tensor, args: tuple, kwargs: dict[str, Any]) -> int | None:
+    """Where the rows are in *result*, in which each comes several times; None if that cannot be told."""
+    mine, is_one = max(tensor.share.rows, 1), result.dim() == tensor.dim()
+    if tensor.at not in FIRST or not is_one or len(result) % mine:
+        return None
+    if name != "repeat_interleave":
+        is_joined = tensor.at == JOINED or len(tensor) == mine
+        return tensor.at if len(result) == len(tensor) else JOINED if is_joined else None
+    times = args[1] if len(args) > 1 else kwargs.get("repeats")
+    dim = args[2] if len(args) > 2 else kwargs.get("dim", 0 if tensor.dim() == 1 else None)
+    if tensor.at != 0 or dim is None or (isinstance(times, torch.Tensor) and times.dim()):
+        return None
+    return 0
+
+
+def _dim(name: str, args: tuple, kwargs: dict[str, Any]) -> int:
+    return args[ASIDE[name]] if len(args) > ASIDE[name] else kwargs.get("dim", kwargs.get("axis", 0))
+
+
+def left(
+    name: str, parts: list[Any], result: torch.Tensor, args: tuple, kwargs: dict[str, Any]
+) -> tuple[bool, int | None]:
     """The same for what *name*, of which nothing else is known, makes of *parts*: as many rows are the rows."""
-    tensor = parts[0]
-    if name in JOINS and all(each.at in (0, None) for each in parts):
-        return True, None
-    if tensor.at == PICKED:
-        return (True, PICKED) if name in JOINS else (name not in MIXES and result.shape[:1] == tensor.shape[:1], PICKED)
+    tensor, mixes = parts[0], name in MIXES - AS_ONE  # `x.flip(1)` mixes none
+    if name in JOINS and all(each.at in (0, None, *MANY) for each in parts):
+        dim = 0 if name == "vstack" else _dim("cat", args, kwargs) % result.dim()
+        return True, joined(args[0] if args else kwargs["tensors"], dim)
+    if name in REPEATS:
+        found = repeated(name, tensor, result, args, kwargs)
+        return found is not None, found
+    if tensor.at in MANY:
+        return not mixes and result.shape[:1] == tensor.shape[:1], tensor.at
     if tensor.at is None or steps.is_aside(tensor.at):
         is_part, at = steps.left(name, tensor, result)
-        return (is_part and name not in MIXES) or result.shape == tensor.shape, at if is_part else None
-    return tensor.at == 0 and name not in MIXES and result.shape[0] == tensor.shape[0], 0
+        return (is_part and not mixes) or result.shape == tensor.shape, at if is_part else None
+    return tensor.at == 0 and not mixes and result.shape[0] == tensor.shape[0], 0

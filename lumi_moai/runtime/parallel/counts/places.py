@@ -7,10 +7,16 @@ import torch
 
 from ....errors import RequestError
 from ..share import Share
+from .ranged import Own
 from .size import Rows
 
 PICKED = -1
 """The first dimension has some of the rows, as many as each rank picks, in their order."""
+JOINED = -2
+"""The first dimension has the rows several times, all of one tensor after all of another: `cat([a, b])`."""
+MANY = (PICKED, JOINED)
+FIRST = (0, JOINED)
+"""Where the first dimension has all rows, once or several times."""
 
 
 class Part(torch.Tensor):
@@ -18,7 +24,7 @@ class Part(torch.Tensor):
 
     share: Share
     at: int | None
-    """The dimension of the rows; PICKED; None if it is not known: `mask.t()[ids]` has its part too."""
+    """The dimension of the rows; PICKED; JOINED; None if it is not known: `mask.t()[ids]` has its part too."""
     graph: str = ""
     """Of a batch of graphs: which of its numbers these are (see `of_graphs`)."""
 
@@ -38,10 +44,57 @@ def after_each(parts: Sequence[Part], result: torch.Tensor) -> int | None:
     """
     if PICKED in (each.at for each in parts):
         return PICKED
+    if JOINED in (each.at for each in parts):
+        return _joined_each(parts, result)
     found = {each.at + result.dim() - each.dim() for each in parts if each.at is not None}
     if len(found) > 1 and len({each.share for each in parts}) == 1:
         raise _across()
     return min(found, default=None)
+
+
+def _joined_each(parts: Sequence[Part], result: torch.Tensor) -> int | None:
+    many = result.shape[0] > 1
+    if many and any(each.at is None and each.dim() == result.dim() and each.shape[0] == 1 for each in parts):
+        raise _across()  # `z.unsqueeze(1) == z.unsqueeze(0)`
+    in_front = [each for each in parts if each.at == JOINED and each.dim() == result.dim()]
+    return JOINED if any(len(each) == len(result) for each in in_front) else None
+
+
+def joined(parts: Sequence[Any], dim: int) -> int | None:
+    """Where the rows are after `cat` of *parts* in dimension *dim*: one after the other, or some of several batches."""
+    if dim or not all(isinstance(each, Part) and each.at in (0, *MANY) for each in parts):
+        return None
+    mine = max(parts[0].share.rows, 1)
+    is_of_one = len({id(each.share) for each in parts}) == 1 and all(_times(each, mine) for each in parts)
+    return JOINED if is_of_one else PICKED
+
+
+def _times(part: Part, mine: int) -> bool:
+    return part.at != PICKED and (len(part) == mine or (part.at == JOINED and len(part) % mine == 0))
+
+
+def times(tensor: Part) -> int:
+    """How often the joined *tensor* has the rows of the batch."""
+    return len(tensor) // max(tensor.share.rows, 1)
+
+
+def seams(first: Any, tensor: Part) -> slice | None:
+    """The slice *first* of the joined *tensor* as one of this rank's rows; None where its ends are no seams.
+
+    What is a seam on one rank is one on all.
+    """
+    if not isinstance(first, slice) or first.step not in (None, 1):
+        return None
+    whole = [each.whole if isinstance(each, Rows) else each for each in (first.start, first.stop)]
+    total, mine = tensor.share.total, max(tensor.share.rows, 1)
+    start, stop, _ = slice(*whole).indices(times(tensor) * total)
+    is_seam = start < stop and not start % total and not stop % total
+    return slice(Own(start // total * mine), Own(stop // total * mine)) if is_seam else None
+
+
+def after_seams(tensor: Part, result: torch.Tensor) -> int:
+    """Where the rows are in *result*, some of what was joined in *tensor*."""
+    return 0 if len(result) == max(tensor.share.rows, 1) else JOINED
 
 
 def check_alike(parts: Sequence[Part], *, is_crossed: bool = False) -> None:
@@ -49,7 +102,9 @@ def check_alike(parts: Sequence[Part], *, is_crossed: bool = False) -> None:
 
     *is_crossed*: all rows of the *parts* do.
     """
-    known = [each for each in parts if each.at not in (None, PICKED)]
+    if any(each.at == JOINED for each in parts) and any(each.at is None for each in parts):
+        raise _across()
+    known = [each for each in parts if each.at not in (None, PICKED, JOINED)]
     if is_crossed and len(parts) > 1:
         raise _across()
     if len({each.dim() for each in known}) == 1 < len({each.at for each in known}):
@@ -59,8 +114,9 @@ def check_alike(parts: Sequence[Part], *, is_crossed: bool = False) -> None:
 def after_view(name: str, tensor: Part, result: torch.Tensor, args: tuple, kwargs: dict[str, Any]) -> int | None:
     """Where they are after a view; None if it cannot be told."""
     dims, at, given = tensor.dim(), tensor.at, (*args[1:], *kwargs.values())
-    if at == PICKED:
-        return at if result.shape[0] == tensor.shape[0] else None
+    if at in (PICKED, JOINED):
+        is_as_long = result.dim() > 0 and result.shape[0] == tensor.shape[0]
+        return _joined_view(name, tensor, result, given) if at == JOINED else at if is_as_long else None
     if at is None:
         return _told(tensor, given, result)
     words = [each for each in given if isinstance(each, int)]
@@ -75,14 +131,30 @@ def after_view(name: str, tensor: Part, result: torch.Tensor, args: tuple, kwarg
     return _after_squeeze(tensor, words) if name == "squeeze" and at > 0 else _reshaped(tensor, result, given)
 
 
+def _joined_view(name: str, tensor: Part, result: torch.Tensor, given: tuple) -> int | None:
+    words = [each for each in given if isinstance(each, int)]
+    if name == "permute":
+        order: Any = words or next(each for each in given if isinstance(each, (tuple, list)))
+        return JOINED if order[0] == 0 else None
+    dims = [each % tensor.dim() for each in words]
+    if (name in ("t", "T", "mT") and tensor.dim() < 3) or (name == "transpose" and 0 in dims):
+        return None
+    first: Any = next(iter(given[0] if given and isinstance(given[0], (tuple, list)) else given), -1)
+    if name in ("view", "reshape") and not isinstance(first, Rows) and first != -1:
+        is_apart = first == times(tensor) and result.dim() > 1 and result.shape[1] == max(tensor.share.rows, 1)
+        return 1 if is_apart else None
+    return JOINED if result.dim() and len(result) == len(tensor) else None
+
+
 def _reshaped(tensor: Part, result: torch.Tensor, given: tuple) -> int | None:
     dims, at = tensor.dim(), tensor.at or 0
     if at > 0:
         return at if result.shape[: at + 1] == tensor.shape[: at + 1] else _told(tensor, given, result)
     if dims == 1 and result.shape[-1] == tensor.shape[0] and _is_one(given):
         return result.dim() - 1
-    # In the first dimension if they were, and it still counts whole rows.
-    return 0 if result.shape[0] % max(tensor.shape[0], 1) == 0 else None
+    # In the first dimension if they were, and it still counts whole rows, or parts of them.
+    of_row, of_each = tensor.numel() // max(tensor.share.rows, 1), result.numel() // max(result.shape[0], 1)
+    return 0 if result.shape[0] and of_row % max(of_each, 1) == 0 else None
 
 
 def _told(tensor: Part, sizes: tuple, result: torch.Tensor) -> int | None:
@@ -114,6 +186,8 @@ def after_product(name: str, args: tuple) -> int | None:
     if name == "rmatmul":
         first, second = second, first
     mine, others = (each.at if isinstance(each, Part) else None for each in (first, second))
+    if JOINED in (mine, others):
+        return _joined_product(name, first, second)
     over = max(second.dim() - 2, 0)
     if isinstance(first, Part) and isinstance(second, Part) and None in (mine, others) and second.dim() == 2:
         raise _across()
@@ -129,6 +203,15 @@ def after_product(name: str, args: tuple) -> int | None:
     return mine if mine is not None else others
 
 
+def _joined_product(name: str, first: torch.Tensor, second: torch.Tensor) -> int | None:
+    if isinstance(first, Part) and isinstance(second, Part):
+        raise _across()
+    if name in ("cdist", "pdist"):
+        return JOINED if isinstance(first, Part) else None
+    is_over = isinstance(second, Part) or first.dim() == 1
+    return PICKED if is_over else JOINED
+
+
 def after_einsum(args: tuple) -> int | None:
     """Where they are after `einsum(equation, ...)`; PICKED if it adds up over them; None if that cannot be told.
 
@@ -140,17 +223,17 @@ def after_einsum(args: tuple) -> int | None:
     if not isinstance(equation, str) or "." in equation:
         return None
     given, _, made = equation.replace(" ", "").partition("->")
-    found = {
-        words[each.at]
-        for words, each in zip(given.split(","), tensors, strict=True)
-        if isinstance(each, Part) and each.at not in (None, PICKED)
-    }
+    pairs = [(words, each) for words, each in zip(given.split(","), tensors, strict=True) if isinstance(each, Part)]
+    found = {words[max(each.at, 0)] for words, each in pairs if each.at not in (None, PICKED)}
     if len(found) > 1:
         raise _across()
     if not found or not made:
         return None
     rows = found.pop()
-    return made.index(rows) if rows in made else PICKED
+    is_joined = any(each.at == JOINED for _, each in pairs)
+    if rows not in made:
+        return PICKED
+    return (None if made.index(rows) else JOINED) if is_joined else made.index(rows)
 
 
 def _across() -> RequestError:

@@ -12,7 +12,7 @@ from .. import marks
 from ..share import Share
 from . import rows, steps
 from .names import DIM_AT, LAST_DIM, OF_MATRIX, OVER_ALL, SECOND_DIM, SORTED_IN
-from .places import PICKED, Part
+from .places import FIRST, JOINED, PICKED, Part
 from .whole import felt_by_all, of_all
 
 Loss = Callable[[torch.Tensor, torch.Tensor | float | None, Share], torch.Tensor]
@@ -27,7 +27,9 @@ _KEEPING = {"softmax", "log_softmax", "softmin", "cumsum", "cumprod", "logcumsum
 def goes_over_rows(name: str, tensor: Part, args: tuple, kwargs: dict[str, Any]) -> bool:
     """Whether *name*, called with *args* and *kwargs*, needs the rows of all ranks."""
     over = _over(name, tensor, args, kwargs)
-    return bool(over) and (len(over) == tensor.dim() or tensor.at in over or (tensor.at == PICKED and 0 in over))
+    return bool(over) and (
+        len(over) == tensor.dim() or tensor.at in over or (tensor.at in (PICKED, JOINED) and 0 in over)
+    )
 
 
 def _over(name: str, tensor: Part, args: tuple, kwargs: dict[str, Any]) -> list[int]:
@@ -50,8 +52,8 @@ def added(
 ) -> tuple[torch.Tensor, Any]:
     """What *result*, of this rank, is over all ranks; and the dimension of the rows that are left, or ALL."""
     over, at = _over(name, tensor, args, kwargs), tensor.at
-    if len(over) != tensor.dim() and at not in over and not (at == PICKED and 0 in over):
-        return result, None if at is None else at if at == PICKED else steps.without(at, over, tensor, result)
+    if len(over) != tensor.dim() and at not in over and not (at in (PICKED, JOINED) and 0 in over):
+        return result, None if at is None else at if at in (PICKED, JOINED) else steps.without(at, over, tensor, result)
     count = tensor.numel() / max(result.numel(), 1)
     if result.requires_grad:
         return _loss(name, tensor, result, count), ALL
@@ -91,7 +93,7 @@ def as_one(name: str, func: Any, tensor: Part, args: tuple, kwargs: dict[str, An
 
 
 def _whole(name: str, tensor: Part) -> torch.Tensor:
-    if not rows.can_travel(tensor):
+    if not rows.can_travel(tensor) or (tensor.at == JOINED and name in _KEEPING):
         raise RequestError(
             f"{name} goes over rows of a batch that each rank has a part of, and which rows these are cannot be told;"
             " take it of a tensor whose first dimension are the rows, or after the epoch under torch.no_grad()"
@@ -104,7 +106,7 @@ def sorted_in(name: str, func: Any, args: tuple, kwargs: dict[str, Any]) -> torc
     into, index = args[0], args[SORTED_IN[name]] if len(args) > SORTED_IN[name] else kwargs.get("index")
     first = index[0] if isinstance(index, (tuple, list)) and index else index
     is_put = name == "index_put"
-    if isinstance(into, Part) or not isinstance(first, Part) or first.at != 0 or into.requires_grad:
+    if isinstance(into, Part) or not isinstance(first, Part) or first.at not in FIRST or into.requires_grad:
         return None
     if not (kwargs.get("accumulate", args[3:4] == (True,)) if is_put else args[1] == 0 or first.dim() == 1):
         return None

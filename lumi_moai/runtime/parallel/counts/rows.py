@@ -8,7 +8,7 @@ import torch.distributed as dist
 from ... import group
 from ..known import Known
 from ..share import Share, weight_in_backward
-from .places import PICKED, Part
+from .places import FIRST, JOINED, PICKED, Part
 
 LEAVES = Known()
 """Rows for which the script asks a gradient."""
@@ -38,9 +38,18 @@ def whole(tensor: Part) -> torch.Tensor:
     """*tensor* with the rows of all ranks, in the dimension in which it has its own."""
     with torch._C.DisableTorchFunctionSubclass():
         at = max(tensor.at or 0, 0)
+        if tensor.at == JOINED:
+            return _in_turn(tensor)
         return (
             gathered(tensor.transpose(0, at), tensor.share).transpose(0, at) if at else gathered(tensor, tensor.share)
         )
+
+
+def _in_turn(tensor: Part) -> torch.Tensor:
+    """All rows of the first of the tensors that were joined, then all of the next."""
+    mine = max(tensor.share.rows, 1)
+    apart = tensor.as_subclass(torch.Tensor).unflatten(0, (-1, mine)).transpose(0, 1)
+    return gathered(apart, tensor.share).transpose(0, 1).flatten(0, 1)
 
 
 class _Gathered(torch.autograd.Function):
@@ -93,11 +102,13 @@ def joined(args: tuple, kwargs: dict[str, Any]) -> torch.Tensor | None:
     """The rows of several batches, kept for a metric, in one; None while one of them is still at hand."""
     parts = args[0]
     dim = args[1] if len(args) > 1 else kwargs.get("dim", kwargs.get("axis", 0))
-    if dim != 0 or not all(isinstance(each, Part) and is_read_whole(each) and each.at in (0, PICKED) for each in parts):
+    if dim != 0 or not all(
+        isinstance(each, Part) and is_read_whole(each) and each.at in (*FIRST, PICKED) for each in parts
+    ):
         return None
     if torch.is_grad_enabled() and any(each.requires_grad for each in parts):
         return None
-    return torch.cat([gathered(each, each.share) for each in parts])
+    return torch.cat([whole(each) for each in parts])
 
 
 def ask_gradient(tensor: Part) -> None:

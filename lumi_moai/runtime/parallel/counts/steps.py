@@ -6,7 +6,7 @@ import torch
 
 from ....errors import RequestError
 from ... import group
-from .places import PICKED, Part
+from .places import JOINED, PICKED, Part
 
 _ALONG = {"getitem", "unbind", "iter"}
 
@@ -90,7 +90,7 @@ def like(parts: list[Part], result: torch.Tensor) -> Part | None:
 
 def of_model(part: torch.Tensor, given: list[Part]) -> list[int]:
     """The dimensions that may have the rows of *part*, which a model made of *given*, the likeliest first."""
-    dims = sorted({0, *(each.at for each in given if each.at is not None and each.at != PICKED)})
+    dims = sorted({0, *(each.at for each in given if each.at not in (None, PICKED, JOINED))})
     times = {each.shape[0] for each in given if is_aside(each.at) and each.share.steps}
     if any(is_aside(each.at) and each.shape == part.shape for each in given):
         return sorted(dims, reverse=True)  # the next state of a recurrent layer

@@ -106,7 +106,8 @@ def _split(own: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(own)
     def split(tensor: torch.Tensor, size: Any, *args: Any, **kwargs: Any) -> Any:
-        is_rows = isinstance(size, Rows) and type(tensor) is torch.Tensor
+        is_at_work = type(tensor) is torch.Tensor or not torch._C._is_torch_function_enabled()
+        is_rows = isinstance(size, Rows) and is_at_work
         return own(tensor, operator.index(size) if is_rows else size, *args, **kwargs)
 
     return split

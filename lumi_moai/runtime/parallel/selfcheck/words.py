@@ -3,9 +3,9 @@
 REASONS = (
     "; a loss that is a sum over rows written by hand inside of a model, that compares rows with each other"
     " (contrastive), a norm over the nodes of all graphs, a mean over unequal masks written by hand, or what Python"
-    " counts or averages picture by picture does this: use the losses of torch.nn.functional or a mean over rows, of all"
-    " rows at once, give a norm of graphs their `batch`, compare rows in the script's own loop, or train on one device;"
-    " --self-check off goes on as it is"
+    " counts or averages picture by picture does this: use the losses of torch.nn.functional or a mean over rows, of"
+    " all rows at once, give a norm of graphs their `batch`, compare rows in the script's own loop, or train on one"
+    " device; --self-check off goes on as it is"
 )
 WIDTHS = (
     "; each rank pads its rows to the longest of its own, and the result depends on how far rows are padded: pad all"
