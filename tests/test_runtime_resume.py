@@ -471,10 +471,23 @@ def test_batches_that_ranks_fill_up_to_lengths_of_their_own_are_kept(tmp_path):
 READS_PADDING = (("lr=1e-2", "lr=1e-2, weight_decay=0.1"), ("ignore_index=0", "label_smoothing=0.1"))
 
 
-def test_a_killed_run_with_the_padding_of_one_device_goes_on(tmp_path):
+AHEAD = (
+    ("import time", "import time\n    from accelerate import Accelerator"),
+    ("    for epoch", "    accelerator = Accelerator(cpu=True)\n    MADE\n    for epoch"),
+    ("MADE", "model, optimizer, loader = accelerator.prepare(model, optimizer, LOADER)"),
+    ("rows in DataLoader(texts, batch_size=8, shuffle=True, collate_fn=collate)", "rows in loader"),
+    ("LOADER", "DataLoader(texts, batch_size=8, shuffle=True, collate_fn=collate)"),
+    ("loss.backward()", "accelerator.backward(loss)"),
+)
+"""With batches that a library has fetched ahead."""
+
+
+@pytest.mark.parametrize("library", [(), AHEAD], ids=["none", "accelerate"])
+def test_a_killed_run_with_the_padding_of_one_device_goes_on(tmp_path, library):
     """Its collate function reads more numbers for whole batches, so the next start fetches whole ones at once."""
     text = PADDED.replace("place % 4", "place % 5").replace("collate_fn=collate", "shuffle=True, collate_fn=collate")
-    for old, new in READS_PADDING:
+    for old, new in (*READS_PADDING, *library):
+        assert old in text
         text = text.replace(old, new)
     lines = whole(ended(start(Run(tmp_path / "whole", launch(1)), text, 1, checkpoint="off"))).out.splitlines()
     run = Run(tmp_path / "run", launch(2))
