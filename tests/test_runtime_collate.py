@@ -98,3 +98,39 @@ def test_losses_of_each_picture_s_boxes_do_not_train_otherwise_without_a_word(wo
     assert not any(rank.out for rank in ranks)
     (said,) = [rank.err for rank in ranks if "the self-check of the first step failed" in rank.err]
     assert "picture by picture" in said
+
+
+# Answers of each word, behind the backward, in batches that each rank pads to the longest of its own rows.
+PADDED = (
+    HEAD
+    + """
+from torch.nn.utils.rnn import pad_sequence
+torch.manual_seed(5)
+ROWS = [(torch.randn(2 + i % 5, 6), torch.randint(3, (2 + i % 5,))) for i in range(20)]
+def collate(rows):
+    words, labels = zip(*rows)
+    return pad_sequence(words, batch_first=True), pad_sequence(labels, batch_first=True, padding_value=-100)
+model = nn.Linear(6, 3)
+optim = torch.optim.SGD(model.parameters(), 0.05)
+right = 0
+for words, labels in DataLoader(ROWS, 4, collate_fn=collate):
+    out = model(words)
+    loss = F.cross_entropy(out.transpose(1, 2), labels, ignore_index=-100)
+    optim.zero_grad()
+    loss.backward()
+    optim.step()
+    READ
+    print(f"loss {loss.item():.6f} {right}")
+torch.save(model.state_dict(), sys.argv[1])
+"""
+)
+
+
+def test_rows_that_are_padded_to_other_widths_are_counted_but_not_read_as_one_table(work):
+    counted = PADDED.replace("READ", "right += (out.argmax(2) == labels).sum().item()")
+    same_run(work, counted, *plain(work, counted), 2)
+    read = "right += sum(p == y for found, goal in zip(out.argmax(2).tolist(), labels.tolist()) for p, y in zip(found, goal))"
+    run = Run(work / "read", launch(2))
+    ranks = run.ranks(submitit(2), run.script(PADDED.replace("READ", read)), str(work / "weights.pt"))
+    assert [rank.code for rank in ranks] == [1, 1]
+    assert any("these are of different widths, since each rank pads" in rank.err for rank in ranks)

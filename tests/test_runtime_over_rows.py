@@ -144,6 +144,7 @@ def terms(rows, goal, label, out):
         torch.einsum("nd,ne->de", unit, both).pow(2).mean(), (both.argmax(1) == labels).double().sum() / len(both),
         group.std(1).mean(), group.mean((0, 1)).norm(), rows.repeat(3, 1).std(0).mean(), label.repeat(2).sum() / labels.numel(),
         both.gather(1, drawn[:, None]).mean(), drawn.double().mean(), (noise * both).mean(0).abs().sum(),
+        torch.vstack([out[:, 0], out[:, 1]]).std(1).sum(), torch.vstack([out, -out]).std(0).sum(), torch.hstack([out, rows]).mean(0).norm(),
         out[label > 0].softmax(1).max(1)[0].mean(), out[label > 0].norm(dim=1).std(),
     ]
 """

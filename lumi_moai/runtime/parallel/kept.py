@@ -22,6 +22,7 @@ from .by_model import is_users
 
 Before = dict[str, tuple[int, int, tuple[float, float]]]
 _ROUNDING = 1e-4
+_LARGE = 1 << 22
 _PLAIN = (torch.Tensor, nn.Parameter)  # weights in parts are another class, and change theirs within a forward
 
 
@@ -120,8 +121,9 @@ def _sums(tensor: torch.Tensor) -> tuple[float, float]:
         plain = torch.view_as_real(tensor) if tensor.is_complex() else tensor
         if plain.is_meta or not plain.numel():
             return 0.0, 0.0
-        size = torch.linalg.vector_norm(plain if plain.is_floating_point() else plain.double(), 1, dtype=torch.float64)
-        return float(plain.sum(dtype=torch.float64)), float(size)
+        kind = torch.float64 if plain.numel() <= _LARGE else torch.float32  # of which torch makes no copy
+        numbers = plain if plain.is_floating_point() else plain.to(kind)
+        return float(plain.sum(dtype=kind)), float(torch.linalg.vector_norm(numbers, 1, dtype=kind))
 
 
 def _every(model: nn.Module) -> Iterator[_Kept]:

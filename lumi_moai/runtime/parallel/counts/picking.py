@@ -133,14 +133,23 @@ def _dim(name: str, args: tuple, kwargs: dict[str, Any]) -> int:
     return args[ASIDE[name]] if len(args) > ASIDE[name] else kwargs.get("dim", kwargs.get("axis", 0))
 
 
+def _after_join(name: str, tensor: Part, result: torch.Tensor, args: tuple, kwargs: dict[str, Any]) -> int | None:
+    is_vector = tensor.dim() < 2
+    if name == "vstack" and is_vector:  # vectors become rows
+        return 1 if tensor.at == 0 else None
+    if name == "hstack" and not is_vector:
+        return tensor.at
+    dim = 0 if name in ("vstack", "hstack") else _dim("cat", args, kwargs) % result.dim()
+    return joined(args[0] if args else kwargs["tensors"], dim)
+
+
 def left(
     name: str, parts: list[Any], result: torch.Tensor, args: tuple, kwargs: dict[str, Any]
 ) -> tuple[bool, int | None]:
     """The same for what *name*, of which nothing else is known, makes of *parts*: as many rows are the rows."""
     tensor, mixes = parts[0], name in MIXES - AS_ONE  # `x.flip(1)` mixes none
-    if name in JOINS and all(each.at in (0, None, *MANY) for each in parts):
-        dim = 0 if name == "vstack" else _dim("cat", args, kwargs) % result.dim()
-        return True, joined(args[0] if args else kwargs["tensors"], dim)
+    if name in {*JOINS, "hstack"} and all(each.at in (0, None, *MANY) for each in parts):
+        return True, _after_join(name, tensor, result, args, kwargs)
     if name in REPEATS:
         found = repeated(name, tensor, result, args, kwargs)
         return found is not None, found

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from ....errors import RequestError
 from ... import group
 from ..known import Known
 from ..share import Share, weight_in_backward
@@ -12,6 +13,7 @@ from .places import FIRST, JOINED, PICKED, Part
 
 LEAVES = Known()
 """Rows for which the script asks a gradient."""
+_WIDTHS = 1 << 20
 ASKED: list[None] = []
 """While the runtime itself sees to the gradient of rows."""
 
@@ -52,10 +54,25 @@ def _in_turn(tensor: Part) -> torch.Tensor:
     return gathered(apart, tensor.share).transpose(0, 1).flatten(0, 1)
 
 
+def _alike(own: torch.Tensor) -> list[int]:
+    """How many rows each rank has, as many as *own* has here.
+
+    Raises RequestError, on all ranks alike, where the rows are of other widths.
+    """
+    found = [divmod(each, _WIDTHS) for each in lengths(len(own) * _WIDTHS + hash(tuple(own.shape[1:])) % _WIDTHS)]
+    if len({width for count, width in found if count}) > 1:
+        raise RequestError(
+            "the script reads or orders the rows of all ranks, and these are of different widths, since each rank pads"
+            ' its own to the longest of them; pad all batches to one length (padding="max_length", a fixed length in'
+            " the collate function), or count on the tensors, as (pred == y).sum()"
+        )
+    return [count for count, _ in found]
+
+
 class _Gathered(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, own: torch.Tensor, share: Share) -> torch.Tensor:
-        counts = lengths(len(own))
+        counts = _alike(own)
         place = dist.get_rank(group.data_group())
         ctx.start, ctx.rows, ctx.share = sum(counts[:place]), len(own), share
         kind = own.dtype
