@@ -196,6 +196,25 @@ for data in TemporalDataLoader(events, batch_size=7):
 save(first, last)
 """
 )
+# Noise for nodes, drawn in the loop: that of one device, and the next decision of the script is the same on all ranks.
+NOISE = (
+    HEAD
+    + """
+first, last = SAGEConv(4, 6), nn.Linear(6, 3)
+optimizer = torch.optim.SGD([*first.parameters(), *last.parameters()], lr=0.1)
+for data in DataLoader([graph(i) for i in range(23)], batch_size=5, shuffle=True):
+    if torch.rand(1).item() < 0.5:
+        data.x = data.x + 0.1 * torch.randn_like(data.x)
+    noise, kept = torch.randn(data.num_nodes, 4), torch.rand(data.x.size(0)) > 0.2
+    z = first((data.x + noise) * kept.view(-1, 1), data.edge_index)
+    loss = F.cross_entropy(last(global_mean_pool(z, data.batch)), data.y) + z[kept].pow(2).mean()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    print(loss.item(), kept.sum().item(), noise.mean().item(), len(noise))
+save(first, last)
+"""
+)
 HETERO = (
     HEAD
     + """
@@ -234,8 +253,8 @@ save(model)
 
 
 @pytest.mark.parametrize(
-    ("text", "count"), [(CLASSES, 2), (CLASSES, 3), (NODES, 2), (NODES, 4), (BY_GRAPH, 2), (HETERO, 2), (STACKED, 2), (LISTS, 2)],
-    ids=["classes", "classes-3", "nodes", "nodes-4", "by-graph", "hetero", "stacked", "lists"],
+    ("text", "count"), [(CLASSES, 2), (CLASSES, 3), (NODES, 2), (NODES, 4), (BY_GRAPH, 2), (HETERO, 2), (STACKED, 2), (LISTS, 2), (NOISE, 3)],
+    ids=["classes", "classes-3", "nodes", "nodes-4", "by-graph", "hetero", "stacked", "lists", "noise-3"],
 )  # fmt: skip
 def test_graphs_nodes_and_edges_are_those_of_all_ranks(work, text, count):
     lines, weights = plain(work, text)
