@@ -242,3 +242,41 @@ def test_the_length_of_a_list_is_a_number_of_rows_where_it_has_one_entry_for_eac
     assert [type(each) for each in lengths] == [Rows] * 3
     assert [0 + each for each in lengths] == [5] * 3
     assert [0 + counts.length(each) for each in (fields, ["a", "b"], "ab")] == [2] * 3
+
+
+BEHIND = """
+    import time
+    import lumi_moai, torch
+    from torch import nn
+    from torch.utils.data import DataLoader, TensorDataset
+    torch.manual_seed(0)
+    lumi_moai.enable_advanced_parallelization()
+    x, y = torch.randn(64, 8), torch.randint(0, 3, (64,))
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3)).to("cuda")
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for epoch in range(5):
+        seen = [0] * 7
+        right = 0
+        for a, b in DataLoader(TensorDataset(x, y), batch_size=7, shuffle=True):
+            out = model(a)
+            loss = nn.functional.cross_entropy(out, b)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            pred = out.argmax(1)
+            for i, n in enumerate([len(out), out.size(0), out.shape[0], len(b), pred.numel(), (pred == b).sum().item()]):
+                seen[i] += n
+            time.sleep(PAUSE)
+        print(f"{epoch} loss {loss.item():.6f} {seen} {out.mean().item():.5f} {out.shape}")
+    torch.save(model.state_dict(), "weights.pt")
+"""
+
+
+@pytest.mark.parametrize("step", [3, 5])
+def test_results_of_repeated_steps_are_counted_over_all_ranks(tmp_path, step):
+    """Sizes of what the model had computed were a rank's, in each step that a restart repeats and behind the last one."""
+    text = textwrap.dedent(BEHIND)
+    lines = whole(ended(start(Run(tmp_path / "whole", launch(1)), text, 1, checkpoint="off"))).out.splitlines()
+    run = Run(tmp_path / "run", launch(2))
+    first = killed_after(run, start(run, text, 2), step)
+    assert_one_run(first[0], whole(ended(start(run, text, 2, job="78"))), lines)

@@ -353,8 +353,12 @@ def test_a_script_that_resumes_itself_does_so(tmp_path):
     first = killed_after(run, start(run, OWN, 1), 4)
     last = whole(ended(start(run, OWN, 1, job="78")))
     assert "the script goes on from its own file" in last.err
-    epochs = [line.split()[0] for line in (first[0].out + last.out).splitlines() if "from" not in line]
-    assert epochs == [str(epoch) for epoch in range(16)]
+    epochs, later = (
+        [line.split()[0] for line in each.splitlines() if "from" not in line] for each in (first[0].out, last.out)
+    )
+    if epochs[-1:] == later[:1]:  # killed behind its line, ahead of its file
+        epochs.pop()
+    assert epochs + later == [str(epoch) for epoch in range(16)]
     assert "from epoch" in last.out
 
 

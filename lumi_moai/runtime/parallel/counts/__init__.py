@@ -31,6 +31,7 @@ from .batch import (
     OfBatch,
     are_of_all,
     are_picked,
+    become,
     fitting,
     keeping,
     like_rows,
@@ -43,13 +44,15 @@ from .batch import (
 from .by_place import wholly
 from .constants import own_rows
 from .given import Given, followed, mark, mark_outputs, mark_whole, plainly
-from .rows import among_all
+from .places import PICKED
+from .rows import among_all, picked_rows
 from .size import Rows
 from .taught import length, teach
-from .whole import OfAll, of_all
+from .whole import OfAll, name_of, of_all
 
 __all__ = [
     "KINDS",
+    "PICKED",
     "Given",
     "OfAll",
     "OfBatch",
@@ -57,6 +60,7 @@ __all__ = [
     "among_all",
     "are_of_all",
     "are_picked",
+    "become",
     "drawn",
     "fitting",
     "followed",
@@ -66,9 +70,11 @@ __all__ = [
     "mark",
     "mark_outputs",
     "mark_whole",
+    "name_of",
     "of_all",
     "own_rows",
     "part_of",
+    "picked_rows",
     "plainly",
     "refusing",
     "rows_like",

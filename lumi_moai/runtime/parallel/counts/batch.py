@@ -183,7 +183,7 @@ def _parts(args: Any) -> list[OfBatch]:
 def _rows(tensor: OfBatch, dims: int, dim: int, size: int) -> int | Rows:
     share, mine = tensor.share, max(tensor.share.rows, 1)
     if tensor.at == PICKED and dim % dims == 0:
-        return Rows.of(size, sum(rows.lengths(size if share.rows else 0)), share, is_picked=True)
+        return rows.picked_rows(size, share)
     if tensor.at is None or dim % dims != max(tensor.at, 0) or size % mine:
         return size
     return Rows.of(size, size // mine * share.total, share)

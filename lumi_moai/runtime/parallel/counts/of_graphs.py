@@ -15,7 +15,7 @@ from ....errors import RequestError
 from .names import ADDED, ARITHMETIC, AS_ONE, READS
 from .picking import JOINS
 from .places import PICKED, Part, as_rows
-from .rows import lengths
+from .rows import picked_rows
 from .size import Rows
 from .whole import of_all
 
@@ -136,7 +136,7 @@ def _like(tensor: Part, result: Any) -> Any:
 def _sized(ends: Part, result: Any, dim: tuple) -> Any:
     """The size of `edge_index`, of its dimension *dim* or of all, of which the last counts over all ranks."""
     size = ends.shape[-1]
-    whole = Rows.of(size, sum(lengths(size if ends.share.rows else 0)), ends.share, is_picked=True)
+    whole = picked_rows(size, ends.share)
     if not isinstance(result, int):
         return torch.Size([*result[:-1], whole])
     if dim:

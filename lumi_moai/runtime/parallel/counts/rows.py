@@ -10,6 +10,7 @@ from ... import group
 from ..known import Known
 from ..share import Share, weight_in_backward
 from .places import FIRST, JOINED, PICKED, Part
+from .size import Rows
 
 LEAVES = Known()
 """Rows for which the script asks a gradient."""
@@ -105,6 +106,11 @@ def among_all(mine: int, share: Share) -> tuple[int, int, int]:
     """Of rows that each rank has picked, *mine* here: how many all have, which is the first of here, and *mine*."""
     counts = lengths(mine if share.rows else 0)
     return sum(counts), sum(counts[: dist.get_rank(group.data_group())]) if share.rows else 0, mine
+
+
+def picked_rows(mine: int, share: Share) -> Rows:
+    """The number of rows that the ranks have picked, *mine* here."""
+    return Rows.of(mine, sum(lengths(mine if share.rows else 0)), share, is_picked=True)
 
 
 def is_read_whole(tensor: Part) -> bool:

@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 
 from .. import graphs
 from ..share import Share
@@ -29,7 +30,7 @@ def length(thing: Any) -> int | Rows:
     if graphs.are_graphs(thing):
         return thing.num_graphs
     if type(thing) not in (list, tuple):
-        return found
+        return thing.size(0) if type(thing) is FakeTensor else found  # in a step that a restart repeats
     share = lists.share_of(thing)
     if share is not None:
         return Rows.of(found, share.total, share)

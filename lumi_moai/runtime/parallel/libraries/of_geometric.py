@@ -11,7 +11,7 @@ from ....errors import RequestError
 from ... import group
 from ...late import after_import
 from .. import counts, graphs
-from ..counts import lists, rows, users
+from ..counts import lists, users
 from ..share import Share
 from .around import around
 
@@ -61,7 +61,7 @@ def _counted(own: Callable[[Any], Any]) -> Callable[[Any], Any]:
         share = _share_of(batch)
         if share is None or type(found) is not int or not users.asks(sys._getframe(1)):
             return found
-        return counts.Rows.of(found, sum(rows.lengths(found if share.rows else 0)), share, is_picked=True)
+        return counts.picked_rows(found, share)
 
     return number
 

@@ -8,6 +8,7 @@ journal. At that step the state is loaded, and the run goes on. In reading order
     chance     random states
     reads      where torch gives a number to the script
     ghosts     tensors without values
+    rowed      which of them have rows of a batch, that are counted over all ranks
     imagine    what a model would return
     survivors  what else the script holds at the step
     batch_rows what of it was made of a batch, so that each rank has its own rows

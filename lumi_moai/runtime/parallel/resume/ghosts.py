@@ -22,6 +22,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from ....errors import RequestError
 from ..counts import KINDS, plainly
 from ..layout import now
+from .rowed import Rowed
 
 _ON_THE_REAL = ("requires_grad_", "register_hook", "register_post_accumulate_grad_hook")
 _REPLACING = tuple(
@@ -30,6 +31,7 @@ _REPLACING = tuple(
         ("stand_in.py",),
         ("parallel", "replace.py"),
         ("parallel", "losses.py"),
+        ("parallel", "counts", "taught.py"),
         ("parallel", "resume", "watch.py"),
         ("parallel", "resume", "reads.py"),
     )
@@ -153,6 +155,7 @@ class Twins(TorchFunctionMode):
         """Where our own code lies, which means the real ones."""
         self.twins: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self.stained: dict[int, StorageWeakRef] = {}
+        self.rowed = Rowed()
 
     def replace(self, reals: Iterable[torch.Tensor]) -> None:
         """From now on a ghost stands for each of *reals*."""
@@ -162,13 +165,20 @@ class Twins(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if self.ghosts.is_over or self._is_ours_alone(sys._getframe(1)):
+        if self._is_ours_alone(sys._getframe(1)):
+            return func(*args, **kwargs)
+        size = self.rowed.size(func, args, kwargs)
+        if size is not None:
+            return size
+        if self.ghosts.is_over:
+            args, kwargs = self.rowed.with_values((args, kwargs))
             return func(*args, **kwargs)
         name = getattr(func, "__name__", "")
         if name in _ON_THE_REAL or (name == "__set__" and getattr(func.__self__, "__name__", "") == "requires_grad"):
             func(*args, **kwargs)
         args, kwargs = tree_map_only(torch.Tensor, self._twin, (args, kwargs))
         result = func(*args, **kwargs)
+        self.rowed.note(result, (args, kwargs))
         while self.ghosts.written:
             self._stain(self.ghosts.written.pop())
         return tree_map_only(torch.Tensor, self._twin, result) if type(result) is torch.Tensor else result

@@ -5,7 +5,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +47,7 @@ class Resume:
         self.journal = Journal()
         self.replay: Replay | None = None
         """While the steps up to a checkpoint are repeated."""
+        self._leave: Callable[[], None] = lambda: None
         self.forwards = Forwards()
         self.is_paused = 0
         """Reads are not the script's while a model, a backward or an optimizer runs."""
@@ -120,7 +121,7 @@ class Resume:
     def caller(self, root: nn.Module, call: roots.Call, args: tuple, kwargs: dict[str, Any]) -> Any:
         """One call of a model."""
         if self.replay is not None:
-            return self.replay.imagination.call(root, args, kwargs)
+            return self.replay.call(root, args, kwargs, self.engine.at_hand.share)
         return self.quietly(call, *args, **kwargs)
 
     def quietly(self, call: roots.Call, *args: Any, **kwargs: Any) -> Any:
@@ -239,7 +240,7 @@ class Resume:
         """The step of the checkpoint is reached: load it; from here on all is real."""
         gc.collect()  # models that the script has let go of are not in the checkpoint
         replay.check_models(state.describe(self.models()), replay.facts["models"])
-        self.replay = None
+        self.replay, self._leave = None, replay.leave
         replay.end()
         for scaler, words in zip(self.engine.seen.scalers(), replay.facts["scalers"], strict=True):
             scaler.load_state_dict(words)
@@ -287,6 +288,7 @@ class Resume:
                     " or numpy alone, or submit with --checkpoint off"
                 )
         else:
+            self._leave()
             self.journal.note("batch of a DataLoader", "", "i:", (mark,))
 
     def read(self, what: str, where: str, own: Any, tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -365,6 +367,7 @@ class Resume:
         """Leave the checkpoints of earlier starts: their steps are counted from another beginning."""
         self.replay, self.journal, self._first = None, Journal(), {}
         replay.end()
+        replay.leave()
         for stream in self._streams():
             stream.begin(self.place / "printed", is_repeating=False)
         dist.barrier(self.saver.group)

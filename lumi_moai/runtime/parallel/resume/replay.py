@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.overrides import _get_current_function_mode
 
 from ....errors import RequestError
+from ..share import Share
 from . import files, reads, sharded
 from .ghosts import Ghosts, Twins, is_ghost, set_value
 from .imagine import Imagination
@@ -60,10 +62,20 @@ class Replay:
             if twin is not None and parameter.requires_grad and twin[1].grad is None:
                 twin[1].grad = self.ghosts.plain(parameter)
 
+    def call(self, root: nn.Module, args: tuple, kwargs: dict[str, Any], share: Share | None) -> Any:
+        """What the model *root* would return, as ghosts, amid a batch that was cut as *share* says."""
+        found = self.imagination.call(root, args, kwargs)
+        self.twins.rowed.note(found, (args, kwargs), share)
+        return found
+
     def end(self) -> None:
-        """From now on tensors are real."""
+        """From now on tensors are real; until `leave`, those that the script still holds know their rows."""
         self.ghosts.is_over = True
         self._undo()
+
+    def leave(self) -> None:
+        """The step of the checkpoint is over."""
+        self.twins.twins.clear()
         if _get_current_function_mode() is self.twins:
             self.twins.__exit__(None, None, None)
 

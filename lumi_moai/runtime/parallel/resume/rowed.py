@@ -1,0 +1,69 @@
+"""Which ghosts have rows of a batch: the script counts them in steps that it repeats as in those that it computes."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from ..counts import PICKED, Rows, become, name_of, picked_rows
+from ..counts.size import Shape
+from ..share import Share
+
+_SIZES = ("size", "shape", "numel", "len")
+_VALUE = "_lumi_moai_value"
+_Place = tuple[Share, int]
+"""How the batch was cut, and whether the first dimension has all rows or some that each rank has picked."""
+
+
+class Rowed:
+    """The ghosts that do, each as long as it lives."""
+
+    def __init__(self) -> None:
+        self._places = WeakTensorKeyDictionary()
+
+    def note(self, result: Any, given: Any, share: Share | None = None) -> None:
+        """Ghosts in *result* were made of what was *given*, amid a batch that was cut as *share* says, if any is."""
+        sources = list(self._sources(given))
+        share = share or next((place[0] for _, place in sources), None)
+        if share is None:
+            return
+        lengths = {**dict(reversed(sources)), max(share.rows, 1): (share, 0)}
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, FakeTensor) and leaf.dim() and leaf.shape[0] in lengths:
+                self._places[leaf] = lengths[leaf.shape[0]]
+
+    def _sources(self, given: Any) -> Iterator[tuple[int, _Place]]:
+        """The length and the place of each tensor with rows."""
+        for leaf in tree_leaves(given):
+            if isinstance(leaf, FakeTensor) and leaf in self._places:
+                yield leaf.shape[0], self._places[leaf]
+            elif isinstance(leaf, torch.Tensor) and getattr(leaf, "at", None) in (0, PICKED) and leaf.dim():
+                yield leaf.shape[0], (leaf.share, leaf.at)
+
+    def size(self, func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+        """What *func* tells of a ghost's size, with rows counted over all ranks; None if it tells another thing."""
+        name = name_of(func)
+        if name not in _SIZES or not args or not isinstance(args[0], FakeTensor) or args[0] not in self._places:
+            return None
+        share, at = self._places[args[0]]
+        first, *others = args[0].size()
+        mine = max(share.rows, 1)
+        rows = picked_rows(first, share) if at == PICKED else Rows.of(first, first // mine * share.total, share)
+        if name == "numel":
+            return rows * math.prod(others)
+        dim = args[1] if len(args) > 1 else kwargs.get("dim", 0 if name == "len" else None)
+        return Shape([rows, *others]) if dim is None else [rows, *others][dim]
+
+    def with_values(self, arguments: Any) -> Any:
+        """*arguments* with what the checkpoint held of ghosts, which has the rows of the batch as well."""
+        return tree_map_only(FakeTensor, self._with_value, arguments)
+
+    def _with_value(self, ghost: torch.Tensor) -> torch.Tensor:
+        value: torch.Tensor | None = getattr(ghost, _VALUE, None)
+        if value is not None and type(value) is torch.Tensor and ghost in self._places and value.shape == ghost.shape:
+            become(value, *self._places[ghost])
+        return ghost if value is None else value
