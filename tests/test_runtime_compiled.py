@@ -1,9 +1,13 @@
 """Models that torch.compile has, with losses and BatchNorm inside: on several ranks they train as on one device."""
 
+import torch
 from one_device import plain, same_run
 from runtime_ranks import ColdRun
 from test_runtime_layouts import COMPILES
 from test_runtime_parallel import HEAD
+from torch import nn
+
+from lumi_moai.runtime.parallel.resume.ghosts import Ghosts, Twins
 
 # Batches of 4, 4 and 3 rows: one graph serves them all, whatever a rank's rows weigh.
 HEADS = (
@@ -123,3 +127,12 @@ def test_blocks_compiled_within_the_self_check_are_still_there_behind_it(work):
     _, ranks = same_run(work, text, *plain(work, text), 2, kind=ColdRun, layout="compile")
     assert "self-check of the first step: loss" in ranks[0].err
     assert "Exception ignored" not in ranks[0].err
+
+
+def test_a_model_is_compiled_in_one_piece_behind_the_last_repeated_step():
+    """An evaluation there still goes through what knows the rows of ghosts."""
+    model = torch.compile(nn.Linear(4, 2), backend="eager", fullgraph=True)
+    ghosts = Ghosts()
+    with Twins(ghosts, "/nowhere"):
+        ghosts.is_over = True
+        assert model(torch.ones(3, 4)).shape == (3, 2)
