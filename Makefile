@@ -32,10 +32,10 @@ fast: runtime others
 runtime: runtime-first runtime-second
 
 runtime-first: $(VENV)/ready
-	$(BIN)/python -m pytest -q tests/test_runtime_[a-o]*.py
+	$(BIN)/python -m pytest -q tests/test_runtime_[a-l]*.py
 
 runtime-second: $(VENV)/ready
-	$(BIN)/python -m pytest -q tests/test_runtime_[p-z]*.py
+	$(BIN)/python -m pytest -q tests/test_runtime_[m-z]*.py
 
 others: $(VENV)/ready
 	$(BIN)/python -m pytest -q --ignore=tests/lab --ignore-glob='tests/test_runtime_*' tests lumi_moai
