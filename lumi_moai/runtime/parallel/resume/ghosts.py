@@ -155,7 +155,7 @@ class Twins(TorchFunctionMode):
         """Where our own code lies, which means the real ones."""
         self.twins: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self.stained: dict[int, StorageWeakRef] = {}
-        self.rowed = Rowed()
+        self.rowed = Rowed(value_of)
 
     def replace(self, reals: Iterable[torch.Tensor]) -> None:
         """From now on a ghost stands for each of *reals*."""

@@ -1,7 +1,7 @@
 """Which ghosts have rows of a batch: the script counts them in steps that it repeats as in those that it computes."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -10,11 +10,11 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..counts import PICKED, Rows, become, name_of, picked_rows
+from ..counts.of_graphs import HELD_ASIDE
 from ..counts.size import Shape
 from ..share import Share
 
 _SIZES = ("size", "shape", "numel", "len")
-_VALUE = "_lumi_moai_value"
 _Place = tuple[Share, int]
 """How the batch was cut, and whether the first dimension has all rows or some that each rank has picked."""
 
@@ -22,7 +22,9 @@ _Place = tuple[Share, int]
 class Rowed:
     """The ghosts that do, each as long as it lives."""
 
-    def __init__(self) -> None:
+    def __init__(self, value_of: Callable[[torch.Tensor], torch.Tensor | None]) -> None:
+        """*value_of* tells what a ghost was given by the checkpoint."""
+        self._value_of = value_of
         self._places = WeakTensorKeyDictionary()
 
     def note(self, result: Any, given: Any, share: Share | None = None) -> None:
@@ -41,7 +43,7 @@ class Rowed:
         for leaf in tree_leaves(given):
             if isinstance(leaf, FakeTensor) and leaf in self._places:
                 yield leaf.shape[0], self._places[leaf]
-            elif isinstance(leaf, torch.Tensor) and getattr(leaf, "at", None) in (0, PICKED) and leaf.dim():
+            elif isinstance(leaf, torch.Tensor) and _has_rows_in_front(leaf):
                 yield leaf.shape[0], (leaf.share, leaf.at)
 
     def size(self, func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
@@ -63,7 +65,13 @@ class Rowed:
         return tree_map_only(FakeTensor, self._with_value, arguments)
 
     def _with_value(self, ghost: torch.Tensor) -> torch.Tensor:
-        value: torch.Tensor | None = getattr(ghost, _VALUE, None)
+        value = self._value_of(ghost)
         if value is not None and type(value) is torch.Tensor and ghost in self._places and value.shape == ghost.shape:
             become(value, *self._places[ghost])
         return ghost if value is None else value
+
+
+def _has_rows_in_front(tensor: torch.Tensor) -> bool:
+    # By its attributes: while a model computes, a part of the batch is a plain tensor.
+    is_in_front = getattr(tensor, "at", None) in (0, PICKED) and getattr(tensor, "graph", "") not in HELD_ASIDE
+    return is_in_front and tensor.dim() > 0
