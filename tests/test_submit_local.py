@@ -112,6 +112,28 @@ def test_the_code_is_what_it_was_at_submission(work):
     assert "old old" in run.logs()
 
 
+WHERE = "from lumi_moai.runtime import start; print(start.__file__, start.main.__code__.co_filename, sep='|')"
+
+
+def test_ranks_need_not_compile_us_and_know_our_files(work, monkeypatch):
+    strange = work / "a b é"
+    strange.mkdir()
+    (work / "link").symlink_to(strange)
+    monkeypatch.chdir(work / "link")
+    run = lumi_moai.submit(script(strange, WHERE), flavor="Small")
+    end(run)
+    package = f"{run.folder.lib}/lumi_moai.zip/lumi_moai/runtime"
+    assert f"{package}/start.pyc|{package}/start.py" in run.logs()
+
+
+def test_a_python_of_another_version_takes_the_source(work, monkeypatch):
+    monkeypatch.setattr("importlib.util.MAGIC_NUMBER", b"\x00\x00\r\n")
+    run = lumi_moai.submit(script(work, WHERE), flavor="Small")
+    end(run)
+    package = f"{run.folder.lib}/lumi_moai.zip/lumi_moai/runtime"
+    assert f"{package}/start.py|{package}/start.py" in run.logs()
+
+
 def test_what_git_tracks_is_taken_and_the_passport_says_so(work):
     def git(*words):
         subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *words], check=True, capture_output=True)

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from types import CodeType
+from typing import cast
 
 from .. import __version__
 from ..errors import RequestError, RunError, did_you_mean
@@ -107,19 +109,41 @@ def copy_code(snapshot: Snapshot, folder: RunFolder) -> None:
 
 
 def copy_library(folder: RunFolder) -> None:
-    """Put lumi-moai's own code into `lib/lumi_moai.zip`: one file, so that many ranks open one.
+    """Put lumi-moai's own code into `lib/lumi_moai.zip`: one file, so that many ranks open one; with its byte code.
 
-    Raises RunError when it cannot be written.
+    A Python of another version takes the source. Raises RunError when it cannot be written.
     """
     import zipfile  # late, as below: `render` plans a snapshot and never makes one
 
-    package = Path(__file__).parent.parent
+    package, library = Path(__file__).parent.parent, folder.lib / "lumi_moai.zip"
     try:
-        with zipfile.ZipFile(folder.lib / "lumi_moai.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        with zipfile.ZipFile(library, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
             for file in sorted(package.rglob("*.py")):
-                archive.write(file, Path("lumi_moai") / file.relative_to(package))
+                name = Path("lumi_moai") / file.relative_to(package)
+                archive.write(file, name)
+                archive.writestr(str(name.with_suffix(".pyc")), _byte_code(file, library / name))
     except OSError as error:
         raise RunError(f"{folder.lib} cannot be written: {error.strerror}") from error
+
+
+def _byte_code(file: Path, stored: Path) -> bytes:
+    """The byte code of *file*, as code of the file *stored*; no time stamp binds it to that, since a zip rounds them.
+
+    It is what Python keeps in `__pycache__`, or else compiled, and kept there where one may.
+    """
+    import marshal
+    from importlib.machinery import SourceFileLoader
+    from importlib.util import MAGIC_NUMBER, source_hash
+
+    code = cast(CodeType, SourceFileLoader(file.stem, str(file)).get_code(file.stem))
+    unchecked = (1).to_bytes(4, "little")
+    return MAGIC_NUMBER + unchecked + source_hash(file.read_bytes()) + marshal.dumps(_moved(code, str(stored)))
+
+
+def _moved(code: CodeType, file: str) -> CodeType:
+    """*code*, and the functions in it, as code of *file*: tracebacks name it, and the runtime knows its own by it."""
+    inner = tuple(_moved(each, file) if isinstance(each, CodeType) else each for each in code.co_consts)
+    return code.replace(co_filename=file, co_consts=inner)
 
 
 def write_passport(folder: RunFolder, where: Path, container: Container | None) -> None:

@@ -15,7 +15,9 @@ SCRIPTS = Path(__file__).parent / "scripts"
 sys.path.insert(0, str(SCRIPTS.parent.parent))
 from runtime_ranks import launch, submitit  # noqa: E402
 
+from lumi_moai.launch.snapshot import copy_library  # noqa: E402
 from lumi_moai.plan import Layout, Wishes  # noqa: E402
+from lumi_moai.rundir import RunFolder  # noqa: E402
 from lumi_moai.runtime.parallel.resume.interval import FIRST_SECONDS  # noqa: E402
 
 # words, width, blocks, length, global batch
@@ -32,17 +34,17 @@ STARTS = 10
 
 
 class Ranks:
-    """The processes of one run, which wait for their turn; with byte code, which every installed package has."""
+    """The processes of one run, which wait for their turn; with byte code, as after a first run."""
 
     def __init__(self, commands, environments, size, folder=None):
         self.folder = folder
         self.pipes, self.processes = [], []
         for command, environment in zip(commands, environments, strict=True):
             mine, theirs = os.pipe()
-            given = {**os.environ, **environment, "BENCH_SIZES": SIZES[size], "BENCH_PIPE": str(theirs), "PYTHONPATH":
-                     f"{SCRIPTS}:{os.environ.get('PYTHONPATH', '')}", "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": ""}  # fmt: skip
+            given = {**os.environ, "PYTHONPATH": str(SCRIPTS), **environment, "BENCH_SIZES": SIZES[size],
+                     "BENCH_PIPE": str(theirs), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": ""}  # fmt: skip
             process = subprocess.Popen(
-                command, env=given, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, pass_fds=[theirs], text=True,
+                command, env=given, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, pass_fds=[theirs], text=True, cwd=SCRIPTS,
                 stderr=None if os.environ.get("BENCH_LOUD") else subprocess.DEVNULL,
             )  # fmt: skip
             os.close(theirs)
@@ -74,14 +76,17 @@ class Ranks:
 
 
 def ours(folder, count, size, layout="", checkpoint="off"):
-    """Our ranks of the bare script."""
+    """Our ranks of the bare script, with lumi_moai as `submit` gives it to them."""
     run = folder / f"run-{count}-{size}-{layout}-{checkpoint}"
-    (run / "code").mkdir(parents=True)
+    for part in ("code", "lib"):
+        (run / part).mkdir(parents=True)
+    copy_library(RunFolder(run))
     wishes = Wishes(mode="auto", layout=Layout.parse(layout), self_check=False, checkpoint=checkpoint)
     job = {"launch": launch(count).as_json(), "parallel": wishes.as_json()}
     (run / "job.json").write_text(json.dumps(job))
     command = [sys.executable, "-m", "lumi_moai.runtime", "--run", str(run), "--", str(SCRIPTS / "bare.py")]
-    return Ranks([command] * count, submitit(count), size, run)
+    path = f"{RunFolder(run).lib / 'lumi_moai.zip'}:{SCRIPTS}"
+    return Ranks([command] * count, [{**each, "PYTHONPATH": path} for each in submitit(count)], size, run)
 
 
 def by_hand(script, count, size):
