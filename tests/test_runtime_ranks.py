@@ -1,10 +1,15 @@
 """Who am I: every launcher's variables become the same `Ranks`, and contradictions are refused in one sentence."""
 
+import socket
+import threading
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lumi_moai.errors import BindingError
+from lumi_moai.runtime.meeting import await_rank_0
 from lumi_moai.runtime.ranks import Ranks, read
 
 TORCHRUN = {
@@ -131,3 +136,20 @@ def test_contradictions_are_one_sentence(environ, words):
 def test_a_world_without_ranks_cannot_be():
     with pytest.raises(BindingError):
         Ranks(key="x", world_size=0, local_world_size=0)
+
+
+def test_ranks_that_come_early_ask_until_rank_0_listens():
+    # torch asks again after up to half of the time that it has waited: ranks joined seconds behind a late rank 0
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(server.getsockname()[1])}
+        await_rank_0({**address, "RANK": "0"})
+        listens = threading.Timer(0.3, server.listen)
+        began = time.monotonic()
+        listens.start()
+        await_rank_0({**address, "RANK": "1"})
+        assert time.monotonic() - began >= 0.3
+
+
+def test_an_address_that_cannot_be_is_left_for_torch_to_tell():
+    await_rank_0({"MASTER_ADDR": "no.such.host.invalid", "MASTER_PORT": "1", "RANK": "1"})

@@ -1,12 +1,14 @@
 """The process group of the ranks: made when the script's one line asks for it, left in order at the end."""
 
 import functools
+import os
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from . import accelerator
+from .meeting import await_rank_0
 
 _JOINED: list[bool] = []
 _DATA: list[Any] = [None]
@@ -18,6 +20,7 @@ def join() -> None:
     """Make the process group, unless the script has one already."""
     if dist.is_initialized():
         return
+    await_rank_0(os.environ)
     if accelerator.is_gpu():
         # Naming the device lets the library connect at once, and keeps a rank from opening a context on device 0.
         # The CPU's library beside it, for checkpoints that are written while training goes on.

@@ -7,7 +7,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,9 @@ from .ranks import Ranks
 
 POLL_SECONDS = 0.05
 SLOWEST_POLL_SECONDS = 0.5
+_LISTENS_SECONDS = 60.0
+"""For rank 0 to listen; torch goes on asking then."""
+_CONNECTS_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,24 @@ def settle(ranks: Ranks, meeting: Meeting, seconds: float) -> tuple[Ranks, socke
     if not isinstance(port, int):
         raise BindingError(f"rank 0 named no port within {seconds:g} s; look for its error in the log")
     return replace(ranks, master_addr="127.0.0.1", master_port=port), holder
+
+
+def await_rank_0(environ: Mapping[str, str]) -> None:
+    """Wait until something listens where rank 0 will: torch, once refused there, asks again ever more rarely.
+
+    Ranks that came 5 s ahead of rank 0 joined it 1 to 3 s late (PyTorch 2.13). Torch tells all other trouble.
+    """
+    address = (environ["MASTER_ADDR"], int(environ["MASTER_PORT"]))
+    if environ["RANK"] != "0":
+        wait_until(lambda: _answers(address), _LISTENS_SECONDS)
+
+
+def _answers(address: tuple[str, int]) -> bool:
+    try:
+        socket.create_connection(address, timeout=_CONNECTS_SECONDS).close()
+    except OSError as error:
+        return not isinstance(error, ConnectionRefusedError)
+    return True
 
 
 def _free_port() -> socket.socket:
