@@ -33,6 +33,7 @@ for epoch in range(3):
         loss.backward()
         optim.step()
         print(f"loss {loss.item()}")
+        torch.save(model.state_dict(), sys.argv[1])
     model.eval()
     with torch.no_grad():
         print(f"held out {F.mse_loss(model(x), y, reduction='sum').item()}")
@@ -46,6 +47,7 @@ def test_statistics_are_those_of_the_global_batch(work):
     for count in (2, 4):
         _, ranks = same_run(work, NORMS, lines, weights, count)
         assert ranks[0].err.count("BatchNorm takes mean and variance of the global batch") == 1
+        assert "a count read" not in ranks[0].err, "a state dict takes the number of batches, the script reads none"
 
 
 def test_a_weight_that_is_spread_gets_the_gradient_of_the_global_batch(work):

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Iterator
 from types import MethodType
 from typing import Any
@@ -26,6 +27,9 @@ from .files import hooks
 from .resume import watch
 from .seen import Seen
 from .share import Share
+
+_LAYERS = ("torch.nn.modules.", f"{__name__.partition('.')[0]}.")
+"""Whose BatchNorm counts the batches."""
 
 
 def install(seen: Seen) -> None:
@@ -113,6 +117,7 @@ def _grad(own: Callable[..., Any], seen: Seen) -> Callable[..., Any]:
 
 def _reading(own: Callable[..., Any], seen: Seen) -> Callable[..., Any]:
     """A number that leaves the graph is the global one on every rank, so that the script's decisions agree."""
+    is_read = own.__name__ != "detach"  # of which a state dict takes every number
 
     @functools.wraps(own)
     def read(tensor: torch.Tensor, *args: Any) -> Any:
@@ -120,8 +125,8 @@ def _reading(own: Callable[..., Any], seen: Seen) -> Callable[..., Any]:
             return own(tensor, *args)
         if seen.engine and tensor.requires_grad and tensor.dim() == 0 and not tensor.is_leaf:
             value = own(seen.engine.number(tensor), *args)
-            return counts.of_all(value) if own.__name__ == "detach" and seen.engine.share else value
-        if seen.engine and not tensor.dtype.is_floating_point and tensor.dim() == 0 and not _is_of_all(tensor):
+            return value if is_read or not seen.engine.share else counts.of_all(value)
+        if is_read and seen.engine and _is_count(tensor):
             _say_counted(seen)
         value = own(tensor, *args)
         if type(tensor) is counts.OfAll and isinstance(value, (int, float)):
@@ -131,13 +136,17 @@ def _reading(own: Callable[..., Any], seen: Seen) -> Callable[..., Any]:
     return read
 
 
-def _is_of_all(tensor: torch.Tensor) -> bool:
-    return type(tensor) is counts.OfAll or marks.is_marked(tensor)
+def _is_count(tensor: torch.Tensor) -> bool:
+    """Whether *tensor* is a whole number of which nothing says that it is of all rows."""
+    is_whole_number = tensor.dim() == 0 and not tensor.dtype.is_floating_point
+    return is_whole_number and type(tensor) is not counts.OfAll and not marks.is_marked(tensor)
 
 
 def _say_counted(seen: Seen) -> None:
     engine = seen.engine
     if engine is None or not torch.is_grad_enabled() or not engine.share or engine.in_backward:
+        return
+    if sys._getframe(2).f_globals.get("__name__", "").startswith(_LAYERS):
         return
     if not is_fetching():  # a DataLoader draws its workers' seed, and a dataset reads what it has
         engine.say_once(
