@@ -145,6 +145,7 @@ CAUSES = {
     "/var/spool/slurmd/job9/slurm_script: line 9: 1922528 Killed                  torchrun train.py": ("killed", None),
     "slurm_script: line 9: pyton: command not found": ("start_failed", None),
     "SDA token is not given.": ("platform_error", None),
+    "lumi-moai: Error: the self-check of the first step failed: loss 1.2 on one device": ("refused", None),
     "[after training is done] datetime: 2023-01-01 12:00:00": ("completed", None),
     "2021-03-08 12:43:15 | INFO | fairseq_cli.train | done training in 798.6 seconds": ("completed", None),
     "Training time 0:13:00": ("completed", None),

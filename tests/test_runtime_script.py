@@ -95,7 +95,7 @@ def test_a_module_runs_as_with_m(work):
         (
             "from lumi_moai.errors import RequestError; raise RequestError('cannot be had')",
             1,
-            "lumi-moai: cannot be had\n",
+            "lumi-moai: Error: cannot be had\n",
         ),
     ],
 )

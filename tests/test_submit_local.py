@@ -6,9 +6,11 @@ import subprocess
 import time
 
 import pytest
+from click.testing import CliRunner
 
 import lumi_moai
 from lumi_moai import rundir
+from lumi_moai.cli import main
 from lumi_moai.errors import LumiMoaiError, RequestError, RunError
 from lumi_moai.launch.run import find_run, follow
 
@@ -44,6 +46,37 @@ def test_a_failing_rank_ends_the_others_within_seconds(work):
     assert end(run) == "FAILED"
     assert time.monotonic() - started < 40
     assert "ValueError: rank one" in run.logs(1)
+
+
+REFUSED = """
+import os, sys, time
+from lumi_moai.errors import RequestError
+time.sleep(0.3 * (os.environ["RANK"] == "0"))
+raise RequestError("this cannot be done on two ranks")
+"""
+
+
+def test_a_reason_is_told_in_the_first_log_that_one_reads(work):
+    pytest.importorskip("torch")
+    run = lumi_moai.submit(script(work, REFUSED), flavor="Medium")
+    assert end(run) == "FAILED"
+    assert run.logs(0).count("lumi-moai: Error: this cannot be done on two ranks\n") == 1
+    assert "cannot" not in run.logs(1)
+    assert run.first_failed == 0
+    report = run.report()
+    assert (report.outcome, report.cause) == ("failed", "refused")
+
+
+def test_the_rank_that_failed_first_is_named_beside_the_log_of_another(work):
+    run = lumi_moai.submit(
+        script(work, "import os, time\nif os.environ['RANK'] == '1': raise ValueError('one')\ntime.sleep(60)"),
+        flavor="Medium",
+    )
+    assert end(run) == "FAILED"
+    shown = CliRunner().invoke(main, ["logs", run.job_id])
+    assert "ValueError" not in shown.output
+    assert f"Rank 1 failed first; `lumi-moai logs {run.job_id} --rank 1` shows why." in shown.stderr
+    assert "ValueError: one" in CliRunner().invoke(main, ["logs", run.job_id, "--rank", "1"]).output
 
 
 def test_torchrun_on_this_machine(work):

@@ -33,6 +33,8 @@ def _show(run: Any, rank: int) -> None:
     with open(path, encoding="utf-8", errors="replace") as file:
         while piece := file.read(1 << 20):
             click.echo(piece, nl=False)
+    if (first := run.first_failed) is not None and first != rank:
+        click.echo(f"Rank {first} failed first; `lumi-moai logs {run.job_id} --rank {first}` shows why.", err=True)
 
 
 def _show_batch(run: Any) -> None:

@@ -76,6 +76,13 @@ class Run:
         found = sorted(self.folder.logs.glob(f"*-{self.job_id}-{part}.log"))
         return found[0] if found else None
 
+    @property
+    def first_failed(self) -> int | None:
+        """The rank that failed first, in its last start; None where none did, or none could say so."""
+        claims = list(self.folder.certificates.glob(f"parts/{self.job_id}-r*/failed"))
+        said = max(claims, key=lambda claim: claim.stat().st_mtime).read_text() if claims else ""
+        return int(said) if said.isdecimal() else None
+
     def cancel(self) -> None:
         """Cancel it; nothing happens to a run that has ended."""
         entry = self._entry()

@@ -15,7 +15,7 @@ Outcome = Literal[
 Cause = Literal[
     "completed", "device_out_of_memory", "host_out_of_memory", "out_of_memory", "time_limit", "preempted", "requeued",
     "node_failure", "rank_crash", "device_fault", "collective_timeout", "collective_error", "killed", "start_failed",
-    "platform_error", "cancelled", "running", "unknown",
+    "platform_error", "refused", "cancelled", "running", "unknown",
 ]  # fmt: skip
 """What an outcome came from."""
 CAUSES: tuple[Cause, ...] = get_args(Cause)
@@ -151,6 +151,7 @@ SIGNS = (
         _LABEL + rb"[\w.]+Error: (?:CUDA|HIP) error: (?:an illegal memory access|uncorrectable ECC|unspecified launch)",
     ),
     _sign("rank_crash", 65, "Fatal Python error"),
+    _sign("refused", 66, "lumi-moai: Error: "),
     _sign("rank_crash", 62, "Error", _LABEL + _NOT_OWN + rb"(?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*Error(?::|[ \t]*$)"),
     _sign("rank_crash", 62, "xception", _LABEL + _NOT_OWN + rb"(?:[A-Za-z_]\w*\.)*\w*Exception(?::|[ \t]*$)"),
     _sign("rank_crash", 59, ": error: ", _LABEL + rb"[\w./-]+\.py(?: [\w-]+)?: error: "),  # argparse

@@ -24,6 +24,7 @@ _CAUSES = {
     "killed": "failed: killed from outside",
     "start_failed": "failed: did not start",
     "platform_error": "failed: the platform",
+    "refused": "failed: lumi-moai stopped it",
 }
 
 

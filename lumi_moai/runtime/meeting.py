@@ -35,14 +35,19 @@ class Meeting:
         """
         write_json(self.folder / f"{name}.json", data)
 
-    def claim(self, name: str) -> bool:
-        """Whether this rank is the first to claim *name*; no second one is."""
+    def claim(self, name: str, by: int) -> bool:
+        """Whether rank *by* is the first to claim *name*; no second one is."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / name).touch(exist_ok=False)
+            with open(self.folder / name, "x", encoding="utf-8") as file:
+                file.write(str(by))
         except OSError:
             return False
         return True
+
+    def is_claimed(self, name: str) -> bool:
+        """Whether some rank has claimed *name*."""
+        return name in self._names()
 
     def read(self, name: str) -> Any:
         """The note called *name*, or None when there is none (yet)."""

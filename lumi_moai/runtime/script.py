@@ -15,9 +15,15 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 
 from ..errors import LumiMoaiError, RequestError
-from .meeting import Meeting
+from .meeting import Meeting, wait_until
 from .ranks import Ranks
 
+REFUSED = "lumi-moai: Error: "
+"""Ahead of the reason for which we stop a run; `collect` knows it by that."""
+FAILED = "failed"
+"""What the rank that fails first claims; `lumi-moai logs` asks which one did."""
+_MOMENT_SECONDS = 1.0
+"""For rank 0 to fail as well."""
 _LAST_SECONDS = 5
 _THREAD_SECONDS = 1.0
 
@@ -61,8 +67,8 @@ def guarded(script: Callable[[], None], ranks: Ranks, meeting: Meeting) -> int:
     except SystemExit as stop:
         return _exit_code(stop)
     except LumiMoaiError as error:
-        if _is_first(meeting):
-            _write(f"lumi-moai: {error}\n")
+        if _is_first(ranks, meeting) or ranks.rank == 0:
+            _write(f"{REFUSED}{error}\n")
         return 1
     except BaseException as error:  # the one place: whatever the user's code raises ends here
         _show(error, ranks, meeting)
@@ -115,7 +121,7 @@ def _exit_code(stop: SystemExit) -> int:
 
 
 def _show(error: BaseException, ranks: Ranks, meeting: Meeting) -> None:
-    if ranks.world_size > 1 and not _is_first(meeting):
+    if ranks.world_size > 1 and not _is_first(ranks, meeting):
         last = traceback.format_exception_only(error)[-1].strip().splitlines()[0]
         _write(f"lumi-moai: rank {ranks.rank} stopped too: {last}\n")
         return
@@ -133,9 +139,12 @@ def _users_part(trace: TracebackType | None) -> TracebackType | None:
     return part or trace
 
 
-def _is_first(meeting: Meeting) -> bool:
+def _is_first(ranks: Ranks, meeting: Meeting) -> bool:
+    """Whether this rank tells what went wrong; where all failed alike it is rank 0, whose log is looked into first."""
+    if ranks.rank != 0:
+        wait_until(lambda: meeting.is_claimed(FAILED), _MOMENT_SECONDS)
     # A run folder that cannot be written must not silence the error.
-    return meeting.claim("failed") or not (meeting.folder / "failed").exists()
+    return meeting.claim(FAILED, ranks.rank) or not meeting.is_claimed(FAILED)
 
 
 def _write(text: str) -> None:

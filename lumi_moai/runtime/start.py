@@ -94,7 +94,7 @@ def main(words: list[str]) -> None:
     try:
         me = _prepare(command)
     except LumiMoaiError as error:
-        print(f"lumi-moai: {error}", file=sys.stderr)
+        print(f"{script.REFUSED}{error}", file=sys.stderr)
         sys.exit(1)
     if me is None:
         sys.exit(certificate.WRONG_BINDING)
