@@ -10,6 +10,7 @@ from .binding import Launch, cpu_masks, topology
 from .errors import RequestError, did_you_mean
 from .flavor import Placement
 from .plan import Wishes
+from .planner import Scale, choose
 from .site import Cache, Container, Device, JobPolicy, Node, Site, Variable
 
 # Options that a job's correctness rests on, and how to ask for them instead.
@@ -210,6 +211,7 @@ def make_job(
     """
     node = site.node(placement.partition)
     _check_account(site, request.account)
+    _check_layout(request.wishes, placement)
     per_node = placement.devices_per_node if request.launcher == "srun" else 1
     launch = _with_device(_launch(site, node, placement, request), device)
     container = _container(site, request.container)
@@ -247,6 +249,19 @@ def make_job(
 def script_name(script: str) -> str:
     """A job name made of the file name of *script*: what cannot stand in a name becomes `_`."""
     return re.sub(r"[^\w.+=@,-]", "_", PurePosixPath(script).stem).lstrip("-")[:128] or "run"
+
+
+def _check_layout(wishes: Wishes, placement: Placement) -> None:
+    """Refuse degrees that these devices cannot have now, and not when the job has waited for them.
+
+    The script's own line may add some, so what all of them amount to (`dp`) is looked at when it runs.
+    """
+    if wishes.mode != "script":
+        per_node = placement.devices_per_node
+        choose(
+            replace(wishes.layout, dp=None),
+            Scale(world_size=per_node * placement.nodes, local_world_size=per_node),
+        )
 
 
 def _check_account(site: Site, account: str | None) -> None:

@@ -1,5 +1,7 @@
 """What a request becomes, and what is refused before anything is made."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,6 +9,7 @@ from test_render import job_on
 
 from lumi_moai.errors import RequestError
 from lumi_moai.job import GUARDED, Request, array_indices, script_name
+from lumi_moai.plan import Layout, Wishes
 
 
 def request_of(**asked):
@@ -59,6 +62,21 @@ def test_the_users_variable_replaces_the_sites():
 def test_accounts_that_are_none(account):
     with pytest.raises(RequestError, match="not a project of site lumi"):
         job_on("lumi", "Small", account=account)
+
+
+@pytest.mark.parametrize(
+    ("layout", "words"),
+    [
+        ("tp=3", "does not divide the 16 ranks"),
+        ("tp=16", "tp stays in a node"),
+        ("pp=2,fsdp", "together with data=shard"),
+    ],
+)
+def test_layouts_that_the_devices_cannot_have_are_refused_ahead_of_the_queue(layout, words):
+    wishes = Wishes(mode="auto", layout=Layout.parse(layout))
+    with pytest.raises(RequestError, match=words):
+        job_on("lumi", "2xLarge", wishes=wishes)
+    job_on("lumi", "2xLarge", wishes=replace(wishes, mode="script"))
 
 
 def test_an_account_is_needed():
