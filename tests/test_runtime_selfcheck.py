@@ -552,3 +552,33 @@ def test_a_part_that_is_as_long_as_the_rows_of_one_rank_does_not_part_the_ranks(
     script = HEAD + BESIDE
     _, ranks = same_run(work, script, *plain(work, script), 2)
     assert "self-check of the first step: loss" in ranks[0].err
+
+
+# Classes that only the function knows which made them, so that no other process finds them by their name.
+LOCAL = """
+from collections import namedtuple
+from dataclasses import dataclass
+def main():
+    @dataclass
+    class Batch:
+        pair: object
+        names: list
+    Pair = namedtuple("Rows", "a b")
+    def collate(rows):
+        a, b, m = map(torch.stack, zip(*rows))
+        return Batch(Pair(a, b), [str(len(row)) for row in rows])
+    for batch in DataLoader(TensorDataset(x, y, mask), batch_size=7, collate_fn=collate):
+        assert type(batch) is Batch and type(batch.pair) is Pair and type(batch.names) is list
+        loss = F.mse_loss(model(batch.pair.a), batch.pair.b)
+        optim.zero_grad(); loss.backward(); optim.step()
+        print(loss.item(), len(batch.names))
+    torch.save(model.state_dict(), sys.argv[1])
+main()
+"""
+
+
+def test_a_batch_of_a_class_that_a_function_made_is_checked(work):
+    """Its rows travelled in it, and pickle refused them."""
+    script = HEAD + LOCAL
+    _, ranks = same_run(work, script, *plain(work, script), 2)
+    assert "self-check of the first step: loss" in ranks[0].err

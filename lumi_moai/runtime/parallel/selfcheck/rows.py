@@ -58,7 +58,7 @@ def few(batch: Any, share: Share | None, rank: int, data_group: Any) -> Few:
     if faults := [part for part in every if isinstance(part, Unfit)]:
         raise faults[0]
     try:
-        return Few(whole=joined(every), mine=every[rank], share=share_of(each, share.ranks))
+        return Few(whole=_like(batch, joined(every)), mine=_like(batch, every[rank]), share=share_of(each, share.ranks))
     except (RuntimeError, ValueError) as error:
         raise WidthsError from error
 
@@ -69,7 +69,23 @@ def _first(batch: Any, each: int) -> Any:
         length(batch)
     except Unfit as reason:
         return reason
-    return taken(batch, 0, each)
+    return _bare(taken(batch, 0, each))
+
+
+def _bare(batch: Any) -> Any:
+    """*batch* in plain dictionaries: a class that a function made cannot travel."""
+    return {key: _bare(part) for key, part in parts(batch).items()} if _holds(batch) else batch
+
+
+def _like(batch: Any, bare: Any) -> Any:
+    """What `_bare` made of some rows, in containers as *batch* has them."""
+    if not _holds(batch):
+        return bare
+    return made_of(batch, {key: _like(part, bare[key]) for key, part in parts(batch).items()})
+
+
+def _holds(batch: Any) -> bool:
+    return not is_single(batch) and is_nested(batch)
 
 
 def of_rank_0(batch: Any, share: Share, rank: int) -> Few:
@@ -77,7 +93,7 @@ def of_rank_0(batch: Any, share: Share, rank: int) -> Few:
 
     Raises Unfit where they are fewer than the ranks.
     """
-    whole = group.agree(taken(batch, 0, of_each(share) * share.ranks))
+    whole = _like(batch, group.agree(_bare(taken(batch, 0, of_each(share) * share.ranks))))
     start, end, part_share = bounds(length(whole), rank, share.ranks)
     if part_share.total < share.ranks:
         raise Unfit("the ranks' rows have different shapes")
