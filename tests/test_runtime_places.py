@@ -278,3 +278,89 @@ torch.save([bank, flat, seen, last, model.weight.detach()], sys.argv[1])
 def test_rows_that_a_script_keeps_in_queues_and_tables_are_those_of_all_ranks(work, size):
     script = KEPT.replace("SIZE", size)
     same_run(work, script, *plain(work, script), 2)
+
+
+# Places that are drawn among the rows of a batch, and rows that are written by their place; behind a first epoch, where the
+# self-check sees nothing of it. Random numbers behind each say whether the ranks have drawn as many.
+DRAWN_PLACES = (
+    HEAD
+    + """
+random.seed(0); np.random.seed(0)
+X, Y = torch.randn(23, 4), torch.randn(23, 1)
+chance, generator = random.Random(1), np.random.default_rng(2)
+def one(x):
+    return x[random.randrange(len(x))]
+def inclusive(x):
+    return x[random.randint(0, len(x) - 1)]
+def sampled(x):
+    k = random.sample(range(len(x)), 2); print(k); return x[k]
+def own_chance(x):
+    return x[chance.sample(range(x.size(0)), k=2)].mean(0)
+def shuffled(x):
+    k = list(range(len(x))); random.shuffle(k); print(k); return x[k][:2]
+def part_shuffled(x):
+    k = list(range(len(x))); random.shuffle(k); return x[k[: len(k) // 2]]
+def chosen(x):
+    k = random.choices(range(len(x)), k=3); return x[k]
+def numpys(x):
+    k = np.random.randint(0, len(x), 3); print(k); return x[k]
+def choice(x):
+    k = np.random.choice(len(x), 2, replace=False); print(k.tolist()); return x[k]
+def generators(x):
+    return x[generator.integers(len(x), size=2)] + x[generator.choice(len(x))]
+def permuted(x):
+    return x[np.random.permutation(len(x))[:2]]
+def numpy_shuffled(x):
+    k = np.arange(len(x)); np.random.shuffle(k); return x[k][:2]
+def torchs(x):
+    k = torch.randint(0, len(x), (2,)); print(k); return x[k]
+def bootstrapped(x):
+    return x[torch.randint(len(x), (len(x),))]
+def first_of_order(x):
+    return x[torch.randperm(x.size(0))[:2]]
+def negatives(x):
+    return ((x[:, None] - x[torch.randint(0, len(x), (len(x), 3))]) ** 2).sum(2)
+def numpy_again(x):
+    return x[np.random.randint(0, len(x), size=len(x))]
+def written(x):
+    x = x.clone(); x[:2] = 0; return x
+def scaled(x):
+    x = x.clone(); x[: len(x) // 2] *= 0.5; x[1:] += 1; return x
+def in_place(x):
+    x = x.clone(); x[:2].mul_(0.5); x[-1].zero_(); return x
+def single(x):
+    x = x.clone(); x[0] = 1.0; x[-1] = x[0] * 2; x[0, 1] = 5; return x
+def exchanged(x):
+    z = x.clone(); z[:1] = x[-1:]; return z
+def drawn(x):
+    x = x.clone(); x[torch.randint(len(x), (2,))] = 0; x[torch.randperm(len(x))[:1], 0] = 7; return x
+def listed(x):
+    x = x.clone(); x[random.sample(range(len(x)), 1)] = 3; x[np.random.choice(len(x), 1)] = 4; return x
+def by_rows(x):
+    x = x.clone(); x[torch.randperm(len(x))[:1]] = torch.arange(4.0)[None]; x[:] = x * 2; return x
+def constant(x):
+    z = torch.zeros(len(x), 4); z[: len(x) // 2] = 1; return z * x
+WAYS = [one, inclusive, sampled, own_chance, shuffled, part_shuffled, chosen, numpys, choice, generators, permuted, numpy_shuffled, torchs,
+        bootstrapped, first_of_order, negatives, numpy_again, written, scaled, in_place, single, exchanged, drawn, listed, by_rows, constant]
+model = nn.Linear(4, 1)
+opt = torch.optim.SGD(model.parameters(), lr=0.1)
+for epoch in range(2):
+    for step, (x, y) in enumerate(DataLoader(TensorDataset(X, Y), batch_size=7)):
+        if epoch and step < 3:
+            for way in WAYS:
+                z = way(x)
+                print(way.__name__, tuple(z.shape), (z * torch.linspace(1, 2, z.shape[-1]) + z ** 2).sum().item(), random.random(), torch.rand(1).item(), np.random.rand())
+        out = model(written(x)) if epoch else model(x)
+        if epoch:
+            out = out.clone(); out[: 2] *= 3; out[-1] = out[1] * 2
+        loss = F.mse_loss(out, y)
+        opt.zero_grad(); loss.backward(); opt.step()
+        print(loss.item(), x.sum().item())
+torch.save(list(model.parameters()), sys.argv[1])
+"""
+)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_places_that_are_drawn_or_written_are_those_of_the_whole_batch(work, count):
+    same_run(work, DRAWN_PLACES, *plain(work, DRAWN_PLACES), count)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from . import counts
+from . import counts, draws_of_places
 from .draws import RowsAtHand, Told, times
 from .share import Share
 
@@ -103,6 +103,8 @@ class Found:
         return draw
 
     def _draw(self, own: Callable[..., Any], name: str, place: int | None, args: tuple, kwargs: dict[str, Any]) -> Any:
+        if place is not None and _is_of_places(args[:place], kwargs):
+            return draws_of_places.of_numpy(own)(*args, **kwargs)
         size = _size(args, kwargs, place)
         rows = self._at_hand() if size and isinstance(size[0], counts.Rows) else None
         rows = None if rows is None else times(size[0], rows)
@@ -118,6 +120,12 @@ class Found:
             args = (*args[:place], whole, *args[place + 1 :])
         mine = own(*args, **kwargs)[rows[1] : rows[1] + rows[2]]
         return counts.drawn.note(mine, self._share() if len(mine) == rows[2] else None)
+
+
+def _is_of_places(limits: tuple, words: dict[str, Any]) -> bool:
+    """Whether a number of rows is among the *limits* of a draw, or stands for one among its *words*."""
+    found = (*limits, *(words.get(name) for name in ("a", "low", "high")))
+    return any(isinstance(each, counts.Rows) for each in found)
 
 
 def _size(args: tuple, kwargs: dict[str, Any], place: int | None) -> Sequence[Any]:

@@ -19,7 +19,18 @@ from torch.utils import checkpoint
 from torch.utils.data import DataLoader
 
 from ...errors import RequestError
-from . import asked, batchnorm, compiled, counts, draws, draws_of_numpy, layout, losses, marks
+from . import (
+    asked,
+    batchnorm,
+    compiled,
+    counts,
+    draws,
+    draws_of_numpy,
+    draws_of_places,
+    layout,
+    losses,
+    marks,
+)
 from .counts import reducing
 from .divided import OF_ALL
 from .fetching import is_fetching
@@ -59,6 +70,7 @@ def install(seen: Seen) -> None:
     draws.install(at_hand, told)
     counts.states.install(counts.part_of)
     draws_of_numpy.install(at_hand, told, lambda: _share(seen))
+    draws_of_places.install(lambda: _share(seen))
 
 
 def _by_hand(seen: Seen) -> reducing.Loss:

@@ -15,6 +15,7 @@ states    which tensors of a model are states of recurrent layers
 lists     lists of a batch with an entry for each row
 picking   some of the rows
 by_place  some of the rows by their place
+writing   rows that are written by their place
 ranged    places that the script counts through
 taught    `len`, `range` and `enumerate` for the script
 drawn     what numpy drew for the rows

@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from ....errors import RequestError
 from ..share import Share
-from . import by_place, constants, helped, of_graphs, picking, reducing, rows, states, steps, users
+from . import by_place, constants, helped, of_graphs, picking, reducing, rows, states, steps, users, writing
 from .names import ADDED, AS_ONE, CROSSED, EACH, LIKE, PAIRED, PRODUCTS, READS, SORTED_IN, VIEW
 from .places import FIRST, PICKED, Part, after_each, after_einsum, after_product, after_view, check_alike
 from .size import Rows, Shape
@@ -198,6 +198,8 @@ def _followed(func: Any, parts: list[OfBatch], args: tuple, kwargs: dict[str, An
         if any(each.graph for each in parts) and (found := of_graphs.followed(name, func, args, kwargs)) is not None:
             return found
         args = by_place.filled(name, args) if name in by_place.FILLS else args
+        if name == "setitem" and args[0] is tensor:
+            args = (tensor, *writing.placed(tensor, *args[1:]))
         whole = _of_all_rows(name, func, tensor, args, kwargs)
         if whole is not None:
             return whole
@@ -220,8 +222,7 @@ def _is_one_of_unknown(name: str, tensor: OfBatch, result: Any) -> bool:
 def _of_all_rows(name: str, func: Any, tensor: OfBatch, args: tuple, kwargs: dict[str, Any]) -> Any:
     """What *func* gives for the rows of all ranks, if it needs them; else None."""
     if name in by_place.TAKES:
-        found = picking.reordered(args) if name == "getitem" else None
-        return of_all(by_place.taken(name, func, args, kwargs)) if found is None else become(found, tensor.share, 0)
+        return _taken(name, func, tensor, args, kwargs)
     if name in SORTED_IN:
         return reducing.sorted_in(name, func, args, kwargs)
     if name in by_place.PIECES:
@@ -233,6 +234,14 @@ def _of_all_rows(name: str, func: Any, tensor: OfBatch, args: tuple, kwargs: dic
     if name in AS_ONE and reducing.goes_over_rows(name, tensor, args, kwargs):
         return _as_one(name, func, tensor, args, kwargs)
     return of_all(_joined(name, args, kwargs)) if name in picking.JOINS else None
+
+
+def _taken(name: str, func: Any, tensor: OfBatch, args: tuple, kwargs: dict[str, Any]) -> Any:
+    found = picking.reordered(args) if name == "getitem" else None
+    if found is not None:
+        return become(found, tensor.share, 0)
+    taken = of_all(by_place.taken(name, func, args, kwargs))
+    return taken if taken is None or name != "getitem" else writing.noted(taken, *args)
 
 
 def _joined(name: str, args: tuple, kwargs: dict[str, Any]) -> torch.Tensor | None:

@@ -5,6 +5,7 @@ Places count among the rows of the whole batch, as on one device. Only these row
 
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -13,7 +14,7 @@ from ... import group
 from ..share import Share, bounds
 from . import of_graphs, rows
 from .places import JOINED, MANY, PICKED, Part, times
-from .ranged import OfWhole, Own
+from .ranged import OfWhole, Own, Places
 from .size import Rows
 from .whole import OfAll, felt_by_all, of_all
 
@@ -29,10 +30,10 @@ def taken(name: str, func: Any, args: tuple, kwargs: dict[str, Any]) -> torch.Te
         return _selected(func, args, kwargs)
     tensor, index = args[0], args[1]
     first, *rest = index if isinstance(index, tuple) and index else (index,)
-    if not _has_places(tensor):
+    if not has_places(tensor):
         return _of_many(tensor, first, rest) if isinstance(tensor, Part) and tensor.at in MANY else None
-    if _is_of_all(first):
-        return _every(tensor)[(first, *rest)]
+    if are_places(first):
+        return _every(tensor)[(numbers(first), *rest)]
     if isinstance(first, slice):
         wanted = _sliced(first, tensor)
         return None if wanted is None else _some(tensor, wanted)[(slice(None), *rest)]
@@ -83,27 +84,36 @@ def _is_place(first: Any) -> bool:
 
 
 def _of_joined(tensor: Part, first: Any, rest: list[Any]) -> torch.Tensor | None:
-    is_whole = _is_of_all(first) or _is_place(first)
+    is_whole = are_places(first) or _is_place(first)
     return wholly(tensor)[(_of_whole(first), *rest)] if is_whole else None
 
 
 def _of_whole(first: Any) -> Any:
     """The slice *first*, whose numbers of rows are those of all ranks; any other index as it is."""
     if not isinstance(first, slice):
-        return first
+        return numbers(first) if are_places(first) else first
     return slice(*(each.whole if isinstance(each, Rows) else each for each in (first.start, first.stop, first.step)))
 
 
 def _selected(func: Any, args: tuple, kwargs: dict[str, Any]) -> torch.Tensor | None:
     """What *func* takes by numbers of rows that all ranks have, those of `topk` or `argsort`; None by others."""
     dim, index = (args[1] if len(args) > 1 else kwargs.get("dim")), args[2] if len(args) > 2 else kwargs.get("index")
-    if not args or not _has_places(args[0]) or not isinstance(dim, int) or dim % args[0].dim() or not _is_of_all(index):
+    if not args or not has_places(args[0]) or not isinstance(dim, int) or dim % args[0].dim() or not are_places(index):
         return None
     return func(_every(args[0]), dim, index)
 
 
-def _is_of_all(index: Any) -> bool:
+def numbers(places: Any) -> torch.Tensor:
+    """*places* in the whole batch, as a tensor."""
+    return places if isinstance(places, torch.Tensor) else torch.as_tensor(np.asarray(places))
+
+
+def are_places(index: Any) -> bool:
     """Whether *index* has places among the rows of the whole batch."""
+    if type(index) is list:
+        return bool(index) and all(type(each) is OfWhole for each in index)
+    if isinstance(index, Places):
+        return index.ndim > 0
     return type(index) is OfAll and not index.dtype.is_floating_point and index.dtype != torch.bool
 
 
@@ -116,7 +126,7 @@ def apart(name: str, func: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[to
     tensor = args[0]
     dim = args[2] if len(args) > 2 else kwargs.get("dim", 0)
     is_joined = isinstance(tensor, Part) and tensor.at == JOINED
-    if name not in PIECES or not (is_joined or _has_places(tensor)) or dim % tensor.dim():
+    if name not in PIECES or not (is_joined or has_places(tensor)) or dim % tensor.dim():
         return None
     given = [kwargs[each] for each in kwargs if each.startswith(PIECES[name])]
     size = args[1] if len(args) > 1 else given[0]
@@ -143,7 +153,7 @@ def together(args: tuple, kwargs: dict[str, Any]) -> torch.Tensor | None:
     """What `cat` makes of rows that all ranks have and rows of the batch: all of them, on all ranks; else None."""
     parts = args[0]
     dim = args[1] if len(args) > 1 else kwargs.get("dim", kwargs.get("axis", 0))
-    if dim != 0 or not all(_has_places(each) or type(each) is OfAll for each in parts):
+    if dim != 0 or not all(has_places(each) or type(each) is OfAll for each in parts):
         return None
     if not any(type(each) is OfAll for each in parts):
         return None
@@ -180,7 +190,7 @@ def filled(name: str, args: tuple) -> tuple:
     index: Any = args[1] if name == "setitem" else None
     if isinstance(target, Part):
         return args
-    by_number = _has_places(index) and not index.dtype.is_floating_point and index.dtype != torch.bool
+    by_number = has_places(index) and not index.dtype.is_floating_point and index.dtype != torch.bool
     if by_number and not _is_of_a_rank(target, index.share):
         index = rows.gathered(index, index.share)
     elif not _has_rows(value) or not _has_room(target if name == "copy" else target[index], value):
@@ -196,7 +206,7 @@ def _is_of_a_rank(target: torch.Tensor, share: Share) -> bool:
 
 def _has_rows(value: Any) -> bool:
     """Whether *value* has rows of a batch in one of its dimensions, such as `keys.T` for a queue of columns."""
-    return _has_places(value) or (isinstance(value, Part) and value.at not in (None, PICKED) and rows.can_travel(value))
+    return has_places(value) or (isinstance(value, Part) and value.at not in (None, PICKED) and rows.can_travel(value))
 
 
 def _has_room(place: torch.Tensor, value: Part) -> bool:
@@ -206,7 +216,7 @@ def _has_room(place: torch.Tensor, value: Part) -> bool:
     return place.dim() == value.dim() and place.shape[at] == every != mine
 
 
-def _has_places(tensor: Any) -> bool:
+def has_places(tensor: Any) -> bool:
     """Whether the rows of *tensor* are those of a batch, in order."""
     return isinstance(tensor, Part) and tensor.at == 0 and tensor.share.ranks > 1
 
@@ -250,15 +260,33 @@ def _may_be_own(stop: Any, tensor: Part) -> bool:
     return bool(rest) and isinstance(stop, int) and stop in (max(least, 1) * each, (least + 1) * each)
 
 
-def _some(tensor: Part, wanted: range) -> torch.Tensor:
-    """The rows at the places *wanted*, in their order, on every rank."""
+def places_of(tensor: Part, first: Any) -> tuple[range, int, int, int] | None:
+    """The places that *first* means in the whole batch, and what `_bounds` says of them; None if it means others."""
+    if isinstance(first, slice):
+        wanted = _sliced(first, tensor)
+    elif isinstance(first, int) and not isinstance(first, (bool, Own)):
+        wanted = _single(OfWhole(first), tensor)
+    else:
+        return None
+    return None if wanted is None else (wanted, *_bounds(tensor, wanted))
+
+
+def _bounds(tensor: Part, wanted: range) -> tuple[int, int, int]:
+    """The first row of *tensor* among all, and from where to where the rows at the places *wanted* are this rank's."""
     share = tensor.share
     each = len(tensor) // max(share.rows, 1)
     start, end, _ = bounds(share.total, dist.get_rank(group.data_group()), share.ranks)
     low, high = start * each, (end if share.rows else start) * each
-    before, until = (len(range(wanted.start, min(end, wanted.stop), wanted.step)) for end in (low, high))
+    before, until = (len(range(wanted.start, min(edge, wanted.stop), wanted.step)) for edge in (low, high))
+    return low, before, until
+
+
+def _some(tensor: Part, wanted: range) -> torch.Tensor:
+    """The rows at the places *wanted*, in their order, on every rank."""
+    low, before, until = _bounds(tensor, wanted)
     inside = wanted[before:until]
     with torch._C.DisableTorchFunctionSubclass():
         own = tensor.as_subclass(torch.Tensor)
         own = own[inside.start - low : inside.stop - low : inside.step] if inside else own[:0]
-        return of_all(felt_by_all(rows.gathered(own, share), share))
+        found = felt_by_all(rows.gathered(own, tensor.share), tensor.share)
+        return of_all(found.clone() if found.requires_grad else found)  # which the script may write into

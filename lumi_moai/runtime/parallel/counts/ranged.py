@@ -8,6 +8,8 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from .size import Rows
 
 
@@ -16,6 +18,17 @@ class Own(int):
 
     def __reduce__(self) -> tuple:
         return int, (int(self),)
+
+
+class Places(np.ndarray):
+    """Places among the rows of the whole batch, which numpy drew."""
+
+    def __array_wrap__(self, array: Any, *how: Any) -> Any:
+        """What numpy computed of this; a single number is one of numpy's."""
+        return array[()] if array.ndim == 0 else super().__array_wrap__(array, *how)
+
+    def __reduce__(self) -> Any:
+        return np.asarray(self).__reduce__()  # a file has nothing of ours
 
 
 class OfWhole(int):

@@ -2,6 +2,7 @@
 
 import copy
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -35,6 +36,8 @@ class OfAll(torch.Tensor):
             result = func(*args, **kwargs)
             if asks and not any(result is each for each in args) and _is_alike(name_of(func), result, (args, kwargs)):
                 tree_map(of_all, result)
+            if asks and args and (write := getattr(args[0], "write_back", None)) is not None:
+                _written(func, args[0], write, result)
         return result
 
     def __format__(self, spec: str) -> str:
@@ -55,6 +58,15 @@ def of_all(tensor: Any) -> Any:
     if type(tensor) is torch.Tensor:
         tensor.__class__ = OfAll
     return tensor
+
+
+def _written(func: Any, taken: torch.Tensor, write: Callable[[torch.Tensor], None], result: Any) -> None:
+    """Have rows that were *taken* by their place changed where they came from, if *func* writes into them."""
+    name = func.__name__
+    if name == "__setitem__" or name.startswith("__i") or (name.endswith("_") and not name.endswith("__")):
+        write(taken)
+    elif type(result) is OfAll and result._is_view():  # `x[:4][0].zero_()`
+        result.write_back = lambda _: write(taken)
 
 
 def _is_alike(name: str, result: Any, words: Any) -> bool:
