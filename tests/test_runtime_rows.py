@@ -1,7 +1,7 @@
 """What tutorials do with the rows of a batch: averages, metrics, mixing, sums by hand; as on one device, or refused."""
 
 import pytest
-from one_device import plain, same
+from one_device import plain, same, same_run
 from runtime_ranks import Run, launch, submitit
 
 from lumi_moai.plan import Layout, Wishes
@@ -525,3 +525,29 @@ def test_rows_compared_with_each_other_are_those_of_one_device_or_refused(work):
         same(line, expected)
     assert [line.split()[0] for line in refused] == ["nt_xent", "clip", "clip2", "einsum", "supcon", "cosine"]
     assert all("the script compares the rows of a batch with each other (contrastive)" in line for line in refused)
+
+
+# The last batch has two rows, one for each rank.
+SQUEEZED = (
+    HEAD
+    + """
+torch.manual_seed(7)
+X, Y = torch.randn(23, 4), (torch.rand(23) > 0.5).float()
+model = nn.Linear(4, 1)
+opt = torch.optim.SGD(model.parameters(), lr=0.1)
+hits = n = 0
+for step, (x, y) in enumerate(DataLoader(TensorDataset(X, Y), batch_size=7)):
+    out = model(x).squeeze()
+    loss = F.binary_cross_entropy_with_logits(out, y) + (out - y.squeeze()).abs().sum() / len(out)
+    opt.zero_grad(); loss.backward(); opt.step()
+    right = ((out > 0) == (y > 0.5)).squeeze()
+    for i in range(len(y)):
+        hits += right[i].item()
+    print(loss.item(), hits, tuple(torch.squeeze(x[:, :1]).shape), out[x[:, 0] > 0].squeeze().sum().item())
+torch.save(list(model.parameters()), sys.argv[1])
+"""
+)
+
+
+def test_rows_are_not_squeezed_away_on_a_rank_that_has_one_only(work):
+    same_run(work, SQUEEZED, *plain(work, SQUEEZED), 2)

@@ -29,7 +29,7 @@ def install(at_hand: ShareAtHand) -> None:
         setattr(random.Random, name, _among(getattr(random.Random, name), at_hand))
     random.Random.shuffle = _shuffled(random.Random.shuffle, at_hand)  # type: ignore[method-assign]
     for name in ("randrange", "randint", "sample", "choice", "choices", "shuffle"):
-        setattr(random, name, getattr(random._inst, name))  # type: ignore[attr-defined]
+        setattr(random, name, getattr(random._inst, name))
     np.random.permutation = of_numpy(np.random.permutation)
 
 

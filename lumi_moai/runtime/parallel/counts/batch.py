@@ -13,7 +13,7 @@ from ....errors import RequestError
 from ..share import Share
 from . import by_place, constants, helped, of_graphs, picking, reducing, rows, states, steps, users, writing
 from .names import ADDED, AS_ONE, CROSSED, EACH, LIKE, PAIRED, PRODUCTS, READS, SORTED_IN, VIEW
-from .places import FIRST, PICKED, Part, after_each, after_einsum, after_product, after_view, check_alike
+from .places import FIRST, PICKED, Part, after_each, after_einsum, after_product, after_view, check_alike, squeezed
 from .size import Rows, Shape
 from .users import Asker
 from .whole import OfAll, copied, counted, felt_by_all, name_of, of_all
@@ -200,6 +200,7 @@ def _followed(func: Any, parts: list[OfBatch], args: tuple, kwargs: dict[str, An
         args = by_place.filled(name, args) if name in by_place.FILLS else args
         if name == "setitem" and args[0] is tensor:
             args = (tensor, *writing.placed(tensor, *args[1:]))
+        args = squeezed(tensor, args, kwargs) if name == "squeeze" else args
         whole = _of_all_rows(name, func, tensor, args, kwargs)
         if whole is not None:
             return whole

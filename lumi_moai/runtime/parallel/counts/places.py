@@ -111,6 +111,13 @@ def check_alike(parts: Sequence[Part], *, is_crossed: bool = False) -> None:
         raise _across()
 
 
+def squeezed(tensor: Part, args: tuple, kwargs: dict[str, Any]) -> tuple:
+    """*args* of `tensor.squeeze()`, which lets go no dimension of rows because this rank has one row only."""
+    if len(args) > 1 or kwargs or tensor.at is None or tensor.share.total == 1:
+        return args
+    return tensor, tuple(dim for dim in range(tensor.dim()) if dim != max(tensor.at, 0))
+
+
 def after_view(name: str, tensor: Part, result: torch.Tensor, args: tuple, kwargs: dict[str, Any]) -> int | None:
     """Where they are after a view; None if it cannot be told."""
     dims, at, given = tensor.dim(), tensor.at, (*args[1:], *kwargs.values())
