@@ -313,3 +313,49 @@ def test_parameters_in_parts_that_a_forward_changes_are_refused(work):
     assert [rank.code for rank in ranks] == [1, 1]
     assert any("the forward of Quantizer changes" in rank.err for rank in ranks)
     assert ranks[0].out == ""
+
+
+# A model in training mode, and a teacher that adds up by hand, both called without gradients amid a training batch.
+WITHOUT_GRADIENTS = """import sys
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+import lumi_moai
+lumi_moai.enable_advanced_parallelization()
+torch.manual_seed(0)
+X, Y = torch.randn(23, 4), torch.randn(23, 1)
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Linear(4, 1)
+        self.norm = nn.BatchNorm1d(4)
+        self.register_buffer("seen", torch.tensor(0))
+        self.register_buffer("scale", torch.ones(4))
+    def forward(self, x):
+        if self.training:
+            self.seen += len(x)
+            self.scale = 0.9 * self.scale + 0.1 * x.detach().std(0)
+        return self.body(self.norm(x) / self.scale)
+class Measuring(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Linear(4, 1)
+    def forward(self, x, y):
+        return ((self.body(x) - y) ** 2).sum() / (x[:, 0] > 0).sum()
+model, teacher = Net(), Measuring().eval()
+opt = torch.optim.SGD(model.parameters(), lr=0.1)
+for step, (x, y) in enumerate(DataLoader(TensorDataset(X[:21], Y[:21]), batch_size=7)):
+    out = model(x)
+    loss = F.mse_loss(out, y)
+    opt.zero_grad(); loss.backward(); opt.step()
+    print(loss.item(), model.scale.tolist(), model.seen.item())
+    with torch.no_grad():
+        again = model(x)
+        print("again", F.mse_loss(again, y).item(), model.scale.tolist(), model.seen.item(), model.norm.running_mean.tolist(), teacher(x, y).item())
+torch.save([*model.parameters(), *model.buffers()], sys.argv[1])
+"""
+
+
+def test_a_call_without_gradients_amid_a_training_batch_is_of_all_rows(work):
+    same_run(work, WITHOUT_GRADIENTS, *plain(work, WITHOUT_GRADIENTS), 2)

@@ -100,9 +100,9 @@ class Within:
         return result
 
     def _has_rows(self, called: _Called) -> bool:
-        """Whether each rank has its rows in *called*, which trains."""
+        """Whether each rank has its rows in *called*; also of a training batch under `no_grad`, a teacher's say."""
         engine = self.engine
-        if not called.given.parts or engine.share is None or engine.in_backward or not torch.is_grad_enabled():
+        if not called.given.parts or engine.share is None or engine.in_backward:
             return False
         return engine.place is not None and engine.place.plan.pp == 1 and not torch.compiler.is_compiling()
 
