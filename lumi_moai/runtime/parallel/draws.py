@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F  # noqa: N812
+from torch.distributions import Categorical
 
 from ...errors import RequestError
 from .. import accelerator, group
@@ -44,6 +45,7 @@ def install(at_hand: RowsAtHand, told: Told) -> None:
     torch.multinomial = _picked(_each(torch.multinomial, at_hand, told, 2), at_hand)
     for name in ("randperm", "tensor", "as_tensor"):
         setattr(torch, name, _counted(getattr(torch, name)))
+    Categorical.sample = _chosen(Categorical.sample)
     torch.full = _filled(torch.full)
     for name in ("zeros", "ones", "empty"):
         setattr(torch, name, _made(getattr(torch, name)))
@@ -135,6 +137,18 @@ def _picked(own: Draw, at_hand: RowsAtHand) -> Draw:
         return counts.rows_like(num_samples, _part(own(input, mine[0], *args, **kwargs), _slice(mine), kwargs))
 
     return multinomial
+
+
+def _chosen(own: Draw) -> Draw:
+    """`Categorical.sample`, which draws for rows times steps in one line, and gives them their shape behind that."""
+
+    @functools.wraps(own)
+    def sample(self: Categorical, *args: Any, **kwargs: Any) -> torch.Tensor:
+        made, chances = own(self, *args, **kwargs), self._param
+        is_of_rows = type(chances) is counts.OfBatch and chances.at == 0 and chances.dim() > 1
+        return counts.part_of(made, chances, made.dim() - chances.dim() + 1) if is_of_rows else made
+
+    return sample
 
 
 def _counted(own: Draw) -> Draw:

@@ -49,7 +49,9 @@ def _rows_at(name: str, parts: Sequence[Part], result: torch.Tensor, args: tuple
     at = parts[0].at
     if found is None or found < 0 or at is None or at < 0:
         return found if name in EACH | VIEW else None
-    return found if found < result.dim() and result.shape[found] == parts[0].shape[at] else None
+    is_in_steps = name in VIEW and at == found == 0 and result.shape[0] % max(parts[0].share.rows, 1) == 0
+    is_as_long = found < result.dim() and (is_in_steps or result.shape[found] == parts[0].shape[at])
+    return found if is_as_long else None
 
 
 def _told(name: str, parts: Sequence[Part], result: torch.Tensor, args: tuple, kwargs: dict[str, Any]) -> int | None:
