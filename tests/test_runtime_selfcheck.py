@@ -306,9 +306,48 @@ def test_a_leaf_of_the_steps_own_is_no_weight(work):
     assert "self-check of the first step: loss" in ranks[0].err
 
 
+# Single numbers of torch's for row after row, which are alike on all ranks, behind an order and by themselves.
+BY_ROW = {
+    "uniform": "torch.cat([torch.rand(1) for _ in range(len(a))])",
+    "beta": "torch.stack([torch.distributions.Beta(0.4, 0.4).sample() for _ in range(len(a))])",
+    "behind an order": "(torch.randperm(8), torch.cat([torch.rand(1) for _ in range(len(a))]))[1]",
+}
+MIXED = """
+for a, b, m in loader:
+    order, weight = torch.randperm(len(a)), torch.distributions.Beta(0.4, 0.4).sample((len(a), 1))
+    mixed, kind = weight * a + (1 - weight) * a[order], torch.multinomial(model(a).softmax(1), 1).squeeze(1)
+    (F.mse_loss(model(mixed), b) + 0 * torch.rand(1).item() + F.cross_entropy(model(a), kind)).backward()
+"""
+
+
+@pytest.mark.parametrize("kind", BY_ROW)
+def test_single_numbers_drawn_row_by_row_are_refused(work, kind):
+    body = LOOP.format(loss="F.mse_loss(model(a) * " + BY_ROW[kind] + "[:, None], b)")
+    run = Run(work, launch(2))
+    ranks = run.ranks(submitit(2), run.script(HEAD + body))
+    assert [rank.code for rank in ranks] == [1, 1]
+    said = "".join(rank.err for rank in ranks)
+    assert "draws single random numbers, and fewer of them for the rows of a rank" in said
+    assert ranks[0].out == ""
+
+
+def test_a_step_that_draws_an_order_or_a_choice_is_checked(work):
+    run = Run(work, launch(2))
+    ranks = run.ranks(submitit(2), run.script(HEAD + MIXED))
+    assert [rank.code for rank in ranks] == [0, 0], ranks[0].err
+    assert "self-check of the first step: loss" in ranks[0].err
+
+
+def test_a_step_that_draws_an_order_of_a_ranks_own_rows_is_stopped(work):
+    run = Run(work, launch(2))
+    ranks = run.ranks(submitit(2), run.script(HEAD + MIXED.replace("randperm(len(a))", "randperm(a.numpy().shape[0])")))
+    assert [rank.code for rank in ranks] == [1, 1]
+    assert "the self-check of the first step failed" in ranks[0].err + ranks[1].err
+
+
 UNFIT = {
     "other = iter(list(range(9)))\nfor a, b, m in loader: (next(other), F.mse_loss(model(a), b).backward())": "(next)",
-    "for a, b, m in loader: F.mse_loss(model(a[torch.randperm(len(a))]), b).backward()": "draws an order or a choice",
+    "for a, b, m in loader: F.mse_loss(F.rrelu(model(a), training=True), b).backward()": "cannot be steadied",
     "it = iter(loader)\na, b, m = next(it)\nF.mse_loss(model(a), b).backward()": "not taken by a for loop",
     "for a, b, m in loader: F.mse_loss(model(a).view(2, 6), b.view(2, 6)).backward()": "does not run by itself (RuntimeError",
     "print(2)\nfor a, b, m in loader: len(b) > 9 and F.mse_loss(model(a), b).backward()": "first turn has no backward",

@@ -29,7 +29,7 @@ from ..at_hand import AtHand
 from ..share import Share, bounds
 from . import body, quiet, rounding, rows, samples, words
 from .body import Unfit
-from .result import Result
+from .result import DrawsError, EnoughError, FailedError, Result, RowByRowError
 from .snapshot import Snapshot, single_numbers
 
 if TYPE_CHECKING:
@@ -41,18 +41,6 @@ Ready = Callable[[Any], tuple[Callable[[], Any], list[Any]]]
 _TOLERANCE = 1e-3
 _TOLERANCE_LOW = 2e-2
 """Relative, where something is computed with 16 bits."""
-
-
-class FailedError(RequestError):
-    """The ranks do not compute what one device would; the message has the numbers and no reason."""
-
-
-class DrawsError(Unfit):
-    """The step draws random numbers, which would not be the same for all rows and for a part of them."""
-
-
-class _EnoughError(BaseException):
-    """The first backward of a checked body is over; no script catches it by accident."""
 
 
 class SelfCheck:
@@ -71,6 +59,8 @@ class SelfCheck:
         self._by_hand: set[int] = set()
         """The tensors of no optimizer that were known before."""
         self._is_low = False
+        self._steady = quiet.Steady()
+        """What steadies the draws of a step, if it has any."""
         self._is_shown = False
         """Whether the script has seen the batch, so that no other can be handed out in its place."""
 
@@ -135,8 +125,13 @@ class SelfCheck:
     def went_back(self, outputs: Sequence[torch.Tensor]) -> None:
         """A backward from *outputs* has ended; while a check runs, this is where it stops."""
         if self.is_running:
-            self._result = Result(loss=self._value(outputs), norm=self._norm(), drawn=single_numbers())
-            raise _EnoughError
+            self._result = Result(
+                loss=self._value(outputs),
+                norm=self._norm(),
+                drawn=single_numbers(),
+                singles=self._steady.counted(),
+            )
+            raise EnoughError
 
     def saw(self) -> None:
         """A model is called; does it compute with 16 bits?"""
@@ -164,7 +159,7 @@ class SelfCheck:
     def _runner(self, found: body.Body) -> Ready:
         def ready(value: Any) -> tuple[Callable[[], Any], list[Any]]:
             item = (0, value) if found.is_numbered else value
-            names = {**found.names, body.VALUE: [item], body.STOP: _EnoughError}
+            names = {**found.names, body.VALUE: [item], body.STOP: EnoughError}
             return lambda: exec(found.code, names), [found.frame.f_globals, *found.names.values()]  # noqa: S102
 
         return ready
@@ -197,14 +192,14 @@ class SelfCheck:
         try:
             return self._steadily(ready, few)[0]
         except FailedError as failed:
-            raise RequestError(f"{failed}{words.REASONS}") from None
+            raise RequestError(f"{failed}{failed.reasons}") from None
 
     def _of_widths(self, ready: Ready, batch: Any, share: Share) -> str:
         """The numbers of a few rows that each rank has padded to a width of its own.
 
         Raises RequestError when they differ, by the widths or by something else, and Unfit when there are none.
         """
-        place, few = self.engine.settle(), self._anew(batch, share, self._turned)
+        few = self._anew(batch, share, self._turned)
         try:
             said, alike = self._steadily(ready, few)
         except FailedError as failed:
@@ -213,8 +208,7 @@ class SelfCheck:
             with suppress(Unfit):  # where that is all there is to compare
                 self._of_rows(ready, self._few(batch, share, of_rank_0=True))
             raise RequestError(f"{failed}{words.WIDTHS}") from None
-        is_told = not alike and self.engine.micro.memory.pieces == place.plan.pp == 1
-        if is_told and self._draws_alike_at_one_width(ready, batch, share):
+        if not alike and self._is_in_one_piece() and self._draws_alike_at_one_width(ready, batch, share):
             if in_whole := self._in_whole_batches(ready, few):
                 return in_whole
             raise RequestError(f"the self-check of the first step failed: {said}{words.DRAWN}{words.WIDTHS}")
@@ -244,7 +238,8 @@ class SelfCheck:
         try:
             return self._compare(ready, few)
         except DrawsError:
-            with torch.compiler.set_stance("force_eager"), quiet.Steady():  # which the compiler does not look beneath
+            self._steady = quiet.Steady()
+            with torch.compiler.set_stance("force_eager"), self._steady:  # which the compiler does not look beneath
                 return self._compare(ready, few)
 
     def _compare(self, ready: Ready, few: rows.Few) -> tuple[str, bool]:
@@ -260,9 +255,12 @@ class SelfCheck:
             counts.mark(part, share, self._places)
         together = self._run(*ready(part), share=share, rows_here=few.sizes[1], pieces=pieces)
         is_alike = self._is_on_all(alone.drawn == together.drawn)
+        is_by_row = not self._is_on_all(alone.singles == together.singles) and self._is_in_one_piece()
         alone, together = group.agree((alone, together))
         numbers = f"loss {alone.loss:.7g} on one device and {together.loss:.7g} {self._where(share)}"
         numbers += f", gradient norm {alone.norm:.7g} and {together.norm:.7g}"
+        if is_by_row:
+            raise RowByRowError(f"the self-check of the first step failed: {numbers}")
         tolerance = self._tolerance()
         if not alone.agrees(together, tolerance, tolerance):
             moved = self._moved(ready, few)
@@ -270,6 +268,9 @@ class SelfCheck:
                 raise FailedError(f"the self-check of the first step failed: {numbers}")
             numbers += "; the last digit of the weights alone moves them by {:.2%} and {:.2%}".format(*moved)
         return numbers, is_alike
+
+    def _is_in_one_piece(self) -> bool:
+        return self.engine.micro.memory.pieces == self.engine.settle().plan.pp == 1
 
     def _is_on_all(self, here: bool) -> bool:
         everywhere: list[Any] = [None] * dist.get_world_size()
@@ -324,7 +325,7 @@ class SelfCheck:
         try:
             with self._apart(share, rows_here, pieces), self.engine.stages.apart(alone=alone), quiet.silent(models):
                 step()
-        except _EnoughError:
+        except EnoughError:
             reason = words.DRAWS if before.draws() else ""
         except RequestError:
             raise

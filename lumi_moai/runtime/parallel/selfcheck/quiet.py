@@ -36,18 +36,31 @@ def silent(models: Iterable[nn.Module]) -> Iterator[None]:
 class Steady(TorchDispatchMode):
     """Every number that torch draws is the middle of what it could be, so that each row gets the same noise.
 
-    What draws an order or a choice (`randperm`, `multinomial`) still draws.
+    An order begins with the second, and a choice is the first of what may be chosen.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._singles = 0
+
+    def counted(self) -> int:
+        """How many single numbers of the ranks' shared stream were asked for since this was last called."""
+        found, self._singles = self._singles, 0
+        return found
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Do *func*, or put its middle where it would draw."""
-        words = kwargs or {}
-        middle = _MIDDLES.get(func.overloadpacket.__name__)
+        words, name = kwargs or {}, func.overloadpacket.__name__
+        middle = _MIDDLES.get(name)
         if middle is None:
             return func(*args, **words)
         names = [each.name for each in func._schema.arguments]
         given = {**dict(zip(names, args, strict=False)), **words}
-        return middle(func, given)
+        made = middle(func, given)
+        # A whole number put in place seeds the streams of our own, one for each rank.
+        is_single = made.dim() < 2 if name == "_sample_dirichlet" else made.numel() == 1
+        self._singles += is_single and made.device.type == "cpu" and name != "random_"
+        return made
 
 
 def _filled(func: Any, given: Mapping[str, Any]) -> Any:
@@ -87,10 +100,36 @@ def _chosen(func: Any, given: Mapping[str, Any]) -> Any:
     return tensor.copy_(chance >= 0.5) if isinstance(chance, torch.Tensor) else tensor.fill_(float(chance >= 0.5))
 
 
+def _mean(func: Any, given: Mapping[str, Any]) -> Any:
+    """`poisson(rate)`, `binomial(count, prob)`, and what a Gamma, a Beta or a Dirichlet draws."""
+    name = func.overloadpacket.__name__
+    if name == "binomial":
+        return (given["count"] * given["prob"]).floor()
+    rates = given["self"]
+    return rates / rates.sum(-1, keepdim=True) if name == "_sample_dirichlet" else rates.clone()
+
+
+def _ordered(func: Any, given: Mapping[str, Any]) -> Any:
+    """`randperm(n)`."""
+    named = {key: given[key] for key in ("dtype", "layout", "device", "pin_memory") if given.get(key) is not None}
+    return torch.arange(given["n"], **{"dtype": torch.int64, **named}).roll(-1)
+
+
+def _picked(func: Any, given: Mapping[str, Any]) -> Any:
+    """`multinomial(chances, num_samples, replacement)`; never the likeliest, which rounding may make another one."""
+    some = (given["self"] > 0).to(torch.uint8).argsort(dim=-1, descending=True, stable=True)
+    count = given["num_samples"]
+    return some[..., :1].expand(*some.shape[:-1], count).clone() if given.get("replacement") else some[..., :count]
+
+
 _MIDDLES: dict[str, Callable[[Any, Mapping[str, Any]], Any]] = {
     **dict.fromkeys(("normal_", "uniform_", "random_", "exponential_"), _filled),
+    **dict.fromkeys(("log_normal_", "cauchy_", "geometric_"), _filled),
+    "randperm": _ordered,
+    "multinomial": _picked,
     **dict.fromkeys(("randn", "rand", "randint", "randn_like", "rand_like", "randint_like"), _made),
     **dict.fromkeys(("bernoulli", "bernoulli_", "normal"), _chosen),
+    **dict.fromkeys(("poisson", "binomial", "_standard_gamma", "_sample_dirichlet"), _mean),
 }
 
 

@@ -7,6 +7,11 @@ REASONS = (
     " all rows at once, give a norm of graphs their `batch`, compare rows in the script's own loop, or train on one"
     " device; --self-check off goes on as it is"
 )
+ROW_BY_ROW = (
+    "; the step draws single random numbers, and fewer of them for the rows of a rank: drawn row by row they are alike"
+    " on all ranks; draw them for all rows at once (torch.rand(x.size(0)), beta.sample((len(x),))), or train on one"
+    " device; --self-check off goes on as it is"
+)
 WIDTHS = (
     "; each rank pads its rows to the longest of its own, and the result depends on how far rows are padded: pad all"
     ' batches to one length (padding="max_length", a fixed length in the collate function), or mask or pack the'
@@ -17,4 +22,4 @@ IN_WHOLE = (
     " takes its rows from them, which reads all samples on every rank"
 )
 DRAWN = ", but random or numpy draws another number of times"
-DRAWS = "the step draws an order or a choice of its own (randperm, multinomial)"
+DRAWS = "the step draws random numbers that cannot be steadied (dropout of its own kind)"
