@@ -63,6 +63,15 @@ def test_a_collate_function_mixes_the_rows_of_one_device(work, data, workers, co
     assert ("a collate function makes rows out of several samples" in ranks[0].err) == (data == "Noisy()")
 
 
+@pytest.mark.parametrize("data", ["Noisy()", "Stream()"])
+@pytest.mark.parametrize("rows", ["rows[order]", "rows"], ids=["mixed", "apart"])
+def test_a_collate_function_that_takes_whole_batches_only_gets_them(work, data, rows):
+    script = MIXED.replace("DATA", data).replace("WORKERS", "0").replace("SHUFFLE", "drop_last=True")
+    script = script.replace("rows, labels = ", "assert len(batch) == 9; rows, labels = ").replace("rows[order]", rows)
+    _, ranks = same_run(work, script, *plain(work, script), 2)
+    assert ("takes whole batches only" in ranks[0].err) == (data == "Noisy()")
+
+
 def mixed(batch):
     rows, labels = default_collate(batch)
     order = torch.randperm(len(rows))

@@ -29,24 +29,54 @@ def are_in(loader: DataLoader) -> bool:
     """Whether the batches of *loader*, whose samples have numbers, have such rows; False where that cannot be told."""
     if loader.collate_fn is default_collate:
         return False
+    found = _is_made_by(loader.collate_fn, _samples(loader, _SAMPLES))
+    size = getattr(loader.batch_sampler, "batch_size", None)
+    if found is None and isinstance(size, int):
+        return _wants_all(loader.collate_fn, _samples(loader, size))
+    return bool(found)
+
+
+def _samples(loader: DataLoader, count: int) -> Sequence[Any]:
+    """The first *count* of the data set of *loader*; none where they cannot be had."""
     before = Snapshot([loader.dataset], [])
     try:
         with fetching(), untouched(loader.dataset):
-            samples = [loader.dataset[key] for key in range(min(_SAMPLES, len(loader.dataset)))]
+            return [loader.dataset[key] for key in range(min(count, len(loader.dataset)))]
     except Exception:  # BLE001, on purpose: the script's own code may raise anything, and may do so again in its loop
-        return False
+        return []
     finally:
         with suppress(RequestError):  # a large tensor of the data set's own, in which it keeps what was fetched
             before.put_back()
-    return are_made_by(loader.collate_fn, samples)
 
 
 def are_made_by(collate: _Collate, samples: Sequence[Any]) -> bool:
-    """Whether *collate* makes such rows, tried with some of *samples*; nothing of it stays."""
+    """Whether *collate* makes such rows, tried with some of *samples*, a batch; nothing of it stays."""
+    found = _is_made_by(collate, samples)
+    return _wants_all(collate, samples) if found is None else found
+
+
+def _is_made_by(collate: _Collate, samples: Sequence[Any]) -> bool | None:
+    """The same; None where *collate* raises an error for so few."""
     before = Snapshot([collate], [])
     try:
         with fetching(), untouched(collate):
             return _are_made(collate, before, samples[:_SAMPLES])
+    except Exception:  # BLE001, on purpose, as above
+        return None
+    finally:
+        before.put_back()
+
+
+def _wants_all(collate: _Collate, samples: Sequence[Any]) -> bool:
+    """Whether *collate*, which takes no few samples, gives a row for each of *samples*, a whole batch.
+
+    Whatever it does with them, of whole batches each rank's rows are those of one device.
+    """
+    before = Snapshot([collate], [])
+    try:
+        with fetching(), untouched(collate):
+            _, made = _tried(collate, before, 0, samples)
+            return bool(samples) and _have_rows(made, len(samples))
     except Exception:  # BLE001, on purpose, as above
         return False
     finally:

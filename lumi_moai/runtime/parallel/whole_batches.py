@@ -59,8 +59,9 @@ class WholeBatches:
         if found:
             self.engine.say_once(
                 "mixed",
-                "a collate function makes rows out of several samples, so each rank puts whole batches together, as one"
-                " device does, which reads all samples on every rank; to mix rows behind the loader spares that",
+                "a collate function makes rows out of several samples, or takes whole batches only, so each rank puts"
+                " whole batches together, as one device does, which reads all samples on every rank; to mix rows behind"
+                " the loader spares that",
             )
         return found
 
