@@ -73,9 +73,10 @@ def test_the_rank_that_failed_first_is_named_beside_the_log_of_another(work):
         flavor="Medium",
     )
     assert end(run) == "FAILED"
-    shown = CliRunner().invoke(main, ["logs", run.job_id])
-    assert "ValueError" not in shown.output
-    assert f"Rank 1 failed first; `lumi-moai logs {run.job_id} --rank 1` shows why." in shown.stderr
+    for words in ((), ("--follow",)):
+        shown = CliRunner().invoke(main, ["logs", run.job_id, *words])
+        assert "ValueError" not in shown.output
+        assert f"Rank 1 failed first; `lumi-moai logs {run.job_id} --rank 1` shows why." in shown.stderr
     assert "ValueError: one" in CliRunner().invoke(main, ["logs", run.job_id, "--rank", "1"]).output
 
 

@@ -33,6 +33,11 @@ def _show(run: Any, rank: int) -> None:
     with open(path, encoding="utf-8", errors="replace") as file:
         while piece := file.read(1 << 20):
             click.echo(piece, nl=False)
+    _name_first(run, rank)
+
+
+def _name_first(run: Any, rank: int) -> None:
+    """Whose log to read where not that of *rank* tells why the run failed."""
     if (first := run.first_failed) is not None and first != rank:
         click.echo(f"Rank {first} failed first; `lumi-moai logs {run.job_id} --rank {first}` shows why.", err=True)
 
@@ -49,6 +54,7 @@ def show_following(run: Any, rank: int) -> None:
     try:
         for piece in follow(run, rank):
             click.echo(piece, nl=False)
+        _name_first(run, rank)
     except KeyboardInterrupt:
         click.echo(f"\nJob {run.job_id} goes on; `lumi-moai cancel {run.job_id}` would end it.", err=True)
         raise SystemExit(130) from None
