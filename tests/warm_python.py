@@ -155,7 +155,8 @@ def _can_be_hidden(name):
     parent, _, child = name.rpartition(".")
     is_itself = not parent or vars(sys.modules[parent]).get(child) is sys.modules[name]
     known = vars(sys.modules[name]).get("__spec__")
-    return is_itself and known is not None and name.partition(".")[0] not in sys.stdlib_module_names
+    is_known = known is not None and known.name == name  # setuptools gives its own distutils out as Python's
+    return is_itself and is_known and name.partition(".")[0] not in sys.stdlib_module_names
 
 
 def _asked(talk):
