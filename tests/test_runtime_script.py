@@ -285,6 +285,25 @@ def test_open_files_are_written_and_pools_end_though_the_rank_leaves_early(work)
     assert {path.read_text() for path in work.rglob("out[01]")} == {"kept"}
 
 
+LEFT = """
+import atexit, weakref
+import torch.distributed as dist
+dist.init_process_group("gloo")
+part = dist.new_group([0, 1])
+kept = [weakref.ref(dist.group.WORLD), weakref.ref(part)]
+del part
+atexit.register(lambda: print([group() is not None for group in kept], dist.is_initialized()))
+"""
+
+
+def test_a_group_that_was_left_is_not_freed(work):
+    # PyTorch 2.6 waits for gloo's threads as it frees a group, and they may wait for Python: ranks hung at their end.
+    run = ColdRun(work, launch(2))
+    ranks = run.ranks(submitit(2), run.script(LEFT))
+    assert [rank.code for rank in ranks] == [0, 0], ranks[0].err + ranks[1].err
+    assert ranks[0].out == "[True, True] False\n"
+
+
 def test_a_script_that_knows_nothing_of_its_ranks_is_told(work):
     run = ColdRun(work, launch(2))
     ranks = run.ranks(submitit(2), run.script("import torch"))

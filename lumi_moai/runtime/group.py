@@ -14,6 +14,8 @@ _JOINED: list[bool] = []
 _DATA: list[Any] = [None]
 """The group of the ranks that share out a batch; None for all ranks."""
 _TOTALS = [0]
+_LEFT: list[Any] = []
+"""Groups that were left: as one is freed, the CPU's library waits for threads that may wait for Python (torch 2.6)."""
 
 
 def join() -> None:
@@ -56,6 +58,7 @@ def leave(*, together: bool) -> None:
     if dist.is_available() and dist.is_initialized():
         if together:
             dist.barrier()
+        _LEFT.extend(dist.distributed_c10d._world.pg_map)  # the process ends without freeing anything
         dist.destroy_process_group()
 
 
