@@ -9,11 +9,12 @@ import gc
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
-from weakref import ReferenceType, ref
+from weakref import ReferenceType
 
 import torch
 import torch.distributed as dist
 from torch.distributed.tensor import DTensor
+from torch.utils.weak import WeakIdRef
 
 from ...errors import RequestError
 from .. import accelerator, group
@@ -157,7 +158,7 @@ class Gradients:
         registered = self.seen.registered()
         trained = {id(parameter) for parameter in self.parameters}
         self._mine = [parameter for parameter in self.parameters if is_ours(parameter)]
-        self._others = [ref(each) for each in registered if id(each) not in trained]
+        self._others = [WeakIdRef(each) for each in registered if id(each) not in trained]
         self._is_whole = all(is_whole(each) for each in (*self.parameters, *registered))
         self._ask_for_late()
 
@@ -175,7 +176,7 @@ class Gradients:
             self._trained = trained
             self._fill_buckets([parameter for parameter in self._mine if parameter.requires_grad])
         heard = len(self._frozen) + len(new)
-        self._frozen = self._unheard([*(ref(each) for each in new), *self._frozen])
+        self._frozen = self._unheard([*(WeakIdRef(each) for each in new), *self._frozen])
         if len(self._frozen) != heard:
             self._ask_for_late()
         for bucket in self.buckets:

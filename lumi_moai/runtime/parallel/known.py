@@ -3,9 +3,10 @@
 An attribute on a parameter would end up in the script's checkpoints, and `==` of tensors rules out Python's weak sets.
 """
 
-from weakref import ReferenceType, ref
+from weakref import ReferenceType
 
 import torch
+from torch.utils.weak import WeakIdRef  # plain ones bring tensors back by halves in PyTorch 2.6 and 2.7
 
 
 class Known:
@@ -17,7 +18,7 @@ class Known:
     def add(self, tensor: torch.Tensor) -> None:
         """Remember *tensor* as long as it lives."""
         key = id(tensor)
-        self._references[key] = ref(tensor, lambda _: self._references.pop(key, None))
+        self._references[key] = WeakIdRef(tensor, lambda _: self._references.pop(key, None))
 
     def __contains__(self, tensor: torch.Tensor) -> bool:
         found = self._references.get(id(tensor))

@@ -6,6 +6,7 @@ from weakref import ReferenceType, WeakSet, ref
 
 import torch
 from torch.optim import Optimizer
+from torch.utils.weak import WeakIdRef
 
 from .training import TrainingModes
 
@@ -53,7 +54,7 @@ class Seen:
         """*module* got *parameter*."""
         self.note_module(module)
         if parameter is not None and module not in self.laid_out:
-            self._parameters.append(ref(parameter))
+            self._parameters.append(WeakIdRef(parameter))
 
     def note_module(self, module: torch.nn.Module) -> None:
         """*module* got a part."""
@@ -90,7 +91,7 @@ class Seen:
         for module in self.modules():
             for each in module._parameters.values():
                 if type(each) is torch.nn.Parameter and id(each) not in known:
-                    self._parameters.append(ref(each))
+                    self._parameters.append(WeakIdRef(each))
 
     def living_optimizers(self) -> list[Optimizer]:
         """The optimizers of the script, in the order of their birth."""

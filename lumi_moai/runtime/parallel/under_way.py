@@ -9,9 +9,10 @@ sum then travels with the first gradients: one meeting of the ranks less, for wh
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-from weakref import ref
+from weakref import ReferenceType
 
 import torch
+from torch.utils.weak import WeakIdRef
 
 from .. import group
 from . import alike
@@ -47,13 +48,13 @@ class Sums:
         self._carried: Callable[[], torch.Tensor] | None = None
         """Gives the sums, which travel with gradients."""
         self._sums: torch.Tensor | None = None
-        self._losses: list[ref[Pending]] = []
+        self._losses: list[ReferenceType[Pending]] = []
 
     def promise(self, loss: torch.Tensor, value: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         """*loss* as a pending tensor, which will be *value* of the global loss."""
         pending = loss.as_subclass(Pending)
         pending.sums, pending.of = self, value
-        self._losses.append(ref(pending))
+        self._losses.append(WeakIdRef(pending))
         return pending
 
     def board(self, dtype: torch.dtype, carried: Callable[[], torch.Tensor]) -> torch.Tensor | None:

@@ -10,13 +10,14 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
-from weakref import ref
+from weakref import ReferenceType
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_flatten, tree_leaves
+from torch.utils.weak import WeakIdRef
 
 from ... import group
 from .. import layout, roots
@@ -199,7 +200,7 @@ class _Noting(quiet.Steady):
         self._weights = weights
         """All whose gradients are averaged over the ranks."""
         self._known: set[int] = set()
-        self._made: list[ref[torch.Tensor]] = []
+        self._made: list[ReferenceType[torch.Tensor]] = []
         self.is_led_outside = False
         """Whether a gradient goes to a tensor that is neither given nor a weight."""
 
@@ -213,7 +214,7 @@ class _Noting(quiet.Steady):
         made = (each for each in tree_leaves(result) if isinstance(each, torch.Tensor))
         # The network holds on to what it sent, and weights that were gathered lose their memory.
         if not sys._getframe(1).f_globals.get("__name__", "").startswith((group.__name__, "torch.distributed.")):
-            self._made += [ref(each) for each in made if id(each) not in passed]
+            self._made += [WeakIdRef(each) for each in made if id(each) not in passed]
         return result
 
     def _look(self, args: Any, kwargs: Any) -> None:
