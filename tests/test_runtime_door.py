@@ -133,7 +133,7 @@ def refused(ranks, *words):
         ("import torch\ntorch.moreh.option.enable_advanced_parallelization(num_stage=2)", "did you mean 'num_stages'"),
         ("import torch, moreh.driver.common.config as config\ntorch.moreh.option.enable_advanced_parallelization()\n"
          "config.set_config('enable_activation_recomputation', True)", "put it before"),
-        ("import torch\ntorch.__version__ = '2.4.1+rocm6'\n" + LINE, "this is PyTorch 2.4.1+rocm6; training on several devices needs PyTorch 2.6"),
+        ("import torch\ntorch.__version__ = '2.4.1+rocm6'\n" + LINE, "this is PyTorch 2.4.1+rocm6; training on several devices needs PyTorch 2.7 or newer"),
     ],
     ids=["tensor-parallel-by-hand", "unknown-option", "late-config", "old-torch"],
 )  # fmt: skip
@@ -144,15 +144,15 @@ def test_what_the_line_cannot_do_is_said_in_one_sentence(work, text, words):
 def test_without_torch_the_line_says_what_it_needs(work, monkeypatch):
     run = ColdRun(work, launch(2))
     monkeypatch.setattr(run, "command", lambda *words: [sys.executable, "-S", *ColdRun.command(run, *words)[1:]])
-    refused(run.ranks(submitit(2), run.script(LINE)), "there is no torch here", "PyTorch 2.6 or newer")
+    refused(run.ranks(submitit(2), run.script(LINE)), "there is no torch here", "PyTorch 2.7 or newer")
 
 
 @pytest.mark.parametrize(
     ("version", "has_network", "lacks"),
     [
-        ("2.6.0", True, None),
+        ("2.7.0", True, None),
         ("2.13.0+cpu", True, None),
-        ("2.5.1", True, "this is PyTorch 2.5.1"),
+        ("2.6.0+cu124", True, "this is PyTorch 2.6.0"),
         ("1.13.1+cu116.moreh24.5.0", True, "this is PyTorch 1.13.1"),
         ("2.7.0", False, "without torch.distributed"),
     ],

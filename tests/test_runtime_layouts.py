@@ -32,20 +32,41 @@ def test_a_transformer_trains_alike_in_every_layout(tmp_path, gpt, layout, count
     same_run(tmp_path, scripts.GPT, lines, weights, count, layout=layout)
 
 
-def test_parts_within_a_node_and_copies_between_nodes(tmp_path, gpt):
-    lines, weights = gpt
-    run = Run(tmp_path, launch(4, nodes=2, devices_per_node=2), Wishes(layout=Layout.parse("hsdp,recompute=full")))
+def on_two_nodes(folder, layout, text):
+    """A run of four ranks, and how they ended."""
+    run = Run(folder, launch(4, nodes=2, devices_per_node=2), Wishes(layout=Layout.parse(layout)))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     nodes = slurm(4, per_node=2, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
-    ranks = run.ranks(nodes, run.script(scripts.GPT), str(run.folder / "weights.pt"))
+    return run, run.ranks(nodes, run.script(text), str(run.folder / "weights.pt"))
+
+
+def test_parts_within_a_node_and_copies_between_nodes(tmp_path, gpt):
+    lines, weights = gpt
+    run, ranks = on_two_nodes(tmp_path, "hsdp,recompute=full", scripts.GPT)
     assert [rank.code for rank in ranks] == [0] * 4, "\n".join(rank.err for rank in ranks)
     assert "2 copies of the model, each spread over 2 ranks" in ranks[0].err
     assert len(ranks[0].out.splitlines()) == len(lines)
     for line, expected in zip(ranks[0].out.splitlines(), lines, strict=True):
         same(line, expected)
     assert_same_weights(torch.load(run.folder / "weights.pt"), weights)
+
+
+def older(version):
+    """GPT with a torch that calls itself *version*."""
+    return scripts.GPT.replace("import lumi_moai\n", f"torch.__version__ = '{version}'\nimport lumi_moai\n", 1)
+
+
+def test_gradients_in_parts_are_averages_where_the_cpus_library_adds_them_up(tmp_path, gpt):
+    # Gloo of PyTorch 2.7 and 2.8 gives the sum for `reduce_scatter_tensor(..., op=AVG)`, without a word.
+    same_run(tmp_path, older("2.8.0"), *gpt, 2, layout="fsdp")
+
+
+def test_copies_of_parts_are_refused_on_the_cpu_of_an_older_torch(tmp_path):
+    _, ranks = on_two_nodes(tmp_path, "hsdp", older("2.7.1"))
+    assert [rank.code for rank in ranks] == [1] * 4
+    assert any("(hsdp) need PyTorch 2.8 or newer where the CPU stands in, this is 2.7.1" in rank.err for rank in ranks)
 
 
 COMPILES = pytest.mark.skipif(" " in torch.__file__, reason="torch's compiler cannot link from a path with a space")

@@ -7,8 +7,8 @@ from typing import Any
 
 from ...errors import RequestError
 
-LEAST = (2, 6)
-"""The first version whose `fully_shard` and named meshes the layouts are made of."""
+LEAST = (2, 7)
+"""The first version whose `fully_shard` leaves chosen weights whole, and runs where the CPU stands in."""
 _LEAST = ".".join(map(str, LEAST))
 
 
@@ -30,9 +30,14 @@ def check_torch() -> None:
         )
 
 
+def version_of(text: str) -> tuple[int, ...]:
+    """The first two numbers of a version; none for what is no version."""
+    found = re.match(r"(\d+)\.(\d+)", text)
+    return tuple(map(int, found.groups())) if found else ()
+
+
 def lacking(version: str, *, has_network: Any) -> str | None:
     """What torch of *version* lacks; None when it is enough."""
-    found = re.match(r"(\d+)\.(\d+)", version)
-    if found is None or tuple(map(int, found.groups())) < LEAST:
+    if version_of(version) < LEAST:
         return f"this is PyTorch {version}"
     return None if has_network else f"this PyTorch {version} was built without torch.distributed"

@@ -38,7 +38,7 @@ _SINGLE = _words(
     " __le__ __gt__ __ge__"
 )
 """Operations on each number alone, without the underscore of those in place."""
-_TOTALS = _words("sum mean norm vector_norm linalg_vector_norm")
+_TOTALS = _words("sum norm vector_norm linalg_vector_norm")
 """Operations whose result over the parts is a single number."""
 
 
@@ -82,6 +82,6 @@ def is_of_a_library(function: Callable[..., Any]) -> bool:
 
 
 def is_total(name: str, args: tuple, kwargs: Mapping[str, Any]) -> bool:
-    """Whether this is a sum, mean or norm over all numbers: no dimension is named."""
+    """Whether this is a sum or norm over all numbers: no dimension is named. Means weigh parts alike before 2.13."""
     extra = [kwargs.get("dim"), *args[2 if "norm" in name else 1 :]]
     return name in _TOTALS and all(each is None for each in extra) and not {"out", "keepdim"} & set(kwargs)

@@ -1,5 +1,6 @@
 """One copy of a model spread over ranks, its weights gathered block by block: FSDP2, in place."""
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 from weakref import WeakSet
@@ -11,11 +12,16 @@ from torch.utils._pytree import tree_map
 
 from ....errors import RequestError
 from ... import accelerator
+from .. import need
 from ..place import Place
 from . import born, sight, spread
 from .spread import edited
 
 _WAY_OUT = "use --layout replicate"
+_AVERAGES = (2, 13)
+"""The first version seen to average parts of gradients on the CPU: 2.7 and 2.8 give their sum, without a word."""
+_COPIES = (2, 8)
+"""The first version whose FSDP2 adds up the gradients of copies on the CPU; 2.7 stops in an assertion."""
 _GATHERED: WeakSet[nn.Module] = WeakSet()
 """Models that were called and may have gathered weights left."""
 
@@ -28,6 +34,9 @@ def apply(root: nn.Module, lists: Sequence[Sequence[nn.Module]], place: Place) -
     if place.plan.dp_shard == 1 or not is_here(root, place):
         return False
     _check(root)
+    if not accelerator.is_gpu() and need.version_of(torch.__version__) < _AVERAGES:
+        _check_copies(place)
+        _add_up_and_divide()
     with born.set_aside(root, on_host=place.plan.offload):
         whole = {each for each in root.parameters() if not born.can_spread(each)}
         words = {"mesh": place.spread_mesh, "ignored_params": whole, **_policies(place)}
@@ -38,6 +47,30 @@ def apply(root: nn.Module, lists: Sequence[Sequence[nn.Module]], place: Place) -
         _shard(root, reshard_after_forward=False, **words)
     root._get_fsdp_state()._lazy_init()  # now, because the script may call a part of the model first
     return True
+
+
+def _check_copies(place: Place) -> None:
+    if place.spread_mesh.ndim > 1 and need.version_of(torch.__version__) < _COPIES:
+        raise RequestError(
+            f"copies of a model in parts (hsdp) need PyTorch 2.8 or newer where the CPU stands in, this is"
+            f" {torch.__version__}; take a newer one, or --layout fsdp"
+        )
+
+
+def _add_up_and_divide() -> None:
+    """Have FSDP divide sums of gradients itself, as it does on devices that only add up (this one is called MTIA)."""
+    from torch.distributed.fsdp._fully_shard import _fsdp_collectives as of_torch  # private, so asked for by need
+
+    if not hasattr(of_torch._get_gradient_divide_factors, "__wrapped__"):
+        of_torch._get_gradient_divide_factors = _on_another(of_torch._get_gradient_divide_factors)
+
+
+def _on_another(factors: Any) -> Any:
+    @functools.wraps(factors)
+    def asked(reduce_group: Any, copies_group: Any, dtype: torch.dtype, _device: str = "", *rest: Any) -> Any:
+        return factors(reduce_group, copies_group, dtype, "mtia", *rest)
+
+    return asked
 
 
 def after_call(root: nn.Module, call: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
