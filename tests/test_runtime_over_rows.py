@@ -253,3 +253,41 @@ torch.save([*model.parameters()], sys.argv[1])
 @pytest.mark.parametrize("count", [2, 3])
 def test_rows_of_two_batches_at_once_are_those_of_one_device(work, count):
     same_run(work, SEMI, *plain(work, SEMI), count)
+
+
+# What `vmap` gives has an entry for each row: gradients of each row (privacy, importance), a loss for each task (MAML).
+EACH = """
+import sys
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.func import functional_call, grad, vmap
+from torch.utils.data import DataLoader, TensorDataset
+import lumi_moai
+lumi_moai.enable_advanced_parallelization()
+torch.manual_seed(7)
+x = torch.randn(19, 4, dtype=torch.float64); y = torch.randint(0, 3, (19,))
+model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)).double()
+optim = torch.optim.SGD(model.parameters(), lr=0.1)
+def one(weights, row, label):
+    return F.cross_entropy(functional_call(model, weights, (row[None],)), label[None])
+for a, b in DataLoader(TensorDataset(x, y), batch_size=8, shuffle=True):
+    fixed = {name: each.detach() for name, each in model.named_parameters()}
+    each = vmap(grad(one), in_dims=(None, 0, 0))(fixed, a, b)
+    norms = torch.stack([part.flatten(1).norm(dim=1) for part in each.values()]).norm(dim=0)
+    print(len(norms), f"{norms.mean().item():.6f} {norms.max().item():.6f} {(norms > 1).sum().item()}")
+    both = torch.vmap(lambda row, up: (row * up, row.square().sum()), in_dims=(1, None), out_dims=(1, 0))
+    turned, squares = both(a.t(), a.new_ones(1))
+    print(tuple(turned.shape), f"{turned.sum().item():.6f} {squares.mean().item():.6f}")
+    kept = torch.func.vmap(lambda row: (model(row) ** 2).sum())(a)
+    single = vmap(one, in_dims=(None, 0, 0))(dict(model.named_parameters()), a, b)
+    loss = F.cross_entropy(model(a), b) + 0.1 * kept.mean() + 0.1 * single.std()
+    optim.zero_grad(); loss.backward(); optim.step()
+    print(f"{loss.item():.6f} {kept.sum().item():.6f}")
+torch.save(list(model.parameters()), sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_what_vmap_gives_for_each_row_counts_over_all_ranks(work, count):
+    same_run(work, EACH, *plain(work, EACH), count)

@@ -51,6 +51,7 @@ def install(seen: Seen) -> None:
     parametrize.register_parametrization = _parametrizing(parametrize.register_parametrization)
     for name in ("grad", "grad_and_value"):
         setattr(torch.func, name, asked.functional(getattr(torch.func, name), lambda: _share(seen)))
+    torch.vmap = torch.func.vmap = counts.mapping(torch.func.vmap)
     for name in ("item", "tolist", "__float__", "detach"):
         setattr(torch.Tensor, name, _reading(getattr(torch.Tensor, name), seen))
     checkpoint.checkpoint = _recomputing(checkpoint.checkpoint, seen)

@@ -20,6 +20,7 @@ ranged    places that the script counts through
 taught    `len`, `range` and `enumerate` for the script
 drawn     what numpy drew for the rows
 constants what the script made for as many rows as the batch has
+mapped    rows that `vmap` goes through
 helped    what a library made of rows for the script
 reducing  sums, means and extremes over rows
 rows      the rows of all ranks in one tensor, and gradients that the script asks for them
@@ -45,6 +46,7 @@ from .batch import (
 from .by_place import wholly
 from .constants import own_rows
 from .given import Given, followed, mark, mark_outputs, mark_whole, plainly
+from .mapped import mapping
 from .places import PICKED
 from .rows import among_all, picked_rows
 from .size import Rows
@@ -68,6 +70,7 @@ __all__ = [
     "keeping",
     "length",
     "like_rows",
+    "mapping",
     "mark",
     "mark_outputs",
     "mark_whole",
