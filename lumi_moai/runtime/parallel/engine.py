@@ -265,7 +265,7 @@ class Engine:
             self.take_own_chance()
             self.at_hand.begin_loop()
             self.gradients.by_hand.begin_loop()
-            counts.teach(lambda: self.share)
+            counts.teach(lambda: self.share, self.say_once)
             return self.cutter.shares(loader, own, partial(begin, loader=loader))
         return whole(loader, own, begin)
 

@@ -7,7 +7,7 @@ once for each loader, whatever sizes are alike by chance on some of them.
 import contextlib
 import copy
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -19,7 +19,7 @@ from .. import group
 from . import graphs
 from .fetching import fetching
 from .own_chance import untouched
-from .parts import made_of, parts
+from .parts import is_nested, made_of, parts
 from .share import Share
 
 if TYPE_CHECKING:
@@ -27,7 +27,12 @@ if TYPE_CHECKING:
 
 Path = tuple[str, ...]
 Places = Mapping[Path, int | None]
-"""The dimension of the rows of the tensor at each place of a batch; None where no dimension has them on all ranks."""
+"""The dimension of the rows of the tensor at each place of a batch; None where no dimension has them on all ranks.
+
+None as well for a list whose entries are the rows, such as pictures, which have as many channels as a rank has rows.
+"""
+_Votes = dict[Path, set[str]]
+_ENTRIES, _FIELDS = "entries", "fields"
 Twice = Callable[[], tuple[int, Any, Any] | None]
 """Gives some rows of a loader: how many, a batch of them, and one with each of them twice."""
 _TRIED = 3
@@ -66,11 +71,15 @@ def agreed(batch: Any, share: Share, twice: Twice) -> Places:
 
     All ranks come here together.
     """
+    rows = max(share.rows, 1)
+    mine = _votes(batch, rows, twice)
     every: list[Any] = [None] * share.ranks
-    dist.all_gather_object(every, _found(batch, max(share.rows, 1), twice), group=group.data_group())
+    dist.all_gather_object(every, (_found(batch, rows, twice), mine), group=group.data_group())
+    entries = _entries([votes for _, votes in every])
+    every = [{place: dims for place, dims in each.items() if not is_within(place, entries)} for each, _ in every]
     places = {place for each in every for place in each}
     common = {place: set.intersection(*(each[place] for each in every if place in each)) for place in places}
-    found = {place: min(dims, default=None) for place, dims in common.items()}
+    found = {place: min(dims, default=None) for place, dims in common.items()} | dict.fromkeys(entries)
     return found if any(found.values()) or None in found.values() else {}
 
 
@@ -87,6 +96,68 @@ def _found(batch: Any, rows: int, twice: Twice) -> dict[Path, set[int]]:
         of_one, of_both = once.get(place), both.get(place)
         found[place] = {dim for dim in found[place] if (_size(of_one, dim), _size(of_both, dim)) == (count, 2 * count)}
     return found
+
+
+def _entries(every: list[_Votes]) -> set[Path]:
+    """The lists whose entries are rows: as many as there are rows on all ranks, and no tensors with rows on one."""
+    votes: _Votes = {}
+    for each in every:
+        for place, said in each.items():
+            votes.setdefault(place, set()).update(said)
+    found = {place for place, said in votes.items() if said == {_ENTRIES}}
+    return {place for place in found if not is_within(place, found)}
+
+
+def _votes(batch: Any, rows: int, twice: Twice) -> _Votes:
+    """What the lists of tensors in *batch* have: entries for each row, or fields with rows; nothing if it may be both.
+
+    Then some rows are put together once and twice, which makes entries twice as many.
+    """
+    found = {place: _vote(part, rows) for place, part in _lists(batch)}
+    tried = twice() if any(not said for said in found.values()) else None
+    if tried is None:
+        return found
+    count, *batches = tried
+    once, both = (dict(_lists(each)) for each in batches)
+    for place in [place for place, said in found.items() if not said]:
+        grows = (len(once.get(place, ())), len(both.get(place, ()))) == (count, 2 * count)
+        found[place] = {_ENTRIES if grows else _FIELDS}
+    return found
+
+
+def _vote(part: Any, rows: int) -> set[str]:
+    if len(part) != rows:
+        return {_FIELDS}
+    return set() if all(_may_have_rows(each, rows) for each in part) else {_ENTRIES}
+
+
+def _may_have_rows(part: Any, rows: int) -> bool:
+    if isinstance(part, Mapping):
+        return bool(part) and all(_may_have_rows(each, rows) for each in part.values())
+    if isinstance(part, (list, tuple)):
+        return len(part) == rows
+    return isinstance(part, torch.Tensor) and _size(part, 0) == rows
+
+
+def _lists(batch: Any, place: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """The lists in *batch* that hold other things than words and numbers, each with its place."""
+    if isinstance(batch, (list, tuple)) and not is_nested(batch):
+        return
+    if isinstance(batch, (list, tuple)):
+        yield place, batch
+    if isinstance(batch, (Mapping, list, tuple)):
+        for key, part in parts(batch).items():
+            yield from _lists(part, (*place, str(key)))
+
+
+def is_within(place: Path, entries: Collection[Path]) -> bool:
+    """Whether *place* is that of an entry of a list whose entries are rows."""
+    return any(place[:end] in entries for end in range(len(place)))
+
+
+def lists_of_rows(batch: Any, places: Places) -> list[Any]:
+    """The lists in *batch* whose entries are rows, by what the ranks have agreed on."""
+    return [part for place, part in _lists(batch) if place in places and places[place] is None]
 
 
 def _size(part: torch.Tensor | None, dim: int) -> int:

@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from ....errors import RequestError
 from .. import graphs
 from ..share import Share
-from ..time_first import Places
+from ..time_first import Places, is_within, lists_of_rows
 from ..time_first import tensors as placed
 from . import drawn, lists, of_graphs, states, steps
 from .batch import OfBatch, are_of_all, become, has
@@ -25,9 +25,15 @@ def mark(batch: Any, share: Share, places: Places | None = None) -> None:
 
     *places*: where all ranks have found the rows; in the first dimension of what they do not name.
     """
-    lists.note(batch, share)
+    entries = lists_of_rows(batch, places or {})
+    lists.note(batch, share, entries)
     mark_graphs(batch, share, places or {})
-    at = {id(part): (places or {}).get(place, 0) for place, part in placed(batch)} if places else {}
+    within = [place for place, dim in places.items() if dim is None] if entries and places else []
+    at = (
+        {id(part): None if is_within(place, within) else (places or {}).get(place, 0) for place, part in placed(batch)}
+        if places
+        else {}
+    )
     for part in _tensors(batch):
         dim = at.get(id(part), 0)
         if dim is not None and has(part, dim, max(share.rows, 1)):

@@ -1,7 +1,7 @@
 """Lists of a batch that have an entry for each row: texts, names, dictionaries. Their length is a number of rows."""
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from typing import Any
 
@@ -14,11 +14,41 @@ from ..share import Share
 
 _FOUND: deque[dict[int, tuple[Any, Share]]] = deque(maxlen=4)
 """Those of the last batches, by their identity; a script may fetch a batch before it uses the one before."""
+_COMPARED = 64
 
 
-def note(batch: Any, share: Share) -> None:
-    """Remember the lists of *batch*, which was cut as *share* says."""
-    _FOUND.append({id(each): (each, share) for each in _lists(batch, max(share.rows, 1))})
+def note(batch: Any, share: Share, entries: Sequence[Any] = ()) -> None:
+    """Remember the lists of *batch*, which was cut as *share* says, and *entries*, some whose entries are rows."""
+    _FOUND.append({id(each): (each, share) for each in (*_lists(batch, max(share.rows, 1)), *entries)})
+
+
+def share_of_entries(things: Any) -> Share | None:
+    """How the batch was cut whose rows the list *things* has, one for each, in a list of its own even."""
+    share = share_of(things)
+    if share is not None or type(things) not in (list, tuple) or not things:
+        return share
+    for kept, share in (pair for batch in reversed(_FOUND) for pair in batch.values()):
+        if len(kept) == len(things) and any(all(map(_is_same, each, things)) for each in _columns(kept)):
+            return share
+    return None
+
+
+def _columns(kept: Any) -> Iterator[Sequence[Any]]:
+    """The entries of *kept*, and of entries with several things each of these."""
+    yield kept
+    if all(isinstance(each, (Mapping, list, tuple)) for each in kept):
+        keys = set.intersection(*(set(parts(each)) for each in kept))
+        yield from ([parts(each)[key] for each in kept] for key in keys)
+
+
+def _is_same(kept: Any, thing: Any) -> bool:
+    """Whether *thing* is *kept*, on another device perhaps; some of its numbers tell, as no other tensor has them."""
+    if kept is thing:
+        return True
+    if not (type(kept) is type(thing) is torch.Tensor) or kept.numel() < 2 or kept.shape != thing.shape:
+        return False
+    some, others = (each.detach().reshape(-1)[:_COMPARED] for each in (kept, thing))
+    return kept.dtype == thing.dtype and torch.equal(some.cpu(), others.cpu())
 
 
 def share_of(thing: Any) -> Share | None:

@@ -19,6 +19,11 @@ from .size import Rows
 
 _AT_HAND: list[Callable[[], Share | None]] = []
 """Tells how the batch at hand was cut."""
+_SAY: list[Callable[[str, str], None]] = []
+_STACKED = (
+    "the script stacks the rows of a batch that are in a list: torch's losses of them are those of all rows, but"
+    " what it adds up or counts of them by hand is this rank's part; stacked in the collate function they are followed"
+)
 
 
 def length(thing: Any) -> int | Rows:
@@ -75,15 +80,19 @@ class Enumerate(metaclass=_Enumerate):
     """`enumerate` for the script, which of what may be rows gives places of rows."""
 
 
-def teach(at_hand: Callable[[], Share | None] = lambda: None) -> None:
-    """Give the script's modules `len`, `sum` and the like of ours; *at_hand* tells how its batch was cut."""
-    _AT_HAND[:] = [at_hand]
+def teach(at_hand: Callable[[], Share | None] = lambda: None, say: Callable[[str, str], None] | None = None) -> None:
+    """Give the script's modules `len`, `sum` and the like of ours; *at_hand* tells how its batch was cut.
+
+    *say*: a sentence, on the rank that talks and once for each topic.
+    """
+    _AT_HAND[:], _SAY[:] = [at_hand], [say] if say else []
     if not hasattr(json.JSONEncoder.default, "__wrapped__"):
         json.JSONEncoder.default = _written(json.JSONEncoder.default)  # type: ignore[method-assign,assignment]
     if not hasattr(torch.Tensor.split, "__wrapped__"):
         torch.Tensor.split = _split(torch.Tensor.split)
         for name in ("__iadd__", "add_"):
             setattr(torch.Tensor, name, _adding(getattr(torch.Tensor, name)))
+        torch.stack = _of_entries(torch.stack)
     for module in list(sys.modules.values()):
         if not isinstance(module, ModuleType):
             continue  # some packages put an object in the place of their module
@@ -112,6 +121,23 @@ def _split(own: Callable[..., Any]) -> Callable[..., Any]:
         return own(tensor, operator.index(size) if is_rows else size, *args, **kwargs)
 
     return split
+
+
+def _of_entries(own: Callable[..., Any]) -> Callable[..., Any]:
+    """`stack`, which makes a plain tensor of the rows that a batch has in a list: a sentence says so.
+
+    The script may pick rows of it by places that count its own list, so it is not followed as the rows of a batch are.
+    """
+
+    @functools.wraps(own)
+    def stack(tensors: Any, *args: Any, **kwargs: Any) -> Any:
+        share = _AT_HAND[0]() if _AT_HAND and type(tensors) in (list, tuple) else None
+        is_asked = share is not None and not share.went_back and users.asks_in_loop(sys._getframe(1))
+        if is_asked and _SAY and lists.share_of_entries(tensors) is share:
+            _SAY[0]("stacked", _STACKED)
+        return own(tensors, *args, **kwargs)
+
+    return stack
 
 
 def _adding(own: Callable[..., Any]) -> Callable[..., Any]:

@@ -75,6 +75,16 @@ def asks(frame: FrameType | None) -> bool:
     return asker(frame) is Asker.script
 
 
+def asks_in_loop(frame: FrameType | None) -> bool:
+    """Whether it is, and not within the forward of a model, where rows are plain."""
+    found = asks(frame)
+    while found and frame is not None:
+        if frame.f_code.co_name == "forward" and isinstance(frame.f_locals.get("self"), torch.nn.Module):
+            return False
+        frame = frame.f_back
+    return found
+
+
 def asker(frame: FrameType | None) -> Asker:
     """Whose code calls torch in *frame*."""
     while frame is not None:

@@ -167,7 +167,9 @@ class SelfCheck:
     def _check(self, ready: Ready, batch: Any, share: Share | None) -> None:
         if share is None:
             said = self._of_rows(ready, self._few(batch, share))
-        elif not self._is_on_all(rows.can_be_told(self._turned(batch))):
+        elif time_first.lists_of_rows(batch, self._places) or not self._is_on_all(
+            rows.can_be_told(self._turned(batch))
+        ):
             said = self._of_rows(ready, self._anew(batch, share, None))
         else:
             try:
