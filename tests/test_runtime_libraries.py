@@ -167,6 +167,37 @@ def test_the_sft_trainer_of_trl(work):
     assert "over 2 ranks: global batch 4" in ranks[0].err
 
 
+GRPO = (
+    HEAD
+    + """
+from datasets import Dataset as Table
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+from trl import GRPOConfig, GRPOTrainer
+words = ["<pad>", "<s>", "</s>", *"the cat sat on a mat".split()]
+tokenizer = Tokenizer(models.WordLevel({word: place for place, word in enumerate(words)}, unk_token="<pad>"))
+tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
+llama().save_pretrained("model"); tokenizer.save_pretrained("model")
+table = Table.from_list([{"prompt": text} for text in ("the cat", "a cat sat", "the mat", "on a mat")])
+arguments = GRPOConfig("out", per_device_train_batch_size=6, num_generations=3, max_completion_length=4, max_steps=1,
+                       report_to=[], use_cpu=True, bf16=False, disable_tqdm=True)
+trainer = GRPOTrainer("model", lambda completions, **_: [float(len(each)) for each in completions], arguments,
+                      train_dataset=table, processing_class=tokenizer)
+trainer.train()
+print("trained")
+"""
+)
+
+
+def test_a_trainer_that_draws_its_answers_is_refused_by_name(work):
+    run = Run(work, launch(2))
+    ranks = run.ranks(submitit(2), run.script(GRPO))
+    assert [rank.code for rank in ranks] == [1, 1], ranks[0].err
+    assert any("GRPOTrainer draws answers" in rank.err for rank in ranks), ranks[0].err
+    assert ranks[0].out == ""
+
+
 def test_the_mean_of_each_ranks_number_is_that_over_rows(work):
     found = whole._weighing(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 1.0]).double())
     for mean in (found.mean(), torch.mean(input=found), (found * 1).cpu().mean(0), copy.deepcopy(found).nanmean()):

@@ -1,9 +1,10 @@
-"""TRL's SFTTrainer: it adds up the loss of its tokens by hand."""
+"""TRL's SFTTrainer, which adds up the loss of its tokens by hand, and trainers that draw their own answers."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ....errors import RequestError
+from ... import group
 from ..losses import of_all_ranks
 from ..marks import is_marked
 from .around import around
@@ -13,8 +14,19 @@ if TYPE_CHECKING:
 
 
 def install(engine: Callable[[], "Engine | None"]) -> None:
-    """Get ready for the SFTTrainer."""
+    """Get ready for the SFTTrainer, and refuse the others."""
     around("trl.trainer.sft_trainer", "SFTTrainer.compute_loss", engine, _computing)
+    for name in ("GRPO", "RLOO"):
+        around(f"trl.trainer.{name.lower()}_trainer", f"{name}Trainer.compute_loss", engine, _refusing)
+
+
+def _refusing(_engine: "Engine", own: Callable[..., Any], trainer: Any, *args: Any, **kwargs: Any) -> Any:
+    if group.data_ranks() > 1:
+        raise RequestError(
+            f"{type(trainer).__name__} draws answers and divides its loss by each rank's groups of them, which is not"
+            " one device's loss; train with it on one device, or with --parallel script"
+        )
+    return own(trainer, *args, **kwargs)
 
 
 def _computing(
