@@ -54,3 +54,29 @@ def test_entries_are_taken_for_no_rows(work, collate, channels):
 def test_entries_are_taken_for_no_rows_where_each_rank_has_one(work):
     script = PICTURES.replace("COLLATE", "apart").replace("CHANNELS", "1").replace("batch_size=5", "batch_size=2")
     same_run(work, script, *plain(work, script), 2)
+
+
+ONE_BY_ONE = (
+    HEAD
+    + """
+x, y = torch.randn(14, 6), torch.randn(14)
+model = nn.Linear(6, 1).cuda()
+optim = torch.optim.SGD(model.parameters(), lr=0.01)
+for a, b in DataLoader(TensorDataset(x, y), batch_size=5):
+    count = BEFORE
+    loss = F.mse_loss(model(a.cuda()).squeeze(1), b.cuda())
+    optim.zero_grad()
+    loss.backward()
+    optim.step()
+    count = sum(1 for _ in a)
+    print(loss.item(), count)
+torch.save(model.state_dict(), sys.argv[1])
+"""
+)
+
+
+@pytest.mark.parametrize(("before", "is_said"), [("sum(1 for _ in a)", True), ("len(a)", False)])
+def test_rows_that_are_gone_through_before_backward_are_said_to_be_a_ranks(work, before, is_said):
+    script = ONE_BY_ONE.replace("BEFORE", before)
+    _, ranks = same_run(work, script, *plain(work, script), 2)
+    assert ranks[0].err.count("goes through the rows of a batch one by one before backward()") == is_said

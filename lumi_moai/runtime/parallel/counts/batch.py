@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from ....errors import RequestError
 from ..share import Share
-from . import by_place, constants, helped, of_graphs, picking, reducing, rows, states, steps, users, writing
+from . import by_place, constants, helped, of_graphs, picking, reducing, rows, said, states, steps, users, writing
 from .names import ADDED, AS_ONE, CROSSED, EACH, LIKE, PAIRED, PRODUCTS, READS, SORTED_IN, VIEW
 from .places import FIRST, PICKED, Part, after_each, after_einsum, after_product, after_view, check_alike, squeezed
 from .size import Rows, Shape
@@ -232,6 +232,8 @@ def _of_all_rows(name: str, func: Any, tensor: OfBatch, args: tuple, kwargs: dic
         steps.check_read(name, tensor)
     if name in READS and rows.is_read_whole(tensor):
         return func(rows.whole(tensor).detach(), *args[1:], **kwargs)
+    if name == "unbind" and tensor.at == 0 and args[1:] in ((), (0,)) and not tensor.share.went_back:
+        said.say("one by one", said.ONE_BY_ONE)
     if name in AS_ONE and reducing.goes_over_rows(name, tensor, args, kwargs):
         return _as_one(name, func, tensor, args, kwargs)
     return of_all(_joined(name, args, kwargs)) if name in picking.JOINS else None

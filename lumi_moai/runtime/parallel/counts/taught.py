@@ -13,17 +13,12 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from .. import graphs
 from ..share import Share
-from . import lists, reducing, users
+from . import lists, reducing, said, users
 from .ranged import Own, Range, kind_of
 from .size import Rows
 
 _AT_HAND: list[Callable[[], Share | None]] = []
 """Tells how the batch at hand was cut."""
-_SAY: list[Callable[[str, str], None]] = []
-_STACKED = (
-    "the script stacks the rows of a batch that are in a list: torch's losses of them are those of all rows, but"
-    " what it adds up or counts of them by hand is this rank's part; stacked in the collate function they are followed"
-)
 
 
 def length(thing: Any) -> int | Rows:
@@ -85,7 +80,7 @@ def teach(at_hand: Callable[[], Share | None] = lambda: None, say: Callable[[str
 
     *say*: a sentence, on the rank that talks and once for each topic.
     """
-    _AT_HAND[:], _SAY[:] = [at_hand], [say] if say else []
+    _AT_HAND[:], said.SAY[:] = [at_hand], [say] if say else []
     if not hasattr(json.JSONEncoder.default, "__wrapped__"):
         json.JSONEncoder.default = _written(json.JSONEncoder.default)  # type: ignore[method-assign,assignment]
     if not hasattr(torch.Tensor.split, "__wrapped__"):
@@ -133,8 +128,8 @@ def _of_entries(own: Callable[..., Any]) -> Callable[..., Any]:
     def stack(tensors: Any, *args: Any, **kwargs: Any) -> Any:
         share = _AT_HAND[0]() if _AT_HAND and type(tensors) in (list, tuple) else None
         is_asked = share is not None and not share.went_back and users.asks_in_loop(sys._getframe(1))
-        if is_asked and _SAY and lists.share_of_entries(tensors) is share:
-            _SAY[0]("stacked", _STACKED)
+        if is_asked and lists.share_of_entries(tensors) is share:
+            said.say("stacked", said.STACKED)
         return own(tensors, *args, **kwargs)
 
     return stack

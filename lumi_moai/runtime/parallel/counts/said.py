@@ -1,0 +1,20 @@
+"""Sentences in the log about what a script does with the rows of a batch, and no rank can put right."""
+
+from collections.abc import Callable
+
+SAY: list[Callable[[str, str], None]] = []
+"""Says a sentence, on the rank that talks and once for each topic."""
+STACKED = (
+    "the script stacks the rows of a batch that are in a list: torch's losses of them are those of all rows, but"
+    " what it adds up or counts of them by hand is this rank's part; stacked in the collate function they are followed"
+)
+ONE_BY_ONE = (
+    "the script goes through the rows of a batch one by one before backward(): each rank goes through its own, so what"
+    " Python counts or adds up there is this rank's part; count with len(x) or on the tensors, or behind backward()"
+)
+
+
+def say(topic: str, sentence: str) -> None:
+    """Say *sentence*, if anybody listens."""
+    for each in SAY:
+        each(topic, sentence)
