@@ -84,8 +84,12 @@ AVERAGED = """
 """
 
 
-def test_losses_of_all_boxes_are_those_of_one_device(work):
+@pytest.mark.parametrize("stacked", [False, True], ids=["list", "stacked"])
+def test_losses_of_all_boxes_are_those_of_one_device(work, stacked):
     script = BOXES.replace("LOSS", AT_ONCE)
+    if stacked:  # a rank has as many boxes as the batch has rows, by chance
+        script = script.replace("tuple(zip(*rows))", "(torch.stack([r[0] for r in rows]), [r[1] for r in rows])")
+        script = script.replace("torch.stack(images)", "images")
     _, ranks = same_run(work, script, *plain(work, script), 2)
     assert "self-check of the first step: loss" in ranks[0].err
 

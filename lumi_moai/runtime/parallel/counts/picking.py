@@ -50,7 +50,10 @@ def _is_order(index: Any, tensor: Part) -> bool:
         return False
     if getattr(index, "dtype", None) in (torch.bool, "bool") or getattr(index, "ndim", 1) != 1:
         return False
-    return hasattr(index, "__len__") and len(index) == share.total
+    if not hasattr(index, "__len__") or len(index) != share.total:
+        return False
+    # A rank's own places, of which there may be as many by chance, stay below the rows that a rank has at most.
+    return int(torch.as_tensor(index).max()) >= -(-share.total // share.ranks)
 
 
 def taken(args: tuple, part: Part, result: torch.Tensor) -> tuple[bool, int | None]:
