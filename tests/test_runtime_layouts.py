@@ -226,3 +226,35 @@ def test_blocks_are_found_by_structure(make, names):
         model = make()
     of = {id(module): name for name, module in model.named_modules()}
     assert [[of[id(block)] for block in each] for each in blocks.find(model)] == names
+
+
+# A bias of one number, of which some rank has no part, in a penalty over weights.
+SCARCE = """import sys
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+import lumi_moai
+lumi_moai.enable_advanced_parallelization()
+torch.manual_seed(0)
+X, Y = torch.randn(30, 4), torch.randn(30, 1)
+def main():
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+    opt = torch.optim.SGD(model.parameters(), lr=0.1)
+    for step, (x, y) in enumerate(DataLoader(TensorDataset(X, Y), batch_size=9)):
+        loss = F.mse_loss(model(x), y)
+        loss = loss + 1e-3 * sum(p.pow(2).sum() for p in model.parameters())
+        (loss / 2).backward()
+        if (step + 1) % 2 == 0:
+            opt.step()
+            opt.zero_grad()
+        print(loss.item(), sum(p.sum().item() for p in model.parameters()))
+    torch.save([p.detach() for p in model.parameters()], sys.argv[1])
+main()
+"""
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_penalty_over_weights_of_which_a_rank_has_no_part(work, count):
+    """The ranks talked past each other, and the network stopped the run."""
+    same_run(work, SCARCE, *plain(work, SCARCE), count, layout="fsdp")

@@ -51,3 +51,11 @@ def unscaled(func: Callable[..., Any], gradients: Any, infinite: torch.Tensor, f
     found = local(infinite).to(accelerator.device(), copy=True)
     dist.all_reduce(found, op=dist.ReduceOp.MAX)
     local(infinite).copy_(found)
+
+
+def is_scarce(tensor: torch.Tensor) -> bool:
+    """Whether *tensor* asks for a gradient and some rank has no part of it: torch's ranks do unlike things then."""
+    if not isinstance(tensor, DTensor) or not tensor.dim() or not tensor.requires_grad:
+        return False
+    ranks = tensor._spec.mesh.size()
+    return -(-tensor.shape[0] // ranks) * (ranks - 1) >= tensor.shape[0]

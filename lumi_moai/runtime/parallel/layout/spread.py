@@ -168,12 +168,13 @@ def answer(func: Function, args: tuple, kwargs: dict[str, Any]) -> Any:  # noqa:
         return _fill(func, target, args, kwargs)
     if operations.is_maker(name):
         return func(torch.empty(0, dtype=args[0].dtype, device=accelerator.device()), *args[1:], **kwargs)
-    if operations.is_single(name):
+    on_parts = operations.is_in_place(name) or not any(map(parts.is_scarce, _tensors((args, kwargs))))
+    if operations.is_single(name) and on_parts:
         mine = _aligned(name, args, kwargs)
         if mine is not None:
             with suppress(NotImplementedError):  # torch cannot do all of them on parts
                 return _natively(func, *mine)
-    if operations.is_total(name, args, kwargs):
+    if operations.is_total(name, args, kwargs) and on_parts:
         return whole(_natively(func, args, kwargs))
     return _gathered(func, args, kwargs)
 
