@@ -46,6 +46,13 @@ def same_run(work, text, lines, weights, count, *, layout="", kind=Run, **wishes
     name = re.sub(r"\W", "_", f"run{count}{layout}")
     run = kind(work / name, launch(count), Wishes(layout=Layout.parse(layout), **wishes))
     ranks = run.ranks(submitit(count), run.script(text), str(run.folder / "weights.pt"))
+    assert_same_ranks(run, ranks, lines, weights)
+    return run, ranks
+
+
+def assert_same_ranks(run, ranks, lines, weights):
+    """Assert that *ranks* of *run* have ended well, and printed and saved what one device does."""
+    count = len(ranks)
     assert [rank.code for rank in ranks] == [0] * count, "\n".join(rank.err for rank in ranks)
     assert [rank.out for rank in ranks[1:]] == [""] * (count - 1)
     silent = "".join(rank.err for rank in ranks[1:])
@@ -55,7 +62,6 @@ def same_run(work, text, lines, weights, count, *, layout="", kind=Run, **wishes
         same(line, expected)
     saved = torch.load(run.folder / "weights.pt")
     assert_same_weights(saved, weights)
-    return run, ranks
 
 
 def assert_same_weights(saved, weights):
