@@ -621,3 +621,56 @@ def test_a_batch_of_a_class_that_a_function_made_is_checked(work):
     script = HEAD + LOCAL
     _, ranks = same_run(work, script, *plain(work, script), 2)
     assert "self-check of the first step: loss" in ranks[0].err
+
+PENALTY = """
+from torch.utils.flop_counter import FlopCounterMode
+for a, b, m in loader:
+    {drawn}
+    loss = F.mse_loss(model(a), b) + 0.1 * sum(p.pow(2).sum() for p in model.parameters())
+    optim.zero_grad()
+    {backward}
+    optim.step()
+    print(f"loss {{loss.item()}} {{model.weight.grad.norm().item()}}")
+torch.save([p.detach() for p in model.parameters()], sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize(
+    ("drawn", "backward"),
+    [
+        ("a = a + 0.1 * a[torch.randperm(len(a))]", "loss.backward()"),  # which the check makes steady
+        ("pass", "with FlopCounterMode(display=False): loss.backward()"),
+    ],
+    ids=["steady", "counted"],
+)
+def test_weights_in_parts_keep_their_gradients_where_torch_is_looked_at_beneath(work, drawn, backward):
+    # A dispatch mode hands operators on to a weight in parts, which answered as the whole one: gradients were lost.
+    text = HEAD + PENALTY.format(drawn=drawn, backward=backward)
+    same_run(work, text, *plain(work, text), 2, layout="fsdp")
+
+
+BREAKING = """
+class Breaking(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+    @staticmethod
+    def backward(ctx, gradient):
+        if gradient.shape[0] < 8:
+            raise ValueError("8 rows are wanted")
+        return gradient
+model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 3)).cuda()
+optim = torch.optim.SGD(model.parameters(), lr=0.1)
+for a, b, m in loader:
+    optim.zero_grad()
+    F.mse_loss(model[1](Breaking.apply(model[0](a))), b).backward()
+    optim.step()
+"""
+
+
+def test_a_backward_of_weights_in_parts_that_breaks_off_ends_the_run(work):
+    run = Run(work, launch(2), Wishes(layout=Layout.parse("fsdp")))
+    ranks = run.ranks(submitit(2), run.script(HEAD + BREAKING))
+    assert [rank.code for rank in ranks] == [1, 1]
+    assert "broke off in backward" in ranks[0].err
+    assert "8 rows are wanted" in ranks[0].err

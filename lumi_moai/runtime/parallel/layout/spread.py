@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
+from torch._ops import OpOverload
 from torch.distributed.tensor import DTensor, Replicate
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
@@ -161,7 +162,7 @@ def answer(func: Function, args: tuple, kwargs: dict[str, Any]) -> Any:  # noqa:
         return parts.unscaled(func, *args, **kwargs)
     if name.startswith("_foreach"):
         return _each(func, args, kwargs)
-    if is_fact or _NATIVE[0]:
+    if is_fact or _NATIVE[0] or isinstance(func, OpOverload):  # which a dispatch mode hands on, in backward too
         return _answer_fact(func, name, args, kwargs)
     target = args[0] if args else kwargs.get("tensor")
     if operations.fills(func, name) and isinstance(target, DTensor):

@@ -335,6 +335,8 @@ class SelfCheck:
             reason = str(unfit)
         except Exception as error:  # BLE001, on purpose: the script's own code may raise anything
             reason = f"the loop's body does not run by itself ({type(error).__name__}: {error})"
+            if self.engine.shards:
+                body.check_end(error, reason)
         finally:
             before.put_back()
         self._agree_on(reason)

@@ -11,6 +11,8 @@ from pathlib import Path
 from types import CodeType, FrameType, FunctionType, MethodType
 from typing import Any
 
+from ....errors import RequestError
+
 _PASSING = frozenset(("tqdm", "islice", "iter", "progress", "track", "trange"))
 """Functions around a loader that hand its batches on as they are."""
 _LASTING = {
@@ -67,6 +69,20 @@ def find() -> Body:
     tree = ast.Module([_Without().visit(inner)], [])
     code = compile(ast.fix_missing_locations(tree), frame.f_code.co_filename, "exec")
     return Body(code=code, names=names, is_numbered=_is_numbered(loop.iter, names), frame=frame)
+
+
+def check_end(error: Exception, reason: str) -> None:
+    """Refuse to go on where *error* broke off a backward of weights in parts: FSDP would no longer give gradients.
+
+    Raises RequestError, with the *reason* for which the body does not run.
+    """
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_name == "_engine_run_backward":
+            raise RequestError(
+                f"the self-check of the first step broke off in backward: {reason}; use --self-check off"
+            )
+        trace = trace.tb_next
 
 
 def is_library(name: str) -> bool:
