@@ -141,6 +141,8 @@ def distil():
                 for n, p in head.named_parameters():
                     shadow[n] = 0.1 * p.data + 0.9 * shadow[n]
             print(f"distil {loss.item()} {sum(v.sum().item() for v in shadow.values())}")
+            joined = [torch.cat([turn(p).flatten() for p in student.parameters()]) for turn in (lambda p: p.detach(), lambda p: p.grad)]
+            print(f"joined {joined[0].std().item()} {joined[1].abs().max().item()} {joined[0].quantile(0.3).item()}")
     print(head.bias, head.weight.grad)
     print(f"{head.bias.norm():.4f}", head.weight[0], head.weight.shape, head.weight.data.mean(), head.weight.std())
     keep("student", student); keep("ema", ema)

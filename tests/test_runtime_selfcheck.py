@@ -622,6 +622,7 @@ def test_a_batch_of_a_class_that_a_function_made_is_checked(work):
     _, ranks = same_run(work, script, *plain(work, script), 2)
     assert "self-check of the first step: loss" in ranks[0].err
 
+
 PENALTY = """
 from torch.utils.flop_counter import FlopCounterMode
 for a, b, m in loader:

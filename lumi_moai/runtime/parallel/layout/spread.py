@@ -109,8 +109,8 @@ class Copied(torch.Tensor):
         _, is_fact = operations.name_of(func)
         for origin in () if is_fact else origins:
             origin.refresh()
-        with torch._C.DisableTorchFunctionSubclass():
-            result = func(*args, **kwargs)
+        with torch._C.DisableTorchFunctionSubclass():  # a view of one dimension is its weight, in parts
+            result = func(*tree_map(whole, args), **tree_map(whole, kwargs))
         for origin in origins:
             origin.bring_back(untold=operations.is_of_a_library(func))
         return tree_map(lambda leaf: _mark(leaf, origins), result)
