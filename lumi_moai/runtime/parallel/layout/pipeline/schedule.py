@@ -12,7 +12,11 @@ import torch
 from torch import nn
 
 from .... import accelerator
+from ... import need
 from .owned import Stages
+
+_KEEPS = (2, 8)
+"""The first version whose schedules keep all transfers that they began together, and wait for each."""
 
 Compute = Callable[[int, torch.Tensor | None], torch.Tensor]
 """The row that leaves this stage, of the piece with a number, given the row that arrived."""
@@ -27,6 +31,27 @@ class Rows:
     """Numbers; of the first and of the last stage 1, which mean nothing."""
     arrives_as: torch.dtype
     leaves_as: torch.dtype
+
+
+class _Transfers(list):
+    """What was begun together, and is waited for together: 2.7 asks for one thing to wait for."""
+
+    def wait(self) -> None:
+        """Wait for each."""
+        for each in self:
+            each.wait()
+
+
+def keep_transfers() -> None:
+    """Have the schedules of 2.7 keep what they send: gloo drops what nobody holds, and the stages waited for ever."""
+    from torch.distributed.pipelining import schedules as of_torch
+
+    if need.version_of(torch.__version__) < _KEEPS:
+        of_torch._batch_p2p = _begin  # private, so asked for by its version
+
+
+def _begin(operations: list[Any], desc: str | None = None) -> _Transfers:
+    return _Transfers(torch.distributed.batch_isend_irecv(operations) if operations else ())
 
 
 class _Turns(nn.Module):
@@ -49,6 +74,7 @@ class Schedule:
     def __init__(self, stages: Stages, rows: Rows, pieces: int, *, goes_back: bool) -> None:
         from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe  # which take long to import
 
+        keep_transfers()
         span = stages.span
         self._span, self._pieces = span, pieces
         self._turns = _Turns()
