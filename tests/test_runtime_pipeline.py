@@ -51,8 +51,21 @@ def test_each_transfer_is_waited_for_where_torch_keeps_the_last_one(monkeypatch)
     assert not schedules._batch_p2p([])
 
 
-def test_stages_train_alike_where_transfers_are_kept_for_torch(tmp_path, gpt):
-    same_run(tmp_path, older("2.7.1"), *gpt, 2, layout="pp=2")
+# As PyTorch 2.7 and 2.8 have it, also for a schedule that works with any number of pieces.
+COUNTS_PIECES = """
+from torch.distributed.pipelining import ScheduleGPipe
+def counted(self, stage, pieces, _own=ScheduleGPipe.__init__, **words):
+    _own(self, stage, pieces, **words)
+    if pieces < stage.num_stages:
+        raise ValueError(f"Number of microbatches ({pieces}) must be greater than or equal to the number of stages")
+ScheduleGPipe.__init__ = counted
+"""
+
+
+@pytest.mark.parametrize("layout", ["pp=2", "pp=2,micro_batches=1"])
+def test_stages_train_alike_with_the_schedules_of_an_older_torch(tmp_path, gpt, layout):
+    text = older("2.7.1").replace("import lumi_moai\n", COUNTS_PIECES + "import lumi_moai\n", 1)
+    same_run(tmp_path, text, *gpt, 2, layout=layout)
 
 
 BLOCKS = (

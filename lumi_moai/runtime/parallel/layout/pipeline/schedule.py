@@ -18,6 +18,9 @@ from .owned import Stages
 _KEEPS = (2, 8)
 """The first version whose schedules keep all transfers that they began together, and wait for each."""
 
+_TAKES_FEW = (2, 13)
+"""The first version seen whose `ScheduleGPipe` takes fewer pieces than stages; 2.8 refuses them."""
+
 Compute = Callable[[int, torch.Tensor | None], torch.Tensor]
 """The row that leaves this stage, of the piece with a number, given the row that arrived."""
 
@@ -89,7 +92,7 @@ class Schedule:
         )
         # With as many pieces as stages a stage begins to go back early, and keeps the activations of few pieces.
         kind = Schedule1F1B if goes_back and pieces >= span.stages else ScheduleGPipe
-        self._own = kind(stage, pieces, loss_fn=_sum if goes_back else None, scale_grads=False)
+        self._own = _of(kind, stage, pieces, loss_fn=_sum if goes_back else None, scale_grads=False)
 
     def run(self, compute: Compute) -> None:
         """Let *compute* see each piece; all stages call this together."""
@@ -103,6 +106,14 @@ class Schedule:
             raise error.__cause__ or error from None
         finally:
             self._turns.compute = None
+
+
+def _of(kind: Any, stage: Any, pieces: int, **words: Any) -> Any:
+    if pieces >= stage.num_stages or need.version_of(torch.__version__) >= _TAKES_FEW:
+        return kind(stage, pieces, **words)
+    schedule = kind(stage, stage.num_stages, **words)  # which counts them as it begins, and works with any number
+    schedule._n_microbatches = pieces
+    return schedule
 
 
 def _sum(outputs: torch.Tensor, _target: Any) -> torch.Tensor:
