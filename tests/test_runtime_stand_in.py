@@ -25,6 +25,7 @@ model = nn.Sequential(nn.Linear(4, 4, device="cuda"), nn.Linear(4, 4)).cuda().to
 x = torch.ones(2, 4).cuda(non_blocking=True).to("cuda", non_blocking=True).to(device=device).to(0).cuda(0).pin_memory()
 assert x.is_cuda is False and x.device == device and x.to(x.device, torch.float64).dtype == torch.float64
 made = [torch.tensor([1.0], device="cuda"), torch.randn(2, device=device), torch.empty(2, device="cuda:0", pin_memory=True)]
+made += [torch.normal(0.0, 1.0, (2,), device="cuda")]
 made += [torch.zeros_like(x, device="cuda"), x.new_zeros(2, device="cuda"), torch.arange(3, device=0)]
 assert all(tensor.device == device for tensor in made)
 with torch.device("cuda"):
@@ -145,6 +146,29 @@ def test_the_usual_idioms(work):
     (rank,) = run.ranks(submitit(1), run.script(IDIOMS))
     assert rank.code == 0, rank.err
     assert rank.out == "all idioms mean the CPU\n"
+
+
+ACCELERATOR = """
+import torch
+# As in a build for GPUs on a machine without one.
+torch._C._accelerator_getAccelerator = lambda: type(torch.zeros(1).device)("cuda")
+asked = torch.accelerator
+device = asked.current_accelerator().type if asked.is_available() else "cpu"
+model = torch.nn.Linear(4, 4).to(device).cuda()
+optimizers = [torch.optim.AdamW(model.parameters()), torch.optim.RMSprop(model.parameters())]
+model(torch.ones(2, 4, device=device)).sum().backward()
+for each in optimizers:
+    each.step()
+asked.synchronize()
+asked.set_device_index(0)
+assert asked.current_device_index() == 0 and not asked.current_stream().is_capturing() and asked.device_count() == 0
+print("trained")
+"""
+
+
+def test_a_torch_built_for_gpus_does_not_ask_their_driver(work):
+    (rank,) = (run := Run(work, launch(1))).ranks(submitit(1), run.script(ACCELERATOR))
+    assert (rank.code, rank.out) == (0, "trained\n"), rank.err
 
 
 @pytest.mark.parametrize("end", ["dist.destroy_process_group()", ""])

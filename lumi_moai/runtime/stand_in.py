@@ -25,10 +25,10 @@ _TAKE_DEVICE: tuple[tuple[Any, str], ...] = (
     (
         torch,
         "arange as_tensor asarray bartlett_window blackman_window empty empty_like empty_permuted empty_quantized"
-        " empty_strided eye from_file full full_like hamming_window hann_window kaiser_window linspace logspace ones"
-        " ones_like rand rand_like randint randint_like randn randn_like randperm range scalar_tensor sparse_bsc_tensor"
-        " sparse_bsr_tensor sparse_compressed_tensor sparse_coo_tensor sparse_csc_tensor sparse_csr_tensor tensor"
-        " tril_indices triu_indices zeros zeros_like",
+        " empty_strided eye from_file full full_like hamming_window hann_window kaiser_window linspace logspace normal"
+        " ones ones_like rand rand_like randint randint_like randn randn_like randperm range scalar_tensor"
+        " sparse_bsc_tensor sparse_bsr_tensor sparse_compressed_tensor sparse_coo_tensor sparse_csc_tensor"
+        " sparse_csr_tensor tensor tril_indices triu_indices zeros zeros_like",
     ),
     (torch.Tensor, "new_empty new_empty_strided new_full new_ones new_tensor new_zeros"),
     (torch.fft, "fftfreq rfftfreq"),
@@ -128,6 +128,10 @@ class Stream:
         """The CPU has always arrived."""
         return True
 
+    def is_capturing(self) -> bool:
+        """No graph is made of what the CPU does."""
+        return False
+
     def record_event(self, event: Event | None = None) -> Event:
         """An event of now."""
         event = event or Event()
@@ -191,12 +195,32 @@ def _in_cuda() -> dict[str, Any]:
     }
 
 
+def _in_accelerator() -> dict[str, Any]:
+    """What the names of `torch.accelerator` are here: as where torch was built for the CPU, but that nothing stops.
+
+    Torch itself asks here, the optimizers in each step, and a build for GPUs would ask its driver next.
+    """
+    cuda = _in_cuda()
+    return {
+        **{name: cuda[name] for name in cuda if name in dir(torch.accelerator)},
+        **dict.fromkeys(("set_device_index", "set_device_idx", "reset_accumulated_memory_stats"), _always(None)),
+        "empty_host_cache": _always(None),
+        **dict.fromkeys(("current_device_index", "current_device_idx"), _always(0)),
+        "get_memory_info": cuda["mem_get_info"],
+        "is_available": _always(False),
+        "device_count": _always(0),
+    }
+
+
 def install() -> None:
     """Let the CPU stand in for the GPU in this process, for good."""
     for name, value in _in_cuda().items():
         setattr(torch.cuda, name, value)
         if "rng_state" in name:  # which libraries call where it is defined
             setattr(torch.cuda.random, name, value)
+    for name, value in _in_accelerator().items():
+        if hasattr(torch.accelerator, name):
+            setattr(torch.accelerator, name, value)
     for name in ("range_push", "range_pop", "mark"):
         setattr(torch.cuda.nvtx, name, _always(None))
     torch.Tensor.record_stream = _always(None)
