@@ -335,8 +335,7 @@ class SelfCheck:
             reason = str(unfit)
         except Exception as error:  # BLE001, on purpose: the script's own code may raise anything
             reason = f"the loop's body does not run by itself ({type(error).__name__}: {error})"
-            if self.engine.shards:
-                body.check_end(error, reason)
+            body.check_end(error, reason, in_parts=self.engine.shards)
         finally:
             before.put_back()
         self._agree_on(reason)

@@ -71,13 +71,13 @@ def find() -> Body:
     return Body(code=code, names=names, is_numbered=_is_numbered(loop.iter, names), frame=frame)
 
 
-def check_end(error: Exception, reason: str) -> None:
-    """Refuse to go on where *error* broke off a backward of weights in parts: FSDP would no longer give gradients.
+def check_end(error: Exception, reason: str, *, in_parts: bool) -> None:
+    """Refuse to go on where *error* broke off a backward of weights *in_parts*: FSDP would no longer give gradients.
 
     Raises RequestError, with the *reason* for which the body does not run.
     """
     trace = error.__traceback__
-    while trace is not None:
+    while in_parts and trace is not None:
         if trace.tb_frame.f_code.co_name == "_engine_run_backward":
             raise RequestError(
                 f"the self-check of the first step broke off in backward: {reason}; use --self-check off"
