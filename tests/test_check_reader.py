@@ -204,9 +204,9 @@ def test_deep_nesting_is_survived(text):
      "".join(f"export A{i}=1; echo\n" for i in range(9000)), "x\r\n" * 90_000],
 )  # fmt: skip
 def test_long_texts_take_seconds_at_most(text):
-    begun = time.monotonic()
+    begun = time.process_time()  # not the clock's: three other test runs are beside this one
     check(read(f"#!/bin/bash\n#SBATCH -p small-g\n{text}", "job.sh"), catalog.site("lumi"))
-    assert time.monotonic() - begun < 20
+    assert time.process_time() - begun < 20
 
 
 def test_what_is_too_long_to_follow_is_told():

@@ -334,8 +334,7 @@ class SelfCheck:
         except Unfit as unfit:
             reason = str(unfit)
         except Exception as error:  # BLE001, on purpose: the script's own code may raise anything
-            reason = f"the loop's body does not run by itself ({type(error).__name__}: {error})"
-            body.check_end(error, reason, in_parts=self.engine.shards)
+            reason = body.why(error, in_parts=self.engine.settle().plan.dp_shard > 1)
         finally:
             before.put_back()
         self._agree_on(reason)

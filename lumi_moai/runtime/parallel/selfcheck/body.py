@@ -71,11 +71,13 @@ def find() -> Body:
     return Body(code=code, names=names, is_numbered=_is_numbered(loop.iter, names), frame=frame)
 
 
-def check_end(error: Exception, reason: str, *, in_parts: bool) -> None:
-    """Refuse to go on where *error* broke off a backward of weights *in_parts*: FSDP would no longer give gradients.
+def why(error: Exception, *, in_parts: bool) -> str:
+    """Why the body, which raised *error*, does not run by itself.
 
-    Raises RequestError, with the *reason* for which the body does not run.
+    Raises RequestError where it broke off a backward of weights *in_parts*: FSDP would no longer give gradients.
     """
+    first = str(error).partition("\n")[0]
+    reason = f"the loop's body does not run by itself ({type(error).__name__}: {first})"
     trace = error.__traceback__
     while in_parts and trace is not None:
         if trace.tb_frame.f_code.co_name == "_engine_run_backward":
@@ -83,6 +85,7 @@ def check_end(error: Exception, reason: str, *, in_parts: bool) -> None:
                 f"the self-check of the first step broke off in backward: {reason}; use --self-check off"
             )
         trace = trace.tb_next
+    return reason
 
 
 def is_library(name: str) -> bool:
