@@ -78,6 +78,10 @@ def test_the_rank_that_failed_first_is_named_beside_the_log_of_another(work):
         assert "ValueError" not in shown.output
         assert f"Rank 1 failed first; `lumi-moai logs {run.job_id} --rank 1` shows why." in shown.stderr
     assert "ValueError: one" in CliRunner().invoke(main, ["logs", run.job_id, "--rank", "1"]).output
+    later = run.folder.certificates / "parts" / f"{run.job_id}-r1"
+    later.mkdir()
+    (later / "rank-0.json").write_text("{}")
+    assert run.first_failed is None, "the start behind it has not failed"
 
 
 def test_torchrun_on_this_machine(work):

@@ -79,8 +79,10 @@ class Run:
     @property
     def first_failed(self) -> int | None:
         """The rank that failed first, in its last start; None where none did, or none could say so."""
-        claims = list(self.folder.certificates.glob(f"parts/{self.job_id}-r*/failed"))
-        said = max(claims, key=lambda claim: claim.stat().st_mtime).read_text() if claims else ""
+        starts = self.folder.certificates.glob(f"parts/{self.job_id}-r*")
+        last = max(starts, key=_began, default=None)
+        claim = last / "failed" if last else None
+        said = claim.read_text() if claim and claim.is_file() else ""
         return int(said) if said.isdecimal() else None
 
     def cancel(self) -> None:
@@ -157,6 +159,11 @@ def submit_target(
         return from_submission(submit(prepared, partial(target, *args)))
     command = (os.fspath(target), *(str(arg) for arg in args))
     return from_submission(submit(prepare(command, given, name=name, array=array, include=include)))
+
+
+def _began(start: Path) -> float:
+    """When the folder of one start got its first note."""
+    return min((note.stat().st_mtime for note in start.iterdir()), default=start.stat().st_mtime)
 
 
 def follow(run: Run, rank: int = 0) -> Iterator[str]:
