@@ -22,8 +22,8 @@ REFUSED = "lumi-moai: Error: "
 """Ahead of the reason for which we stop a run; `collect` knows it by that."""
 FAILED = "failed"
 """What the rank that fails first claims; `lumi-moai logs` asks which one did."""
-_MOMENT_SECONDS = 1.0
-"""For rank 0 to fail as well."""
+_MOMENT_SECONDS = 3.0
+"""For rank 0 to fail as well: on a busy node ranks have been seen over a second apart."""
 _LAST_SECONDS = 5
 _THREAD_SECONDS = 1.0
 
