@@ -237,7 +237,7 @@ def compared(text, folder, count=2, layout="", double=True):
             double
             and compared(text.replace(_TORCH, _DOUBLE, 1), folder / "double", count, layout, False).verdict == "SAME"
         ):
-            return Compared("ROUNDED", str(error).splitlines()[0])
+            return Compared("ROUNDED", (str(error).splitlines() or ["other words"])[0])
         return Compared("FAULT", str(error)[:300])
     return Compared("SAME")
 

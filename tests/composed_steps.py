@@ -245,9 +245,10 @@ LOGS_OF = {
     "value": {
         "absolute": ("error = 0.0", "error += (out - y).abs().sum().item()", 'print("mae", error / ROWS)'),
         "r2": (
-            "a, b = [], []",
-            "a.append(out.detach().squeeze(-1))\nb.append(y.squeeze(-1))",
-            'a, b = torch.cat(a), torch.cat(b)\nprint("r2", (1 - ((a - b) ** 2).sum() / ((b - b.mean()) ** 2).sum()).item())',
+            "said, meant = [], []",
+            "said.append(out.detach().squeeze(-1))\nmeant.append(y.squeeze(-1))",
+            "said, meant = torch.cat(said), torch.cat(meant)\n"
+            'print("r2", (1 - ((said - meant) ** 2).sum() / ((meant - meant.mean()) ** 2).sum()).item())',
         ),
         "corr": (
             "c, d = [], []",

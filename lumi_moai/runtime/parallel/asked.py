@@ -14,9 +14,10 @@ from torch.utils._pytree import tree_leaves
 
 from ...errors import RequestError
 from .. import group
-from . import layout, marks
+from . import layout, marks, under_way
 from .counts import rows
 from .share import Share, going_back
+from .single import is_single
 from .transforming import is_transforming
 
 if TYPE_CHECKING:
@@ -145,13 +146,13 @@ def seeds(roots: Sequence[torch.Tensor], given: Any, share: Share | None) -> tup
 
 
 def _seed(root: torch.Tensor, seed: torch.Tensor | None, share: Share) -> torch.Tensor | None:
-    if seed is not None and root.dim():
+    if seed is not None and root.numel() > 1:
         _check_seed(root, seed, share)
     # A root with one number per row stands for their sum over all ranks, not for a mean.
-    factor = share.scale if root.dim() == 0 else float(share.ranks if share.rows else 0)
+    factor = share.scale if is_single(root, share) else float(share.ranks if share.rows else 0)
     if factor == 1.0:
         return seed
-    return torch.full_like(root, factor) if seed is None else seed * factor
+    return torch.full_like(under_way.plain(root), factor) if seed is None else seed * factor
 
 
 def _check_seed(root: torch.Tensor, seed: torch.Tensor, share: Share) -> None:

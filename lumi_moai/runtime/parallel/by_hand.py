@@ -41,18 +41,24 @@ class ByHand:
         if self._backwards > _FIRST and self._backwards & (self._backwards - 1):
             return False
         passed = {id(now(each)) for each in (*known(), *self.found)}
-        new = [each for each in _leaves(roots) if id(each) not in passed and _is_weight(each, share, whole=whole)]
-        if len(set(group.gathered(len(new)))) > 1:
+        found = [each for each in _leaves(roots) if id(each) not in passed and _may_be_weight(each, whole=whole)]
+        if len(set(group.gathered(len(found)))) > 1:
             raise RequestError(
                 "the ranks' losses reach different tensors that no optimizer has, so their gradients cannot be"
                 " averaged; give them to an optimizer"
             )
+        # What is as long as the rows on one rank only is so by chance: `torch.eye(3, requires_grad=True)`.
+        new = [each for each in found if not all(group.gathered(_is_as_long(each, share)))]
         self.found += new
         return bool(new)
 
 
-def _is_weight(leaf: torch.Tensor, share: Share, *, whole: bool) -> bool:
-    if type(leaf) is OfBatch or not leaf.dtype.is_floating_point or (leaf.dim() and len(leaf) == max(share.rows, 1)):
+def _is_as_long(leaf: torch.Tensor, share: Share) -> bool:
+    return bool(leaf.dim()) and len(leaf) == max(share.rows, 1)
+
+
+def _may_be_weight(leaf: torch.Tensor, *, whole: bool) -> bool:
+    if type(leaf) is OfBatch or not leaf.dtype.is_floating_point:
         return False  # rows of the batch
     # Weights that are in parts are whole for a while, and those are others' to average.
     return type(leaf) is torch.Tensor or (whole and type(leaf) is torch.nn.Parameter)

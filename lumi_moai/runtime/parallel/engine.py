@@ -28,6 +28,7 @@ from .place import Place
 from .resume.rank import Resume
 from .selfcheck import SelfCheck
 from .share import Share, going_back
+from .single import is_single
 from .time_first import TimeFirst
 from .undivided import Undivided, arrived
 from .whole_batches import WholeBatches
@@ -300,9 +301,7 @@ class Engine:
         self.gradients.begin([under_way.plain(root) for root in roots], share, whole=not where.plan.shards)
         is_check = self.self_check.is_running
         with self.gradients.early(under_way.only(roots, seeds, args, kwargs), is_check=is_check):
-            self._go_back(
-                own, roots, asked.seeds([under_way.plain(root) for root in roots], seeds, share), *args, **kwargs
-            )
+            self._go_back(own, roots, asked.seeds(roots, seeds, share), *args, **kwargs)
             self.gradients.finish(is_check=is_check)
         for root, value in zip(roots, values, strict=True):
             _settle_value(root, value)
@@ -385,7 +384,7 @@ def _weighted(scalar: torch.Tensor, share: Share) -> torch.Tensor:
 
 def _start_value(root: torch.Tensor, share: Share | None) -> tuple[torch.Tensor, dist.Work] | None:
     """Start to add up the loss that backward starts from, unless it is the global one already."""
-    if share is None or root.dim() != 0 or marks.is_marked(root):
+    if share is None or marks.is_marked(root) or not is_single(root, share):
         return None
     value = _weighted(root, share)
     return value, group.start_total(value)

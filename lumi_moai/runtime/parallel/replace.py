@@ -38,6 +38,7 @@ from .files import hooks
 from .resume import watch
 from .seen import Seen
 from .share import Share
+from .single import is_single
 
 _LAYERS = ("torch.nn.modules.", f"{__name__.partition('.')[0]}.")
 """Whose BatchNorm counts the batches."""
@@ -136,7 +137,7 @@ def _reading(own: Callable[..., Any], seen: Seen) -> Callable[..., Any]:
     def read(tensor: torch.Tensor, *args: Any) -> Any:
         if torch.compiler.is_compiling():
             return own(tensor, *args)
-        if seen.engine and tensor.requires_grad and tensor.dim() == 0 and not tensor.is_leaf:
+        if seen.engine and tensor.requires_grad and not tensor.is_leaf and _is_number(own.__name__, tensor, seen):
             value = own(seen.engine.number(tensor), *args)
             return value if is_read or not seen.engine.share else counts.of_all(value)
         if is_read and seen.engine and _is_count(tensor):
@@ -147,6 +148,15 @@ def _reading(own: Callable[..., Any], seen: Seen) -> Callable[..., Any]:
         return value
 
     return read
+
+
+def _is_number(name: str, tensor: torch.Tensor, seen: Seen) -> bool:
+    """Whether *tensor*, read by the function *name*, is one number of the batch."""
+    share = seen.engine.share if seen.engine else None
+    if tensor.dim() == 0 or share is None or tensor.numel() != 1 or type(tensor) in (counts.OfAll, counts.OfBatch):
+        return tensor.dim() == 0
+    # One device, with all rows, could not read a number for each of them as one.
+    return name in ("item", "__float__") or (share.total // share.ranks > 1 and is_single(tensor, share))
 
 
 def _is_count(tensor: torch.Tensor) -> bool:

@@ -52,7 +52,7 @@ from .places import PICKED
 from .rows import among_all, picked_rows
 from .size import Rows
 from .taught import length, teach
-from .whole import OfAll, name_of, of_all
+from .whole import OfAll, OfModel, name_of, of_all
 
 __all__ = [
     "KINDS",
@@ -60,6 +60,7 @@ __all__ = [
     "Given",
     "OfAll",
     "OfBatch",
+    "OfModel",
     "Rows",
     "among_all",
     "are_of_all",

@@ -16,7 +16,7 @@ from .names import ADDED, AS_ONE, CROSSED, EACH, LIKE, PAIRED, PRODUCTS, READS, 
 from .places import FIRST, PICKED, Part, after_each, after_einsum, after_product, after_view, check_alike, squeezed
 from .size import Rows, Shape
 from .users import Asker
-from .whole import OfAll, copied, counted, felt_by_all, name_of, of_all
+from .whole import OfAll, OfModel, copied, counted, felt_by_all, name_of, of_all
 
 
 class OfBatch(Part):
@@ -35,6 +35,8 @@ class OfBatch(Part):
                 result = func(*args, **kwargs)
                 helps = asks in (Asker.helper, Asker.notation)
                 return helped.passed_on(name_of(func), args, kwargs, result) if helps else result
+        if OfModel in types:  # beside rows it is a number like any other
+            args, kwargs = tree_map(lambda leaf: plain(leaf) if type(leaf) is OfModel else leaf, (args, kwargs))
         parts = _parts(args) or _parts(tree_leaves((args, kwargs)))
         args, kwargs = counted(func, args, kwargs)
         if OfAll in types:
@@ -60,7 +62,7 @@ class OfBatch(Part):
 
 
 _NOT_OF_ALL = ADDED | EACH | VIEW | AS_ONE | PRODUCTS | picking.MIXES | {"getitem", "einsum", "select", "grad"}
-_OURS = (OfBatch, OfAll, torch.Tensor, torch.nn.Parameter)
+_OURS = (OfBatch, OfAll, OfModel, torch.Tensor, torch.nn.Parameter)
 _GRAD_FN = torch.Tensor.grad_fn.__get__
 KINDS = (torch.Tensor, OfBatch, OfAll)
 """The classes of a plain tensor."""

@@ -17,7 +17,7 @@ from . import drawn, lists, of_graphs, states, steps
 from .batch import OfBatch, are_of_all, become, has
 from .places import JOINED, PICKED
 from .size import Rows
-from .whole import OfAll, of_all
+from .whole import OfAll, of_all, of_model
 
 
 def mark(batch: Any, share: Share, places: Places | None = None) -> None:
@@ -128,6 +128,8 @@ def mark_outputs(result: Any, given: Given) -> Any:
             become(part, inputs[0].share, at)
             if at == PICKED:  # what was joined stays known for that
                 part.graph = of_graphs.SEVERAL if of_graphs.SEVERAL in map(of_graphs.kind_of, inputs) else ""
+        elif type(part) is torch.Tensor and (part.dim() == 0 or inputs[0].share.total // inputs[0].share.ranks > 1):
+            of_model(part)  # of shape (1,) it may be a row where a rank has one
     return result
 
 

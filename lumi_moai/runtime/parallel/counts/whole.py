@@ -34,7 +34,9 @@ class OfAll(torch.Tensor):
         args, kwargs = counted(func, args, kwargs) if asks else (args, kwargs)
         with torch._C.DisableTorchFunctionSubclass():
             result = func(*args, **kwargs)
-            if asks and not any(result is each for each in args) and _is_alike(name_of(func), result, (args, kwargs)):
+            # What is added to in place was the script's before: only a single number is surely of all ranks then.
+            is_new = not any(result is each for each in args) or (torch.is_tensor(result) and result.numel() == 1)
+            if asks and is_new and _is_alike(name_of(func), result, (args, kwargs)):
                 tree_map(of_all, result)
             if asks and args and (write := getattr(args[0], "write_back", None)) is not None:
                 _written(func, args[0], write, result)
@@ -51,6 +53,32 @@ class OfAll(torch.Tensor):
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:
         return self.as_subclass(torch.Tensor).__repr__(tensor_contents=tensor_contents)
+
+
+class OfModel(OfAll):
+    """A single number that a model made of a batch's rows, such as a loss that it returns.
+
+    It may be this rank's, a mean over its rows; either way times a number of rows means that of the global batch.
+    """
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
+        """Do *func*; a single number that the script makes of it is one as well."""
+        if any(each not in (OfModel, OfAll, torch.Tensor, torch.nn.Parameter) for each in types):
+            return NotImplemented  # the other class decides
+        kwargs = kwargs or {}
+        asks = users.asks(sys._getframe(1))
+        args, kwargs = counted(func, args, kwargs) if asks else (args, kwargs)
+        with torch._C.DisableTorchFunctionSubclass():
+            result = func(*args, **kwargs)
+            return tree_map(of_model, result) if asks and name_of(func) not in _UNLIKE else result
+
+
+def of_model(tensor: Any) -> Any:
+    """*tensor*, if it is a single number, from now on known to be made by a model; other things are as they are."""
+    if type(tensor) is torch.Tensor and tensor.numel() == 1 and tensor.is_floating_point():
+        tensor.__class__ = OfModel
+    return tensor
 
 
 def of_all(tensor: Any) -> Any:
