@@ -454,8 +454,6 @@ attempt("cache", lambda: begin(Kept(), cache=gc))
 attempt("hook", lambda: begin(hooked))
 attempt("grad", lambda: begin(blocks(), lambda loss: torch.autograd.grad(loss, list(model.parameters()))))
 attempt("twice", lambda: begin(blocks(), lambda loss: loss.backward(create_graph=True)))
-scaler = torch.amp.GradScaler("cuda")
-attempt("scaler", lambda: begin(blocks()))
 """
 )
 REFUSED = {
@@ -467,7 +465,6 @@ REFUSED = {
     "hook": "0 has a hook on its forward, which would see pieces without a gradient",
     "grad": "gradients of chosen parameters (inputs=..., torch.autograd.grad)",
     "twice": "create_graph=True needs weights that stay",
-    "scaler": "a GradScaler would see the gradients of one pipeline stage only",
 }
 
 

@@ -100,7 +100,8 @@ def optimizers(found: Iterable[Optimizer]) -> None:
     """Give the optimizers *found* the new parameters for the old ones: same order, same groups, same states."""
     for optimizer in found:
         for entry in optimizer.param_groups:
-            entry["params"] = [now(parameter) for parameter in entry["params"]]
+            # In the list itself, which L-BFGS keeps beside, and under whose first parameter it looks for its state.
+            entry["params"][:] = [now(parameter) for parameter in entry["params"]]
         for old in [key for key in optimizer.state if now(key) is not key or isinstance(key, DTensor)]:
             new = now(old)
             optimizer.state[new] = _spread_state(optimizer.state.pop(old), new)

@@ -16,7 +16,6 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_unflatten
 
-from .....errors import RequestError
 from ...micro import rerun, tree
 from ...micro.sums import Sums
 from .. import repoint
@@ -59,11 +58,6 @@ class Calls:
         stages = owned.of(root)
         if stages is None or self._depth or passage.is_alone():
             return call(*args, **kwargs)
-        if self.engine.seen.scalers():
-            raise RequestError(
-                "a GradScaler would see the gradients of one pipeline stage only; use bf16 in the place of float16, or"
-                " --layout fsdp"
-            )
         if root not in self._known:
             plain = Plain(root)
             self._known[root] = (Kinds(root, stages), plain, Looks(root), Homes(root, plain, stages))
@@ -74,7 +68,19 @@ class Calls:
             self._depth -= 1
 
     def stepper(self, optimizer: Optimizer, call: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
-        """A step of an optimizer of the script; ahead of it, weights that one stage alone needs become that stage's."""
+        """A step of an optimizer of the script; ahead of it, weights that one stage alone needs become that stage's.
+
+        With a closure behind it, which may go back through a forward that used these weights as they were.
+        """
+        has_closure = (args[0] if args else kwargs.get("closure")) is not None
+        if not has_closure:
+            self._settle(optimizer)
+        result = call(*args, **kwargs)
+        if has_closure:
+            self._settle(optimizer)
+        return result
+
+    def _settle(self, optimizer: Optimizer) -> None:
         mine = {id(repoint.now(each)) for entry in optimizer.param_groups for each in entry["params"]}
         for root, (_, plain, _, homes) in list(self._known.items()):
             if any(id(each) in mine for each in root.parameters()) and (moves := homes.settle()):
@@ -83,7 +89,6 @@ class Calls:
                 self.engine.gradients.refresh(again=True)
                 for old, _ in moves:
                     plain.forget(old)
-        return call(*args, **kwargs)
 
     def _compute(self, root: nn.Module, call: rerun.Call, args: tuple, kwargs: dict[str, Any]) -> Any:
         _, plain, _, _ = self._known[root]

@@ -78,7 +78,8 @@ def apply(root: nn.Module, lists: Sequence[Sequence[nn.Module]], place: Place) -
     if not found:
         raise RequestError(
             f"{type(root).__name__} has no layers that tp={tp} can spread: Linear layers in repeated blocks, or with"
-            f" names such as q_proj, c_fc or fc1, whose sizes {tp} divides; use --layout replicate or fsdp"
+            f" names such as q_proj, c_fc or fc1, whose sizes {tp} divides, or torch's attention with such a number of"
+            " heads; use --layout replicate or fsdp"
         )
     shared = _shared(root)
     for module, kind in found:
