@@ -4,6 +4,7 @@ Each seed is one script, the same on every machine. To look for more faults than
 
     python tests/composed_scripts.py --count 200 --from 1000
     python tests/composed_scripts.py --show 1017
+    python tests/composed_scripts.py --blocks --count 100 --from 2000 --layout tp=2
 
 A script prints its numbers and saves its weights. What several ranks print must be what plain `python` prints, or they
 refuse the script by name. Where they differ in float32 and agree in float64, the script makes much of the last digit.
@@ -19,6 +20,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import composed_blocks as blocks
+import composed_layers as layers
 import composed_loops as loops
 import composed_parts as parts
 import composed_steps as steps
@@ -33,8 +36,8 @@ class Composed:
 
 
 class _Composer:
-    def __init__(self, seed):
-        self.seed = seed
+    def __init__(self, seed, has_blocks):
+        self.seed, self.has_blocks = seed, has_blocks
         self.chance = random.Random(seed)
         self.names = []
         self.rows, self.batch = self.chance.randint(17, 37), self.chance.randint(5, 11)
@@ -70,10 +73,26 @@ class _Composer:
         loader = f"loader = DataLoader(data, {words}{collate})\ncheck = DataLoader(data, batch_size=BATCH + 2{collate})"
         return [*lines, made.strip(), loader], target, first
 
+    def body(self):
+        """What is ahead of the class, lines of `__init__` and `forward`, the last lines of `__init__`, and a method."""
+        made, called = parts.BODIES[self.input][self.one("body", parts.BODIES[self.input])]
+        return "", [made], [called], [], ""
+
+    def blocks(self):
+        """The same of repeated blocks."""
+        made = blocks.body(self.one, self.chance, self.input, lengths=self.input == "words" or None)
+        behind = [layers.STARTS[made.start]] if made.start != "none" else []
+        return made.ahead, list(made.init), list(made.lines), behind, layers.START if made.start == "normal" else ""
+
+    def head(self):
+        """The line that makes the head."""
+        if self.has_blocks and self.target == "token" and self.one("head", ("own", "tied")) == "tied":
+            return "self.head = nn.Linear(8, 12, bias=False)\nself.head.weight = self.embed.weight"
+        return f"self.head = nn.Linear(8, {parts.WIDTH_OUT[self.target]})"
+
     def model(self):
         """A class, and the model."""
-        made, called = parts.BODIES[self.input][self.one("body", parts.BODIES[self.input])]
-        init, lines = [made], [called]
+        ahead, init, lines, behind, method = self.blocks() if self.has_blocks else self.body()
         if self.target == "token":
             lines.append("return self.head(h)")
         elif self.input == "words":
@@ -89,12 +108,13 @@ class _Composer:
             )
             lines.append("return self.head(code).view_as(x), mu, logvar")
         else:
-            init.append(f"self.head = nn.Linear(8, {parts.WIDTH_OUT[self.target]})")
+            init.append(self.head())
             if self.target != "token":
                 lines.append("return self.head(z)")
+        init += behind
         given = "x, lengths" if self.input == "words" else "x"
         return (
-            f"class Net(nn.Module):\n    def __init__(self):\n        super().__init__()\n{_in(chr(10).join(init), 2)}\n"
+            f"{ahead}class Net(nn.Module):\n    def __init__(self):\n        super().__init__()\n{_in(chr(10).join(init), 2)}\n{method}"
             f"    def forward(self, {given}):\n{_in(chr(10).join(lines), 2)}\nmodel = Net()"
         ), f"model({given})"
 
@@ -194,9 +214,9 @@ def _in(text, depth):
     return textwrap.indent(text, "    " * depth)
 
 
-def composed(seed):
-    """The script of a seed."""
-    return _Composer(seed).compose()
+def composed(seed, has_blocks=False):
+    """The script of a seed; of a model of repeated blocks if *has_blocks*."""
+    return _Composer(seed, has_blocks).compose()
 
 
 # ----------------------------------------------------------------------------------------------------------- comparing
@@ -220,6 +240,8 @@ def compared(text, folder, count=2, layout="", double=True):
     from lumi_moai.plan import Layout, Wishes
 
     folder.mkdir(parents=True)
+    if any(word in layout for word in ("pp=", "micro_batches=")):
+        text = blocks.without_draws(text)
     try:
         lines, weights = one_device.plain(folder, text)
     except AssertionError as error:
@@ -256,16 +278,17 @@ def main():
     parser.add_argument("--from", type=int, default=0, dest="first", help="the first seed")
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--layout", default="", help="as --layout of submit")
+    parser.add_argument("--blocks", action="store_true", help="only models of repeated blocks")
     parser.add_argument("--show", type=int, metavar="SEED", help="print a script, and run nothing")
     asked = parser.parse_args()
     if asked.show is not None:
-        sys.exit(print(composed(asked.show).text))
+        sys.exit(print(composed(asked.show, asked.blocks).text))
     root = str(Path(__file__).parent.parent)
     os.environ.update(PYTHONPATH=root, PYTHONDONTWRITEBYTECODE="", LUMI_MOAI_STUCK_SECONDS="30")
     sys.path.insert(0, root)
     found = Counter()
     for seed in range(asked.first, asked.first + asked.count):
-        script = composed(seed)
+        script = composed(seed, asked.blocks)
         with tempfile.TemporaryDirectory() as folder:
             become = compared(script.text, Path(folder) / "work", asked.ranks, asked.layout)
         found[become.verdict] += 1
