@@ -77,7 +77,7 @@ WEIGH = {  # more layers, and how a of v's shape comes of q, k, v and the mask, 
         "if mask is not None:\n    w = w + (~mask) * -1e9\na = torch.matmul(torch.softmax(w, -1), v)",
     ),
     "normed": (
-        "self.q_norm, self.k_norm = nn.LayerNorm(8 // HEADS), nn.LayerNorm(8 // HEADS)",
+        "self.q_norm, self.k_norm = nn.LayerNorm(8 // HEADS, eps=0.1), nn.RMSNorm(8 // HEADS, eps=0.1)",
         "q, k = self.q_norm(q), self.k_norm(k)\na = F.scaled_dot_product_attention(q, k, v, mask)",
     ),
     "unit": (

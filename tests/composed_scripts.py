@@ -204,7 +204,8 @@ class _Composer:
         text += "torch.save([p.detach() for p in model.parameters()] + list(model.buffers()), sys.argv[1])\n"
         if self.one("shape", ("flat", "main")) == "main":
             # A worker cannot send back batches of a class that a function made, and plain Python waits for them.
-            text = text.replace("num_workers=1", "num_workers=0") if "Batch" in text else text
+            is_of_a_function = any(made in text for made in ("class Batch", "= namedtuple("))
+            text = text.replace("num_workers=1", "num_workers=0") if is_of_a_function else text
             text = f"def main():\n{_in(text, 1)}\nif __name__ == '__main__':\n    main()\n"
         constants = f"ROWS, BATCH = {self.rows}, {self.batch}\n"
         return Composed(f"{parts.HEAD.replace('SEED', str(self.seed % 97))}{constants}{text}", tuple(self.names))

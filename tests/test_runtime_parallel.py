@@ -93,6 +93,8 @@ KINDS = {
     "mse sum": lambda out, y, label, model: nn.MSELoss(reduction="sum")(out, y) / 30,
     "gauss sum": lambda out, y, label, model: F.gaussian_nll_loss(out, y, y.exp(), reduction="sum") / 300,
     "triplet sum": lambda out, y, label, model: nn.TripletMarginLoss(reduction="sum")(out, y, y.flip(1)) / 30,
+    "margin of rows": lambda out, y, label, model: F.multi_margin_loss(out, label) * len(y) / 5,
+    "function of triplet": lambda out, y, label, model: (nn.TripletMarginLoss()(out, y, y.flip(1)) - 0.9).abs() + 0.9,
     "older sum": lambda out, y, label, model: F.l1_loss(out, y, size_average=False) / 30,
     "weighted": lambda out, y, label, model: F.mse_loss(out, y, weight=y.abs()),
     "rows": lambda out, y, label, model: F.l1_loss(out, y, reduction="none").mean(1).mean(),

@@ -156,7 +156,10 @@ def globalised(
         reduction = _reduction(words)
         is_of_picked = reduction == "mean" not in reductions and are_picked(words.values())
         if reduction not in reductions and not is_of_picked:
-            return like_rows(function(*given.args, **given.kwargs), words.values())
+            found = function(*given.args, **given.kwargs)
+            if reduction == "mean" and mine is not None and not _COLLECTORS:
+                return of_all_ranks(found * mine.rows, mine.rows, mine, before)
+            return like_rows(found, words.values())
         if "input" in words and words["input"].dtype == torch.float16:  # whose sums overflow at 65504
             words["input"] = words["input"].float()
         within.append(None)
@@ -231,7 +234,7 @@ _MEANS_OF_ROWS = (
     *("multi_margin_loss", "multilabel_margin_loss", "multilabel_soft_margin_loss", "poisson_nll_loss"),
     *("soft_margin_loss", "triplet_margin_loss", "triplet_margin_with_distance_loss"),
 )
-"""Losses whose mean gives each row the same weight, as a mean by hand does: only their sum is a matter of all ranks.
+"""Losses whose mean gives each row the same weight, as a mean by hand does: only their sum tells how much it is of.
 
 But for rows that each rank has picked, such as the nodes of its graphs: their number is no rank's weight.
 """
