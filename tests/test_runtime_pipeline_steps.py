@@ -41,6 +41,17 @@ def step(number, a, b):
     opt.step(closure)
     print(f"closure {loss.item()} {sum(v.norm().item() for s in opt.state.values() for v in s.values() if v.dim())}")
 """,
+    # A loss of all rows is a tensor of ours, whose backward had turned off what tensors of other stages answer.
+    "of all rows": """
+opt = torch.optim.SGD(model.parameters(), lr=0.1)
+def step(number, a, b):
+    out = model(a)
+    loss = F.mse_loss(out, b) + 0.1 * (out**2).sum() / len(out)
+    opt.zero_grad()
+    loss.backward()
+    opt.step()
+    print(f"of all rows {loss.item()}")
+""",
     # It looks for its state under the first weight of a list of its own, from before that weight was one stage's.
     "lbfgs": """
 opt = torch.optim.LBFGS(model.parameters(), lr=0.1, max_iter=2)
@@ -76,4 +87,9 @@ def step(number, a, b):
 @pytest.mark.parametrize("name", list(STEPS))
 def test_a_step_is_that_of_one_device(tmp_path, name):
     text = MODEL + STEPS[name] + SAVE
-    same_run(tmp_path, text, *plain(tmp_path, text), 2, layout="pp=2")
+    same_run(tmp_path, text, *plain(tmp_path, text), 4 if name == "of all rows" else 2, layout="pp=2")
+
+
+def test_what_is_computed_again_behind_such_a_loss_has_its_columns(tmp_path):
+    text = MODEL + STEPS["of all rows"] + SAVE
+    same_run(tmp_path, text, *plain(tmp_path, text), 4, layout="tp=2,recompute=full")

@@ -155,19 +155,18 @@ def globalised(
             return of_all(function(*given.args, **given.kwargs))  # each rank has all of these rows
         reduction = _reduction(words)
         is_of_picked = reduction == "mean" not in reductions and are_picked(words.values())
-        if reduction not in reductions and not is_of_picked:
-            found = function(*given.args, **given.kwargs)
-            if reduction == "mean" and mine is not None and not _COLLECTORS:
-                return of_all_ranks(found * mine.rows, mine.rows, mine, before)
-            return like_rows(found, words.values())
-        if "input" in words and words["input"].dtype == torch.float16:  # whose sums overflow at 65504
-            words["input"] = words["input"].float()
+        is_of_rows = reduction not in reductions and not is_of_picked
+        if not is_of_rows and "input" in words and words["input"].dtype == torch.float16:
+            words["input"] = words["input"].float()  # whose sums overflow at 65504
         within.append(None)
         try:
-            own = function(**{**words, "reduction": "sum"})
-            counted = None if reduction == "sum" else _numbers(function, words) if is_of_picked else count(words)
+            own = function(**{**words, "reduction": reduction if is_of_rows else "sum"})
+            is_sum = reduction == "sum" or is_of_rows
+            counted = None if is_sum else _numbers(function, words) if is_of_picked else count(words)
         finally:
             within.clear()
+        if is_of_rows:
+            return _of_rows(own, words, mine, before)
         if mine is None:
             return compiled.loss(own, counted)
         loss = of_all_ranks(own, counted, mine, before)
@@ -176,6 +175,13 @@ def globalised(
         return loss
 
     return over_ranks
+
+
+def _of_rows(own: torch.Tensor, words: dict[str, Any], mine: Share | None, before: under_way.Counts) -> Any:
+    """A loss that gives each row a number, or the mean *own* of this rank's rows, which becomes that of all."""
+    if words["reduction"] != "mean" or mine is None or _COLLECTORS:
+        return like_rows(own, words.values())
+    return of_all_ranks(own * mine.rows, mine.rows, mine, before)
 
 
 def _share_at_hand(share: CurrentShare, given: Iterable[Any]) -> Share | None:

@@ -4,6 +4,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from types import MethodType
 from typing import Any
 
@@ -100,7 +101,8 @@ def _backward(own: Callable[..., None], seen: Seen) -> Callable[..., None]:
     @functools.wraps(own)
     def backward(tensors: Any, grad_tensors: Any = None, *args: Any, **kwargs: Any) -> None:
         if seen.engine:
-            seen.engine.backward(own, tensors, grad_tensors, *args, **kwargs)
+            with _as_ever():
+                seen.engine.backward(own, tensors, grad_tensors, *args, **kwargs)
         else:
             own(tensors, grad_tensors, *args, **kwargs)
 
@@ -123,10 +125,19 @@ def _grad(own: Callable[..., Any], seen: Seen) -> Callable[..., Any]:
     @functools.wraps(own)
     def grad(*args: Any, **kwargs: Any) -> Any:
         if seen.engine:
-            return seen.engine.grad(own, dict(signature.bind(*args, **kwargs).arguments))
+            with _as_ever():
+                return seen.engine.grad(own, dict(signature.bind(*args, **kwargs).arguments))
         return own(*args, **kwargs)
 
     return grad
+
+
+def _as_ever() -> AbstractContextManager[None]:
+    """Within this, tensors answer as their classes say, which a loss of all ranks turns off while it goes back.
+
+    A forward that is computed once more in backward has parts of tensors too, and tensors of other stages.
+    """
+    return torch._C._EnableTorchFunction()
 
 
 def _reading(own: Callable[..., Any], seen: Seen) -> Callable[..., Any]:
