@@ -185,7 +185,9 @@ class _Composer:
         end = steps.ENDS[self.one("end", steps.ENDS)]
         extra = "weights = nn.Parameter(torch.zeros(4))\n" if "loss=uncertain" in self.names else ""
         parameters = "[*model.parameters(), weights]" if extra else "model.parameters()"
-        loop = self.one("loop", ("enumerate", "counter", "next"))
+        # The self-check, which cannot follow `next`, is what finds that a model reads padding.
+        reads_padding = self.input == "words" and "mask=none" in self.names
+        loop = self.one("loop", ("enumerate", "counter", "next")[: 2 if reads_padding else 3])
         inner = "\n".join(line for line in (self.first, noise, body, each) if line)
         if loop == "enumerate":
             turn = f"for step, ({self.target_words}) in enumerate(loader):\n{_in(inner, 1)}"

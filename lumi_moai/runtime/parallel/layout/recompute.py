@@ -69,9 +69,26 @@ def again(call: Any, own: Any, **contexts: Any) -> Any:
         kwargs |= {name: value for name, value in _CACHES.items() if kwargs.get(name) is not None}
         given = [*zip(names, args, strict=False), *(("", each) for each in args[len(names) :])]
         args = tuple(_CACHES.get(name, each) for name, each in given)
-        return checkpoint.checkpoint(call, block, *args, use_reentrant=False, **contexts, **kwargs)
+        compute, once = _each_once(partial(call, block), args, kwargs)
+        return checkpoint.checkpoint(compute, *once, use_reentrant=False, **contexts)
 
     return forward
+
+
+def _each_once(call: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[Any, list[Any]]:
+    """*call* with these arguments, as a function of each of them once, and these.
+
+    Torch keeps one that is given twice as two, and its attention computes otherwise where query and key are not one.
+    """
+    values = (*args, *kwargs.values())
+    once = list({id(each): each for each in values}.values())
+    places = [next(place for place, each in enumerate(once) if each is value) for value in values]
+
+    def compute(*given: Any) -> Any:
+        mine = [given[place] for place in places]
+        return call(*mine[: len(args)], **dict(zip(kwargs, mine[len(args) :], strict=True)))
+
+    return compute, once
 
 
 def _policy(_: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
