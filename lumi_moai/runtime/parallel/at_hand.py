@@ -6,6 +6,7 @@ is no part of that batch.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from weakref import WeakValueDictionary
 
 import torch
 
@@ -27,6 +28,8 @@ class AtHand:
         """The same, one by one."""
         self._with_loss: list[Share] = []
         """Those of them for which a loss was computed."""
+        self._given_out: WeakValueDictionary[int, Share] = WeakValueDictionary()
+        """Of all training batches that the script may still have, by identity."""
         self._cut: Share | None = None
         self._called: Share | None = None
         """Of the rows that a model is computing."""
@@ -58,12 +61,31 @@ class AtHand:
     def computing(self, given: Given) -> Iterator[None]:
         """Within this a model computes what it was *given*: rows of a batch, also of one kept from training."""
         before = self._called, self._is_of_all
+        self.turn_to(given.parts[0].share if given.parts else None)
         self._called = given.parts[0].share if given.parts else self._called
         self._is_of_all |= given.is_of_all
         try:
             yield
         finally:
             self._called, self._is_of_all = before
+
+    def turn_to(self, share: Share | None) -> None:
+        """The script is about to compute rows of a batch that was cut as *share* says.
+
+        It may have kept that (`itertools.cycle(loader)`, `list(loader)`), and looked at whole batches since.
+        """
+        if share is None or not self._is_whole or self.pending or self._given_out.get(id(share)) is not share:
+            return
+        if torch.is_grad_enabled() and self.trains():
+            share.went_back.clear()
+            self._cut, self._is_whole = share, False
+            self._handed.append(share)
+
+    def drawing(self, own: Share | None) -> Share | None:
+        """How the rows were cut that a draw is for, if any; *own*: those that its size or its tensor is of."""
+        self.turn_to(own)
+        share = self.share
+        return share if share is None or share is self.inside else own or self._called or share
 
     @property
     def rows(self) -> int:
@@ -91,6 +113,7 @@ class AtHand:
         if share is not None:
             self._cut, self._is_over = share, False
             self.pending.add(share)
+            self._given_out[id(share)] = share
             self._handed.append(share)
             self._went_back = bool(self._went_back)
 

@@ -26,7 +26,8 @@ Rows = tuple[int, int, int]
 Among = tuple[int, Any]
 """How many rows all of a tensor has, and the places of this rank's, which are drawn for."""
 Draw = Callable[..., torch.Tensor]
-RowsAtHand = Callable[[], Rows | None]
+RowsAtHand = Callable[[Share | None], Rows | None]
+"""Gives this rank's rows, told how the batch of a draw was cut if its size or its tensor says so."""
 Told = Callable[[str, int], None]
 _KINDS = (torch.Tensor, counts.OfBatch)
 """The classes of tensors that may have rows of which each rank has its part."""
@@ -68,7 +69,8 @@ def install(at_hand: RowsAtHand, told: Told) -> None:
     ):
         setattr(torch.Tensor, name, _in_place(getattr(torch.Tensor, name), at_hand, told))
     if not accelerator.is_gpu():
-        F.dropout = _dropout(F.dropout, at_hand)
+        for name in ("dropout", "dropout1d", "dropout2d", "dropout3d"):
+            setattr(F, name, _dropout(getattr(F, name), at_hand))
 
 
 def _is_shared(words: Mapping[str, Any], device: Any = None) -> bool:
@@ -81,8 +83,8 @@ def _is_shared(words: Mapping[str, Any], device: Any = None) -> bool:
 def _sized(own: Draw, place: int, at_hand: RowsAtHand, told: Told) -> Draw:
     @functools.wraps(own)
     def draw(*args: Any, **kwargs: Any) -> Any:
-        rows = at_hand() if _is_shared(kwargs) else None
         size = _size(args, place, kwargs.get("size"))
+        rows = at_hand(_cut_of(size)) if _is_shared(kwargs) else None
         if rows is not None and not isinstance(next(iter(size), None), counts.Rows):
             sizes: Sequence[Any] = size
             _check(own, [each.share for each in sizes if isinstance(each, counts.Rows)])
@@ -97,6 +99,12 @@ def _sized(own: Draw, place: int, at_hand: RowsAtHand, told: Told) -> Draw:
         return counts.rows_like(size[0], _part(own(*limits, size=(rows[0], *size[1:]), **words), _slice(rows), kwargs))
 
     return draw
+
+
+def _cut_of(size: Sequence[Any]) -> Share | None:
+    """How the batch was cut that *size* begins with the rows of."""
+    first = size[0] if len(size) else None
+    return first.share if isinstance(first, counts.Rows) else None
 
 
 def _aside(rows: Rows | None, tensor: torch.Tensor) -> list[Share]:
@@ -130,7 +138,8 @@ def _picked(own: Draw, at_hand: RowsAtHand) -> Draw:
 
     @functools.wraps(own)
     def multinomial(input: torch.Tensor, num_samples: Any, *args: Any, **kwargs: Any) -> Any:
-        rows = at_hand() if isinstance(num_samples, counts.Rows) and _is_shared(kwargs, input.device) else None
+        is_of_rows = isinstance(num_samples, counts.Rows) and _is_shared(kwargs, input.device)
+        rows = at_hand(num_samples.share) if is_of_rows else None
         mine = None if rows is None or input.dim() != 1 else times(num_samples, rows)
         if mine is None:
             return own(input, num_samples, *args, **kwargs)
@@ -251,7 +260,7 @@ def _ones(length: int, like: torch.Tensor) -> torch.Tensor:
 def _like(own: Draw, at_hand: RowsAtHand, told: Told) -> Draw:
     @functools.wraps(own)
     def draw(like: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        rows = at_hand() if type(like) in _KINDS and _is_shared(kwargs, like.device) else None
+        rows = at_hand(counts.share_of((like,))) if type(like) in _KINDS and _is_shared(kwargs, like.device) else None
         _check(own, _aside(rows, like))
         found = None if rows is None else _among(like, rows)
         if rows is None or found is None:
@@ -289,7 +298,7 @@ def _given(
 ) -> tuple[Rows | None, list[torch.Tensor]]:
     """The rows at hand, and those of *args* that have them; no rows if none has."""
     chances = [each for each in args if torch.is_tensor(each)]
-    rows = at_hand() if chances and _is_shared(kwargs, chances[0].device) else None
+    rows = at_hand(counts.share_of(chances)) if chances and _is_shared(kwargs, chances[0].device) else None
     _check(own, [share for each in chances for share in _aside(rows, each)])
     given = [each for each in chances if rows is not None and _among(each, rows)]
     return (rows, given) if given else (None, [])
@@ -327,7 +336,11 @@ def _in_place(own: Draw, at_hand: RowsAtHand, told: Told) -> Draw:
 
     @functools.wraps(own)
     def draw(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        rows = at_hand() if type(tensor) in _KINDS and _is_shared(kwargs, tensor.device) else None
+        rows = (
+            at_hand(counts.share_of((tensor,)))
+            if type(tensor) in _KINDS and _is_shared(kwargs, tensor.device)
+            else None
+        )
         _check(own, _aside(rows, tensor))
         found = None if rows is None else _among(tensor, rows)
         if rows is None or found is None or any(torch.is_tensor(each) for each in args):
@@ -341,17 +354,20 @@ def _in_place(own: Draw, at_hand: RowsAtHand, told: Told) -> Draw:
 
 
 def _dropout(own: Draw, at_hand: RowsAtHand) -> Draw:
-    """Dropout on the CPU, by the mask of the global batch; a first size of rows times heads counts as well."""
+    """Dropout on the CPU, by the mask of the global batch; a first size of rows times heads counts as well.
+
+    What it makes of rows in the loop are rows of the batch, as what torch's other functions make is.
+    """
 
     @functools.wraps(own)
     def dropout(input: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
-        rows = at_hand() if training and 0 < p < 1 and type(input) in _KINDS else None
+        rows = at_hand(counts.share_of((input,))) if training and 0 < p < 1 and type(input) in _KINDS else None
         if rows is None or input.dim() == 0 or len(input) % rows[2]:
-            return own(input, p, training, inplace)
+            return counts.like_rows(own(input, p, training, inplace), (input,))
         each = len(input) // rows[2]
         with torch.no_grad():
             mask = own(_ones(rows[0] * each, input), p, True)
         mine = mask[rows[1] * each : (rows[1] + rows[2]) * each]
-        return input.mul_(mine) if inplace else input * mine
+        return counts.like_rows(input.mul_(mine) if inplace else input * mine, (input,))
 
     return dropout

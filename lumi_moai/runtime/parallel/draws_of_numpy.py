@@ -106,7 +106,7 @@ class Found:
         if place is not None and _is_of_places(args[:place], kwargs):
             return draws_of_places.of_numpy(own)(*args, **kwargs)
         size = _size(args, kwargs, place)
-        rows = self._at_hand() if size and isinstance(size[0], counts.Rows) else None
+        rows = self._at_hand(size[0].share) if size and isinstance(size[0], counts.Rows) else None
         rows = None if rows is None else times(size[0], rows)
         if rows is None:
             return own(*args, **kwargs)
@@ -119,7 +119,7 @@ class Found:
         else:
             args = (*args[:place], whole, *args[place + 1 :])
         mine = own(*args, **kwargs)[rows[1] : rows[1] + rows[2]]
-        return counts.drawn.note(mine, self._share() if len(mine) == rows[2] else None)
+        return counts.drawn.note(mine, (size[0].share or self._share()) if len(mine) == rows[2] else None)
 
 
 def _is_of_places(limits: tuple, words: dict[str, Any]) -> bool:

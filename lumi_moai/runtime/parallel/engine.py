@@ -199,9 +199,9 @@ class Engine:
         """Of the batch at hand; None while every rank has the whole batch, and while nothing is computed."""
         return None if self.is_repeating else self.at_hand.share
 
-    def rows(self) -> draws.Rows | None:
-        """Of the batch at hand; None while every rank has the whole batch, or a piece of its rows."""
-        share = self.share
+    def rows(self, own: Share | None = None) -> draws.Rows | None:
+        """Of the batch that is drawn for, *own* if known; None for whole batches, and for a piece of the rows."""
+        share = None if self.is_repeating else self.at_hand.drawing(own)
         if share is None or self.micro.in_piece:
             return None
         return draws.rows_of(share, self._choose().data_rank)  # a model may be half made when it draws
@@ -351,6 +351,7 @@ class Engine:
 
         All gradients of a backward are averaged as one, as its last loss weighs the ranks.
         """
+        self.at_hand.turn_to(own)
         share = self.share or (None if self.is_repeating else own)  # of rows that the script kept from its training
         if share and not (own or share).went_back and torch.is_grad_enabled():  # behind backward it is a number to show
             self.loss_share = share

@@ -69,7 +69,7 @@ def install(seen: Seen) -> None:
     losses.install(lambda own: seen.engine.loss_at_hand(own) if seen.engine else None)
     reducing.LOSS[:] = [_by_hand(seen)]
     batchnorm.install(lambda: _share(seen), lambda: _say_shared(seen))
-    at_hand, told = lambda: seen.engine.rows() if seen.engine else None, functools.partial(_say_drawn, seen)
+    at_hand, told = lambda own=None: seen.engine.rows(own) if seen.engine else None, functools.partial(_say_drawn, seen)
     draws.install(at_hand, told)
     counts.states.install(counts.part_of)
     draws_of_numpy.install(at_hand, told, lambda: _share(seen))

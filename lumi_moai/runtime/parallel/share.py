@@ -47,6 +47,9 @@ class Share:
     went_back: list[bool] = field(default_factory=list, compare=False)
     """Not empty once a backward followed this batch."""
 
+    lists: list[Any] = field(default_factory=list, compare=False, repr=False)
+    """Of the batch, those with an entry for each row."""
+
     steps: list[bool] = field(default_factory=list, compare=False)
     """Of a batch with time first: False; True as well once ranks were found to have different numbers of steps."""
 

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -14,12 +15,16 @@ from ..share import Share
 
 _FOUND: deque[dict[int, tuple[Any, Share]]] = deque(maxlen=4)
 """Those of the last batches, by their identity; a script may fetch a batch before it uses the one before."""
+_OF: WeakValueDictionary[int, Share] = WeakValueDictionary()
+"""How the batch of a list was cut, by the list's identity, as long as the script has anything of that batch."""
 _COMPARED = 64
 
 
 def note(batch: Any, share: Share, entries: Sequence[Any] = ()) -> None:
     """Remember the lists of *batch*, which was cut as *share* says, and *entries*, some whose entries are rows."""
-    _FOUND.append({id(each): (each, share) for each in (*_lists(batch, max(share.rows, 1)), *entries)})
+    share.lists.extend((*_lists(batch, max(share.rows, 1)), *entries))  # whose identity is theirs alone while they live
+    _FOUND.append({id(each): (each, share) for each in share.lists})
+    _OF.update((id(each), share) for each in share.lists)
 
 
 def share_of_entries(things: Any) -> Share | None:
@@ -53,8 +58,8 @@ def _is_same(kept: Any, thing: Any) -> bool:
 
 def share_of(thing: Any) -> Share | None:
     """How the batch was cut of which *thing* has an entry for each row; None for any other list."""
-    found = (batch.get(id(thing)) for batch in _FOUND)
-    return next((share for kept, share in filter(None, found) if kept is thing), None)
+    share = _OF.get(id(thing))
+    return share if share is not None and any(each is thing for each in share.lists) else None
 
 
 def _lists(batch: Any, rows: int) -> Iterator[Any]:

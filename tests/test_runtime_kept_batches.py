@@ -1,0 +1,100 @@
+"""Batches that a script keeps and comes back to: `itertools.cycle(loader)`, `list(loader)`, amid evaluations.
+
+Each script was composed by tests/composed_more.py: rows had been a rank's own without a word.
+"""
+
+import pytest
+from one_device import plain, same_run
+from test_runtime_parallel import HEAD
+
+KEPT = (
+    HEAD
+    + """
+import itertools
+np.random.seed(3)
+import torch.nn.functional as F
+X, Y = torch.randn(23, 6), torch.randint(0, 4, (23,))
+data = TensorDataset(X, Y)
+model = nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.2), nn.Linear(8, 4))
+optim = torch.optim.SGD(model.parameters(), lr=0.1)
+loader = DataLoader(data, batch_size=7, shuffle=True)
+batches = BATCHES
+for epoch in range(3):
+    model.train()
+    total = n = 0
+    for step, (x, y) in enumerate(itertools.islice(batches, 4)):
+        x = x + 0.1 * torch.randn_like(x) * torch.rand(x.size(0), 1)
+        x = x + torch.from_numpy(np.random.normal(0, 0.1, (len(x), 6))).float() + torch.empty_like(x).uniform_()
+        out = model(x)
+        loss = LOSS
+        optim.zero_grad()
+        loss.backward()
+        optim.step()
+        total += loss.item() * x.size(0)
+        n += (out.argmax(1) == y).sum().item()
+        print(step, y.tolist())
+    print(total, n)
+    model.eval()
+    with torch.no_grad():
+        print(sum(F.cross_entropy(model(x), y, reduction="sum").item() for x, y in DataLoader(data, batch_size=9)))
+torch.save([p.detach() for p in model.parameters()], sys.argv[1])
+"""
+)
+EXACT = "F.cross_entropy(out, y)"
+BY_HAND = "-(out.log_softmax(1) * F.one_hot(y, 4)).sum() / len(y)"
+
+
+@pytest.mark.parametrize(
+    ("batches", "loss"), [("itertools.cycle(loader)", BY_HAND), ("itertools.cycle(list(loader))", EXACT)]
+)
+def test_a_batch_that_was_kept_is_that_of_all_rows_again(work, batches, loss):
+    text = "import numpy as np\n" + KEPT.replace("BATCHES", batches).replace("LOSS", loss)
+    same_run(work, text, *plain(work, text), 2)
+
+
+LISTS = (
+    HEAD
+    + """
+def collate(rows):
+    x, names = zip(*rows)
+    return torch.stack(x), list(names)
+X = torch.randn(22, 6)
+model = nn.Linear(6, 1)
+optim = torch.optim.SGD(model.parameters(), lr=0.1)
+seen = 0
+for x, names in list(DataLoader([(X[i], f"row{i}") for i in range(22)], batch_size=4, collate_fn=collate)):
+    x = torch.nn.functional.dropout(x, 0.3)
+    loss = model(x).pow(2).mean()
+    optim.zero_grad()
+    loss.backward()
+    optim.step()
+    seen += len(names)
+    print(loss.item(), seen, x.shape, x.sum().item(), len(torch.nn.functional.dropout(x, 0.3, training=False)))
+torch.save([p.detach() for p in model.parameters()], sys.argv[1])
+"""
+)
+
+
+def test_lists_of_a_batch_that_was_kept_and_dropout_in_the_loop_are_of_all_rows(work):
+    same_run(work, LISTS, *plain(work, LISTS), 2)
+
+
+CHANNELS = (
+    HEAD
+    + """
+X = torch.randn(14, 3, 4, 4)
+model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Dropout2d(0.4), nn.Flatten(), nn.Linear(16, 1))
+optim = torch.optim.SGD(model.parameters(), lr=0.1)
+for (x,) in DataLoader(TensorDataset(X), batch_size=5):
+    loss = model(x).pow(2).mean()
+    optim.zero_grad()
+    loss.backward()
+    optim.step()
+    print(loss.item())
+torch.save([p.detach() for p in model.parameters()], sys.argv[1])
+"""
+)
+
+
+def test_dropout_of_channels_is_that_of_one_device_where_the_cpu_stands_in(work):
+    same_run(work, CHANNELS, *plain(work, CHANNELS), 2)
