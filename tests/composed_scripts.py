@@ -136,13 +136,9 @@ class _Composer:
     def logs(self, target_has_index):
         """The lines of what is logged: ahead of an epoch, in the loop, behind the epoch."""
         own = {**steps.LOGS_OF[self.target], **(steps.LOGS_OF_INDEX if target_has_index else {})}
-        if self.target == "token":  # padded: one width on each rank
-            general = {
-                name: steps.LOGS[name]
-                for name in ("mean_loss", "detached", "every", "list", "smoothed", "meter", "norms", "worst")
-            }
-        else:  # where rows are padded, their width is a rank's own
-            general = {name: each for name, each in steps.LOGS.items() if (name, self.input) != ("sizes", "words")}
+        general = dict(steps.LOGS)
+        if self.target == "token":  # batches of several widths cannot be put one below the other
+            general = {name: each for name, each in general.items() if name not in ("stacked", "arrays")}
         found = [general[name] for name in self.some("log", general, 3)] + [
             own[name] for name in self.some("log", own, 2)
         ]
@@ -171,8 +167,7 @@ class _Composer:
         made, self.target_words, self.first = self.data()
         model, call = self.model()
         noise, forward = self.forward(call)
-        # The self-check ends at the first backward; a second one may read padding that it has not seen.
-        step = self.one("step", [name for name in steps.STEPS if (name, self.target) != ("two_backwards", "token")])
+        step = self.one("step", steps.STEPS)
         optimizer = self.one("optimizer", steps.OPTIMIZERS)
         ahead, behind = steps.STEPS[step]
         if step in steps.CLOSED:
@@ -262,7 +257,7 @@ def compared(text, folder, count=2, layout="", double=True):
             double
             and compared(text.replace(_TORCH, _DOUBLE, 1), folder / "double", count, layout, False).verdict == "SAME"
         ):
-            return Compared("ROUNDED", (str(error).splitlines() or ["other words"])[0])
+            return Compared("ROUNDED", str(error).partition("\n")[0])
         return Compared("FAULT", str(error)[:300])
     return Compared("SAME")
 

@@ -130,11 +130,21 @@ torch.save(model.state_dict(), sys.argv[1])
 )
 
 
-def test_rows_that_are_padded_to_other_widths_are_counted_but_not_read_as_one_table(work):
+def test_rows_that_are_padded_by_each_rank_are_read_as_one_table(work):
     counted = PADDED.replace("READ", "right += (out.argmax(2) == labels).sum().item()")
     same_run(work, counted, *plain(work, counted), 2)
     read = "right += sum(p == y for found, goal in zip(out.argmax(2).tolist(), labels.tolist()) for p, y in zip(found, goal))"
-    run = Run(work / "read", launch(2))
-    ranks = run.ranks(submitit(2), run.script(PADDED.replace("READ", read)), str(work / "weights.pt"))
+    read = PADDED.replace("READ", read)
+    same_run(work / "read", read, *plain(work, read), 2)
+
+
+def test_rows_that_stay_of_other_widths_are_not_read_as_one_table(work):
+    """A worker and a script with an open file share the place in it, so no samples are fetched to see what is filled."""
+    text = PADDED.replace("READ", "right += len(labels.tolist())").replace("fn=collate)", "fn=collate, num_workers=1)")
+    run = Run(work, launch(2))
+    ranks = run.ranks(
+        submitit(2), run.script(f"{text}\n".replace("right = 0", "right, file = 0, open(__file__)")), "w.pt"
+    )
     assert [rank.code for rank in ranks] == [1, 1]
     assert any("these are of different widths, since each rank pads" in rank.err for rank in ranks)
+    assert any("since their samples cannot be fetched again" in rank.err for rank in ranks)

@@ -496,7 +496,7 @@ def test_a_killed_run_with_the_padding_of_one_device_goes_on(tmp_path, library):
     lines = whole(ended(start(Run(tmp_path / "whole", launch(1)), text, 1, checkpoint="off"))).out.splitlines()
     run = Run(tmp_path / "run", launch(2))
     first = killed_after(run, start(run, text, 2), 3)
-    assert "each rank puts whole batches together" in first[0].err
+    assert ("each rank puts whole batches together" in first[0].err) == bool(library)  # rows are filled up without it
     assert_one_run(first[0], whole(ended(start(run, text, 2, job="78"))), lines)
 
 

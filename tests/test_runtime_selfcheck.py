@@ -445,6 +445,14 @@ for texts, sizes, targets in loader:
     print(f"loss {loss.item()}")
 torch.save(model.state_dict(), sys.argv[1])
 """
+
+
+def numbered(script):
+    """The same with batches that are more than rows filled up: they have the number of the longest row."""
+    script = script.replace("torch.stack(targets)\n", "torch.stack(targets), max(map(len, texts))\n")
+    return script.replace("for texts, sizes, targets in", "for texts, sizes, targets, longest in")
+
+
 LAST = "found = self.recurrent(rows)[1][0][0]"
 PACKED = """found = self.recurrent(pack_padded_sequence(rows, sizes, batch_first=True, enforce_sorted=False))[0]
         found = pad_packed_sequence(found, batch_first=True)[0].sum(1)"""
@@ -462,7 +470,7 @@ LATER = (ALIKE[0], "2 * (place % 8 > 2) + (place % 8 > 6)")
 @pytest.mark.parametrize("change", [ALIKE[:1] * 2, ALIKE, LATER], ids=["unlike", "alike", "later"])
 @pytest.mark.parametrize("read", [LAST, MEAN, STEPS], ids=["last", "mean", "steps"])
 def test_a_model_that_reads_the_padding_gets_that_of_one_device(work, read, change):
-    script = HEAD + PADDED.replace(*NOTHING_DRAWN).replace("READ", read).replace(*change)
+    script = numbered(HEAD + PADDED.replace(*NOTHING_DRAWN).replace("READ", read).replace(*change))
     run, ranks = same_run(work, script, *plain(work, script), 2)
     assert "each rank puts whole batches together, as one device does" in ranks[0].err
     assert "how far rows are padded" in json.loads((run.folder / "whole-batches.json").read_text())["reason"]
@@ -483,6 +491,7 @@ again = DataLoader(Rows(), batch_size=5, collate_fn=collate)
 for each in loader, loader, again:
     for texts, sizes, targets in each:
 {inner}torch.save{after}"""
+    script = numbered(script)
     _, ranks = same_run(work, script, *plain(work, script), 3, layout=layout)
     assert "each rank puts whole batches together" in ranks[0].err
 
@@ -503,6 +512,7 @@ def test_padding_of_one_device_in_a_stream(work, workers):
     script = HEAD + script.replace("WIDTH", ALIKE[0]).replace("READ", LAST)
     # A function that no worker could send back.
     script = script.replace("collate_fn=collate)", f"collate_fn=lambda rows: collate(rows), num_workers={workers})")
+    script = numbered(script)
     _, ranks = same_run(work, script, *plain(work, script), 2)
     assert "each rank puts whole batches together" in ranks[0].err
 
@@ -519,7 +529,7 @@ def test_samples_are_not_fetched_beside_a_worker_that_reads_a_file(work):
 
 def test_padding_of_one_device_with_time_first(work):
     read = MEAN.replace("mean(1)", "mean(0)")
-    script = HEAD + PADDED.replace(*NOTHING_DRAWN).replace("READ", read).replace(", batch_first=True", "")
+    script = numbered(HEAD + PADDED.replace(*NOTHING_DRAWN).replace("READ", read).replace(", batch_first=True", ""))
     _, ranks = same_run(work, script, *plain(work, script), 2)
     assert "each rank puts whole batches together" in ranks[0].err
 
@@ -528,7 +538,7 @@ def test_padding_of_one_device_with_time_first(work):
 def test_a_model_that_reads_the_padding_of_drawn_samples_is_stopped(work, read):
     """Which random numbers, and so which lengths, would be each rank's."""
     run = Run(work, launch(2))
-    script = run.script(HEAD + PADDED.replace("READ", read))
+    script = run.script(numbered(HEAD + PADDED.replace("READ", read)))
     ranks = run.ranks(submitit(2), script, str(work / "weights.pt"))
     assert [rank.code for rank in ranks] == [1, 1]
     assert not any("loss" in rank.out for rank in ranks)

@@ -103,6 +103,13 @@ def gathered(number: float) -> list[float]:
     return [float(each) for each in torch.cat(every).numpy(force=True)]
 
 
+def most(numbers: list[int]) -> list[int]:
+    """The most of each of the *numbers* on one of the ranks that share out a batch."""
+    found = torch.tensor(numbers, dtype=torch.int64, device=accelerator.device())
+    dist.all_reduce(found, dist.ReduceOp.MAX, group=_DATA[0])
+    return found.tolist()
+
+
 def start_total(values: torch.Tensor) -> dist.Work:
     """Start to add up *values*, in place, over the ranks that share out a batch."""
     return dist.all_reduce(values, group=_DATA[0], async_op=True)

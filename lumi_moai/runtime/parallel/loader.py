@@ -8,12 +8,13 @@ import copy
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary, WeakSet, ref
 
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from ...errors import RequestError
+from .counts import states
 from .cut_batches import CutBatches
 from .cut_stream import CutStream
 from .fetching import fetching
@@ -64,7 +65,12 @@ class Batches:
 
 def whole(loader: DataLoader, batches: Callable[[DataLoader], Iterator], begin: Begin) -> Batches:
     """The batches of *loader* as they are, for evaluation; *batches* is DataLoader's own `__iter__`."""
-    return Batches(partial(batches, loader), lambda batch: (batch, None), begin)
+    return Batches(partial(batches, loader), _as_it_is, begin)
+
+
+def _as_it_is(batch: Any) -> tuple[Any, None]:
+    states.forget_widths()
+    return batch, None
 
 
 class Cutter:
@@ -80,7 +86,7 @@ class Cutter:
         end: Callable[[], None],
         turned: Callable[[DataLoader, Any], Any],
         mixed: Callable[[DataLoader], bool],
-        is_asked_again: Callable[[], bool],
+        is_asked_again: Callable[[DataLoader | None], bool],
     ) -> None:
         self.rank = place.data_rank
         self.ranks = place.data_ranks
@@ -150,7 +156,9 @@ class Cutter:
                 " cannot be told; let it give one row for each sample"
             )
         start, end, _ = bounds(share.total, self.rank, self.ranks)
-        return self.turned(loader, some_rows(turned, start, end))
+        mine = some_rows(turned, start, end)
+        states.note_widths(_longest(turned, mine))
+        return self.turned(loader, mine)
 
     def _copy(self, loader: DataLoader) -> DataLoader:
         """*loader* with its batches cut; a copy, because the script's own must keep its length and its sampler."""
@@ -158,7 +166,7 @@ class Cutter:
         cut: CutBatches | CutStream
         # Through __dict__: DataLoader forbids to change these on a finished one.
         if isinstance(loader.dataset, IterableDataset):
-            cut = mine.__dict__["collate_fn"] = CutStream(loader, self.rank, self.ranks, self.is_asked_again)
+            cut = mine.__dict__["collate_fn"] = CutStream(loader, self.rank, self.ranks, self._asked_again(loader))
         else:
             if not getattr(loader, "in_order", True):
                 raise RequestError("a DataLoader with in_order=False cannot be cut over ranks; leave in_order out")
@@ -172,6 +180,10 @@ class Cutter:
             cut.take_whole()
         return mine
 
+    def _asked_again(self, loader: DataLoader) -> Callable[[], bool]:
+        its = ref(loader)  # which is forgotten when the script does so
+        return lambda: self.is_asked_again(its())
+
     def _cut_tensors(self, batch: Any) -> tuple[Any, Share]:
         """The part of a batch that the dataset itself put together."""
         lengths = {len(part) for part in leaves(batch)}
@@ -182,6 +194,15 @@ class Cutter:
             )
         start, end, share = bounds(lengths.pop(), self.rank, self.ranks)
         return some_rows(batch, start, end), share
+
+
+def _longest(whole: Any, mine: Any) -> Iterator[tuple[int, int]]:
+    """Of each part of a batch with a whole number for each row, which may be how long it is: *mine*, and of all."""
+    for each, own in zip(leaves(whole), leaves(mine), strict=True):
+        if isinstance(each, torch.Tensor) and each.dim() == 1 and not each.is_floating_point() and len(own):
+            yield int(own.max()), int(each.max())
+        elif isinstance(each, list) and own and all(type(size) is int for size in each):
+            yield max(own), max(each)
 
 
 def generators(loader: DataLoader) -> list[torch.Generator]:

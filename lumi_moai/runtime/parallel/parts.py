@@ -25,6 +25,11 @@ def is_single(part: Any) -> bool:
     return part is None or isinstance(part, _SCALARS) or getattr(part, "shape", None) == ()
 
 
+def are_fields(things: Any) -> bool:
+    """Whether a list has words or numbers beside other *things*: what rows have one each of is of one kind."""
+    return 0 < sum(isinstance(each, _SCALARS) for each in things) < len(things)
+
+
 def is_nested(batch: Any) -> bool:
     """Whether *batch* holds parts that may have rows, and is none itself."""
     if isinstance(batch, (list, tuple)):

@@ -19,7 +19,7 @@ from .. import group
 from . import graphs
 from .fetching import fetching
 from .own_chance import untouched
-from .parts import is_nested, made_of, parts
+from .parts import are_fields, is_nested, made_of, parts
 from .share import Share
 
 if TYPE_CHECKING:
@@ -45,15 +45,17 @@ class TimeFirst:
         self.engine = engine
         self.places: Places = {}
         """Of the batch that a loader hands out."""
+        self.is_of_library = False
+        """Whether a library fetches it."""
         self._of: WeakKeyDictionary[DataLoader, Places] = WeakKeyDictionary()
 
     def look(self, loader: DataLoader | None, batch: Any, share: Share | None) -> None:
         """*loader* hands out *batch*, of which this rank has *share*; all ranks come here together."""
         engine = self.engine
-        is_of_library = engine.self_check.is_of_library or engine.ahead.is_held
+        self.is_of_library = engine.self_check.is_of_library or engine.ahead.is_held
         self.places = {}
-        is_idle = engine.is_repeating and not engine.whole_batches.is_on
-        if loader is None or share is None or share.ranks == 1 or is_idle or is_of_library:
+        is_idle = engine.is_repeating and not engine.whole_batches.may_change(loader)
+        if loader is None or share is None or share.ranks == 1 or is_idle or self.is_of_library:
             return
         if loader not in self._of:
             keys = engine.cutter.keys(loader)
@@ -126,7 +128,7 @@ def _votes(batch: Any, rows: int, twice: Twice) -> _Votes:
 
 
 def _vote(part: Any, rows: int) -> set[str]:
-    if len(part) != rows:
+    if len(part) != rows or are_fields(part):
         return {_FIELDS}
     return set() if all(_may_have_rows(each, rows) for each in part) else {_ENTRIES}
 
@@ -168,11 +170,12 @@ def tensors(batch: Any, place: Path = ()) -> Iterator[tuple[Path, torch.Tensor]]
     """The tensors of *batch*, each with its place."""
     if isinstance(batch, torch.Tensor):
         yield place, batch
-    for key, part in _within(batch).items():
+    for key, part in within(batch).items():
         yield from tensors(part, (*place, str(key)))
 
 
-def _within(batch: Any) -> Mapping[Any, Any]:
+def within(batch: Any) -> Mapping[Any, Any]:
+    """What *batch* holds, by key, field, place or attribute; of an object of another kind its tensors."""
     if isinstance(batch, (Mapping, list, tuple)) or (dataclasses.is_dataclass(batch) and not isinstance(batch, type)):
         return parts(batch)
     if isinstance(batch, (torch.Tensor, type)):

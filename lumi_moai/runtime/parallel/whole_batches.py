@@ -19,6 +19,7 @@ from .loader import Cutter
 from .parts import is_nested, parts
 from .place import Place
 from .share import Share
+from .widths import Widths
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -31,6 +32,7 @@ class WholeBatches:
         self.engine = engine
         self.file = engine.me.run / "whole-batches.json"
         self.is_on = False
+        self.widths = Widths(engine)
 
     def begin(self, place: Place, end: Callable[[], None]) -> Cutter:
         """Do as an earlier start of this run did; all ranks come here together.
@@ -40,8 +42,8 @@ class WholeBatches:
         self.is_on = group.agree(self.file.exists())
         return Cutter(place, end, self.engine.time_first.turned, self.are_mixed, self._may_ask_again)
 
-    def _may_ask_again(self) -> bool:
-        return self.is_on or self.engine.self_check.is_due
+    def _may_ask_again(self, loader: DataLoader | None) -> bool:
+        return self.is_on or self.engine.self_check.is_due or (loader is not None and self.widths.is_curious(loader))
 
     def take(self, reason: str) -> None:
         """Do so from the batch at hand on; all ranks come here together.
@@ -67,15 +69,23 @@ class WholeBatches:
 
     def handed_out(self, loader: DataLoader | None, batch: Any, share: Share | None) -> Any:
         """What the script gets as *batch* of *loader*, which was cut as *share* says."""
-        if not self.is_on or loader is None or share is None or loader.collate_fn is default_collate:
+        if loader is None or share is None or not self.may_change(loader):
             return batch
+        if not self.is_on:
+            return batch if self.engine.ahead.is_held else self.widths.filled(loader, batch, share)
         with self.engine.unjournaled():
             return self.engine.cutter.as_one_device(loader, batch, share)
 
+    def may_change(self, loader: DataLoader | None) -> bool:
+        """Whether a batch of *loader* may be handed out as another one than it gave."""
+        return loader is not None and loader.batch_sampler is not None and loader.collate_fn is not default_collate
+
     def put_in_place(self, news: News | None, held: Any) -> None:
         """The batch that *news* tells of becomes that, where a library has it already as *held*."""
-        found = news and self.handed_out(news.loader, news.batch, news.share)
-        if news is not None and found is not news.batch:
+        if news is None or not self.is_on:
+            return
+        found = self.handed_out(news.loader, news.batch, news.share)
+        if found is not news.batch:
             _become(held, found)
 
 

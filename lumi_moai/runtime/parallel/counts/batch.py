@@ -320,7 +320,12 @@ def _sized(name: str, tensor: OfBatch, result: Any, args: tuple, kwargs: dict[st
     if name == "numel":
         if tensor.at == PICKED and dims > 1:
             return _rows(tensor, 1, 0, len(tensor)) * math.prod(tensor.shape[1:])
-        return _rows(tensor, 1, 0, result) if tensor.at in (*FIRST, PICKED) else result
+        if tensor.at in (*FIRST, PICKED):
+            return _rows(tensor, 1, 0, result)
+        if tensor.at is None or tensor.at >= dims or not result:
+            return result
+        along = tensor.shape[tensor.at]
+        return _rows(tensor, dims, tensor.at, along) * (result // along)
     if isinstance(result, int):
         return _rows(tensor, dims, args[1] if len(args) > 1 else kwargs["dim"], result)
     return Shape(_rows(tensor, dims, dim, size) for dim, size in enumerate(result))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from .. import graphs
-from ..parts import parts
+from ..parts import are_fields, parts
 from ..share import Share
 
 _FOUND: deque[dict[int, tuple[Any, Share]]] = deque(maxlen=4)
@@ -69,7 +69,7 @@ def _lists(batch: Any, rows: int) -> Iterator[Any]:
         for each in parts(batch).values():
             yield from _lists(each, rows)
     elif isinstance(batch, (list, tuple)):
-        if len(batch) == rows and not all(_has_rows(each, rows) for each in batch):
+        if len(batch) == rows and not are_fields(batch) and not all(_has_rows(each, rows) for each in batch):
             yield batch
         else:  # the fields of a batch
             for each in batch:

@@ -4,6 +4,7 @@ Sizes do not tell: a rank may have as many rows as there are layers, or one. So 
 """
 
 import functools
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -18,6 +19,10 @@ from ..transforming import is_transforming
 
 LAYERS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 """What gives an output and then states."""
+_WIDTHS: deque[tuple[int, int]] = deque(maxlen=8)
+"""How wide rows of the last batches were that their rank has filled up, and how wide they are now."""
+_PACKED: dict[int, int] = {}
+"""The same of what was packed."""
 _MADE: dict[int, torch.Size] = {}
 """Where in memory the states are that were made in the call of a model, and how large; `detach()` moves none."""
 
@@ -42,6 +47,7 @@ def _packing(own: Callable[..., Any], part_of: Any) -> Callable[..., Any]:
     @functools.wraps(own)
     def pack(input: torch.Tensor, *args: Any, **kwargs: Any) -> PackedSequence:
         packed = own(input, *args, **kwargs)
+        _note_packed(packed, input)
         part_of(packed.data, input, None)
         return packed
 
@@ -51,10 +57,33 @@ def _packing(own: Callable[..., Any], part_of: Any) -> Callable[..., Any]:
 def _unpacking(own: Callable[..., Any], part_of: Any) -> Callable[..., Any]:
     @functools.wraps(own)
     def unpack(sequence: PackedSequence, batch_first: bool = False, *args: Any, **kwargs: Any) -> Any:
+        if not args and "total_length" not in kwargs and (width := _PACKED.get(len(sequence.batch_sizes))):
+            kwargs["total_length"] = width
         filled, lengths = own(sequence, batch_first, *args, **kwargs)
         return part_of(filled, sequence.data, 0 if batch_first else 1), lengths
 
     return unpack
+
+
+def note_widths(widths: Iterable[tuple[int, int]]) -> None:
+    """Rows of the next batch are of the second of each of these *widths*, and those of this rank of the first."""
+    _PACKED.clear()
+    _WIDTHS.extend(widths)
+
+
+def forget_widths() -> None:
+    """The next batch is one that every rank has whole."""
+    _WIDTHS.clear()
+    _PACKED.clear()
+
+
+def _note_packed(packed: PackedSequence, input: torch.Tensor) -> None:
+    """*input* was packed; what is unpacked will be as wide as the longest row of the global batch, as on one device."""
+    longest = len(packed.batch_sizes)
+    _PACKED.pop(longest, None)
+    for own, width in _WIDTHS:
+        if own == longest and width in input.shape[:2]:
+            _PACKED[longest] = width
 
 
 def packed(result: Any) -> list[torch.Tensor]:

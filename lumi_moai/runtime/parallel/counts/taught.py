@@ -1,4 +1,4 @@
-"""What the script's modules get for Python's: `len`, `sum`, `range` and `enumerate` that know rows, and JSON."""
+"""What the script's modules get for Python's: `len`, `sum`, `max`, `range` and `enumerate` that know rows, and JSON."""
 
 import functools
 import json
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
+from ... import group
 from .. import graphs
 from ..share import Share
 from . import lists, reducing, said, users
@@ -45,6 +46,23 @@ def added(things: Any, *start: Any) -> Any:
         return found
     whole = reducing.total(share, torch.tensor(float(found), dtype=torch.float64, device="cpu")).item()
     return Rows.of(found, int(whole), share) if type(found) is int else whole
+
+
+def _extreme(own: Callable[..., Any], sign: int) -> Callable[..., Any]:
+    """`max()`, or `min()`, for the script, which of a list with a number for each row is that of all rows."""
+
+    @functools.wraps(own)
+    def extreme(*things: Any, **words: Any) -> Any:
+        share = lists.share_of(things[0]) if len(things) == 1 and type(things[0]) in (list, tuple) else None
+        found = own(*things, **words)
+        if share is None or words or type(found) is not int:
+            return found
+        return sign * group.most([sign * found])[0]
+
+    return extreme
+
+
+_MAX, _MIN = _extreme(max, 1), _extreme(min, -1)
 
 
 def _may_be_rows(number: int) -> bool:
@@ -94,6 +112,8 @@ def teach(at_hand: Callable[[], Share | None] = lambda: None, say: Callable[[str
         if users.is_users(getattr(module, "__file__", None) or "", module.__name__):
             vars(module).setdefault("len", length)
             vars(module).setdefault("sum", added)
+            vars(module).setdefault("max", _MAX)
+            vars(module).setdefault("min", _MIN)
             vars(module).setdefault("range", Range)
             vars(module).setdefault("enumerate", Enumerate)
 

@@ -155,7 +155,8 @@ class SelfCheck:
     def _anew(self, batch: Any, share: Share, turned: samples.Turned | None) -> rows.Few:
         place = self.engine.settle()
         with self.engine.unjournaled():
-            return samples.anew(batch, share, place.data_rank, place.data_group, turned)
+            few = samples.anew(batch, share, place.data_rank, place.data_group, turned)
+        return self.engine.whole_batches.widths.of_few(few, self._places)
 
     def _runner(self, found: body.Body) -> Ready:
         def ready(value: Any) -> tuple[Callable[[], Any], list[Any]]:

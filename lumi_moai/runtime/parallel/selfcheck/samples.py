@@ -53,7 +53,7 @@ def anew(batch: Any, share: Share, rank: int, data_group: Any, turned: Turned | 
     drawn for it stays.
     """
     each, origin = of_each(share), share.origin
-    mine = _tried(origin, rank, lambda of: _ends(of, each))
+    mine = tried(origin, rank, lambda of: _ends(of, each))
     every: list[Any] = [None] * share.ranks
     dist.all_gather_object(every, mine, group=data_group)
     both = _put_together(origin, every, rank, may_be_alike=turned is None)
@@ -73,11 +73,11 @@ def _put_together(origin: Origin | None, every: Sequence[_Tried], rank: int, *, 
     chosen = _chosen([each.found for each in every], may_be_alike=may_be_alike)
     if not chosen:
         return _Tried(fault="all of them have one width by themselves")
-    both = _tried(origin, rank, lambda of: _both(of, chosen, rank))
+    both = tried(origin, rank, lambda of: _both(of, chosen, rank))
     return _Tried(fault="the collate function draws random numbers") if both.draws else both
 
 
-def _tried(origin: Origin | None, rank: int, work: Callable[[Origin], Any]) -> _Tried:
+def tried(origin: Origin | None, rank: int, work: Callable[[Origin], Any]) -> _Tried:
     """What *work* gives for *origin*, or why it gives nothing."""
     if origin is None:
         return _Tried(fault="their samples cannot be fetched again")
