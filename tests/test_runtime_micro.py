@@ -157,6 +157,7 @@ def test_32_rows_a_rank_of_which_8_fit(work):
     assert json.loads((run.folder / "micro" / "rank3.json").read_text()) == {"micro_batches": 4, "world_size": 4}
     assert json.loads((run.folder / "plan.json").read_text())["plan"]["micro_batches"] == 4
     again = run.ranks(submitit(4, job="78"), run.script(FITS), str(run.folder / "weights.pt"))
+    assert [rank.code for rank in again] == [0] * 4, again[0].err
     assert "ran out of device memory" not in again[0].err
     for printed in (ranks[0].out, again[0].out):
         for line, expected in zip(printed.splitlines(), lines, strict=True):

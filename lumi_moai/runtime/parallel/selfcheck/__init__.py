@@ -126,12 +126,8 @@ class SelfCheck:
     def went_back(self, outputs: Sequence[torch.Tensor]) -> None:
         """A backward from *outputs* has ended; while a check runs, this is where it stops."""
         if self.is_running:
-            self._result = Result(
-                loss=self._value(outputs),
-                norm=self._norm(),
-                drawn=single_numbers(),
-                singles=self._steady.counted(),
-            )
+            loss, norm = self._value(outputs), self._norm()
+            self._result = Result(loss=loss, norm=norm, drawn=single_numbers(), singles=self._steady.counted())
             raise EnoughError
 
     def saw(self) -> None:
