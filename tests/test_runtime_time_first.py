@@ -153,3 +153,38 @@ def test_noise_for_time_and_rows_is_refused(work, line, reason):
 def test_numbers_read_of_rows_aside_after_backward_are_refused(work):
     text = words("mask").replace("        rows += seq", "        kept = out.argmax(-1).tolist()\n        rows += seq")
     assert "tolist reads a tensor whose second dimension are the rows" in refused(work, text)
+
+
+# A batch of rows that the script turns itself, and makes one long list of, step after step.
+TURNED = (
+    HEAD
+    + """
+T = torch.randint(0, 11, (23, 7), generator=torch.Generator().manual_seed(4))
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.words, self.rnn, self.out = nn.Embedding(11, 8), nn.GRU(8, 8), nn.Linear(8, 11)
+    def forward(self, x):
+        out, state = self.rnn(self.words(x))
+        return self.out(out)
+model = Model()
+optim = torch.optim.SGD(model.parameters(), 0.1)
+total = 0.0
+for x, y in DataLoader(torch.utils.data.TensorDataset(T[:, :-1], T[:, 1:]), 5, shuffle=True):
+    out, y = model(x.t()).view(-1, 11), y.T.reshape(-1)
+    per = F.cross_entropy(out, y, reduction="none")
+    loss = per.mean() + 0.1 * (out - out.mean(0)).pow(2).mean() + (per * (y != 3)).sum() / (y != 3).sum()
+    optim.zero_grad()
+    loss.backward()
+    optim.step()
+    total += float(loss * y.numel())
+    print(loss.item(), per.numel(), len(y) / 2, out.shape[0], (out.argmax(1) == y).float().mean().item(), total)
+    print(per.topk(3)[0].tolist(), F.one_hot(y, 11).sum(0).tolist(), per.view(6, -1).sum(0).shape, y.tolist()[:7])
+torch.save([p.detach() for p in model.parameters()], sys.argv[1])
+"""
+)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_steps_one_after_another_are_of_all_rows(work, count):
+    same_run(work, TURNED, *plain(work, TURNED), count)

@@ -156,12 +156,21 @@ def _joined_view(name: str, tensor: Part, result: torch.Tensor, given: tuple) ->
 def _reshaped(tensor: Part, result: torch.Tensor, given: tuple) -> int | None:
     dims, at = tensor.dim(), tensor.at or 0
     if at > 0:
-        return at if result.shape[: at + 1] == tensor.shape[: at + 1] else _told(tensor, given, result)
+        if result.shape[: at + 1] == tensor.shape[: at + 1]:
+            return at
+        told = _told(tensor, given, result)
+        return JOINED if told is None and _is_step_after_step(tensor, result) else told
     if dims == 1 and result.shape[-1] == tensor.shape[0] and _is_one(given):
         return result.dim() - 1
     # In the first dimension if they were, and it still counts whole rows, or parts of them.
     of_row, of_each = tensor.numel() // max(tensor.share.rows, 1), result.numel() // max(result.shape[0], 1)
     return 0 if result.shape[0] and of_row % max(of_each, 1) == 0 else None
+
+
+def _is_step_after_step(tensor: Part, result: torch.Tensor) -> bool:
+    """Whether *result* has all rows of the first step ahead of all of the second: `y.T.reshape(-1)`."""
+    is_alike = tensor.at == 1 and not tensor.share.steps  # time first of its own: each rank may have other steps
+    return is_alike and result.dim() > 0 and result.shape[0] == tensor.shape[0] * tensor.shape[1]
 
 
 def _told(tensor: Part, sizes: tuple, result: torch.Tensor) -> int | None:
