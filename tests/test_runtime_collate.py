@@ -138,6 +138,36 @@ def test_rows_that_are_padded_by_each_rank_are_read_as_one_table(work):
     same_run(work / "read", read, *plain(work, read), 2)
 
 
+FLAT = (
+    HEAD
+    + """
+torch.manual_seed(5)
+ROWS = [(torch.randn(9, 6), torch.randint(1, 5, (1 + i * 3 % 4,))) for i in range(18)]
+def collate(rows):
+    frames, labels = zip(*rows)
+    return torch.stack(frames), torch.cat(labels), torch.tensor([len(each) for each in labels]), torch.ones(4)
+model = nn.Linear(6, 5)
+optim = torch.optim.SGD(model.parameters(), 0.05)
+letters = 0
+for frames, labels, lengths, weights in DataLoader(ROWS, 5, collate_fn=collate):
+    heard = model(frames).log_softmax(-1).transpose(0, 1)
+    loss = F.ctc_loss(heard, labels, torch.full((len(frames),), 9), lengths)
+    optim.zero_grad()
+    loss.backward()
+    optim.step()
+    letters += lengths.sum().item()
+    print(f"loss {loss.item():.6f} {letters}")
+torch.save(model.state_dict(), sys.argv[1])
+"""
+)
+
+
+def test_labels_one_after_the_other_are_named_since_no_rank_counts_those_of_all(work):
+    _, ranks = same_run(work, FLAT, *plain(work, FLAT), 2)
+    assert "part 1 of a batch has the entries of all rows one after the other" in ranks[0].err
+    assert "part 3" not in ranks[0].err
+
+
 def test_rows_that_stay_of_other_widths_are_not_read_as_one_table(work):
     """A worker and a script with an open file share the place in it, so no samples are fetched to see what is filled."""
     text = PADDED.replace("READ", "right += len(labels.tolist())").replace("fn=collate)", "fn=collate, num_workers=1)")

@@ -36,6 +36,11 @@ _ENTRIES, _FIELDS = "entries", "fields"
 Twice = Callable[[], tuple[int, Any, Any] | None]
 """Gives some rows of a loader: how many, a batch of them, and one with each of them twice."""
 _TRIED = 3
+_FLAT = (
+    "part {} of a batch has the entries of all rows one after the other, as many as these happen to have: what the"
+    " script itself counts, adds up or averages of them is of this rank's rows, and so are its sizes; count by a part"
+    " that has one number for each row (lengths.sum())"
+)
 
 
 class TimeFirst:
@@ -61,7 +66,21 @@ class TimeFirst:
             keys = engine.cutter.keys(loader)
             with engine.unjournaled():
                 self._of[loader] = agreed(batch, share, lambda: _twice(loader, keys))
+                self._tell_flat(batch, self._of[loader], lambda: _twice(loader, keys))
         self.places = self._of[loader]
+
+    def _tell_flat(self, batch: Any, places: Places, twice: Twice) -> None:
+        """Say which parts have the entries of all rows one after the other: these are counted by no rank for all."""
+        none = {place for place, dim in places.items() if dim is None} if self.engine.rank == 0 else set()
+        within = {place for place, _ in tensors(batch)} & none
+        tried = None if not within or any(True for _ in graphs.within(batch)) else twice()
+        if tried is None:
+            return
+        once, both = (dict(tensors(each)) for each in tried[1:])
+        for place in sorted(within):
+            if 0 < _size(once.get(place), 0) * 2 == _size(both.get(place), 0):
+                name = ".".join(place)
+                self.engine.say_once(f"flat {name}", _FLAT.format(name))
 
     def turned(self, loader: DataLoader, batch: Any) -> Any:
         """A *batch* of *loader* with rows first in place of time, and the other way round."""
