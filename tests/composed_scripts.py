@@ -122,10 +122,11 @@ class _Composer:
         """The lines ahead of the model, and those from there to the loss."""
         ahead, lines = "", []
         if self.input != "words":
+            # A model that rebuilds gives several things, of which `nudged` asks none.
             noise = [name for name in loops.NOISE if (name, self.target) != ("nudged", "rebuild")]
             ahead = loops.NOISE[self.one("noise", noise) if self.chance.random() < 0.6 else "none"]
         lines.append(("out, mu, logvar = " if self.target == "rebuild" else "out = ") + call)
-        among = [name for name in loops.LOSSES[self.target] if (name, self.input) != ("mixed_up", "words")]
+        among = list(loops.LOSSES[self.target])
         lines.append(loops.LOSSES[self.target][self.one("loss", among)])
         terms = [
             name for name in loops.TERMS if self.target != "token" or name in ("l1", "l2", "norm", "clamped", "scaled")
