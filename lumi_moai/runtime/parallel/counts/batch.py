@@ -236,6 +236,8 @@ def _of_all_rows(name: str, func: Any, tensor: OfBatch, args: tuple, kwargs: dic
         return func(rows.whole(tensor).detach(), *args[1:], **kwargs)
     if name == "unbind" and tensor.at == 0 and args[1:] in ((), (0,)) and not tensor.share.went_back:
         said.say("one by one", said.ONE_BY_ONE)
+    if name in ("numpy", "array") and tensor.at == 0 and not tensor.share.went_back:
+        said.say("array", said.ARRAY)
     if name in AS_ONE and reducing.goes_over_rows(name, tensor, args, kwargs):
         return _as_one(name, func, tensor, args, kwargs)
     return of_all(_joined(name, args, kwargs)) if name in picking.JOINS else None

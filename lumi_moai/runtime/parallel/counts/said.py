@@ -13,6 +13,12 @@ ONE_BY_ONE = (
     " Python counts or adds up there is this rank's part; count with len(x) or on the tensors, or behind backward()"
 )
 
+ARRAY = (
+    "the script takes an array of the rows of a batch before backward(): it has this rank's rows, so what numpy or a"
+    " dictionary looks up, counts or adds up by it is this rank's part; look up in a tensor (weights[y]), which is"
+    " followed, or behind backward()"
+)
+
 
 def say(topic: str, sentence: str) -> None:
     """Say *sentence*, if anybody listens."""
