@@ -92,3 +92,28 @@ def test_what_takes_as_many_numbers_as_it_happens_to_draws_another_one_for_each_
     ranks = run.ranks(submitit(2), run.script(APART), str(work / "mine.pt"))
     assert [rank.code for rank in ranks] == [0, 0], ranks[0].err
     assert ranks[0].out.splitlines() == ["7 7", "7 7"]
+
+
+MEMBERS = (
+    HEAD
+    + """
+import numpy as np
+np.random.seed(3)
+both = nn.ModuleDict({"G": nn.Linear(3, 6), "D": nn.Linear(6, 1)})
+optim = torch.optim.SGD(both.parameters(), lr=0.1)
+for (x,) in DataLoader(TensorDataset(torch.randn(14, 6)), batch_size=5):
+    fake = both["G"](MADE)
+    loss = F.softplus(-both["D"](fake)).mean() + F.softplus(both["D"](x)).mean()
+    optim.zero_grad()
+    loss.backward()
+    optim.step()
+    print(loss.item(), len(fake), fake.mean(0).tolist(), (both["D"](fake) > 0).sum().item())
+torch.save([p.detach() for p in both.parameters()], sys.argv[1])
+"""
+)
+
+
+@pytest.mark.parametrize("made", ["torch.as_tensor(NOISE, dtype=x.dtype)", "torch.from_numpy(NOISE).float()"])
+def test_rows_that_numpy_drew_are_followed_where_the_models_are_members_of_a_dictionary(work, made):
+    text = MEMBERS.replace("MADE", made.replace("NOISE", "np.random.normal(0, 1, (x.shape[0], 3))"))
+    same_run(work, text, *plain(work, text), 2)

@@ -44,7 +44,7 @@ def install(at_hand: RowsAtHand, told: Told) -> None:
     for name, place in (("randn", 0), ("rand", 0), ("randint", -1)):
         setattr(torch, name, _sized(getattr(torch, name), place, at_hand, told))
     torch.multinomial = _picked(_each(torch.multinomial, at_hand, told, 2), at_hand)
-    for name in ("randperm", "tensor", "as_tensor"):
+    for name in ("randperm", "tensor", "as_tensor", "from_numpy"):
         setattr(torch, name, _counted(getattr(torch, name)))
     Categorical.sample = _chosen(Categorical.sample)
     torch.full = _filled(torch.full)
@@ -161,11 +161,13 @@ def _chosen(own: Draw) -> Draw:
 
 
 def _counted(own: Draw) -> Draw:
-    """*own*, to which a number of rows is that of the global batch."""
+    """*own*, to which a number of rows is that of the global batch, and rows that numpy drew are of the batch."""
 
     @functools.wraps(own)
     def make(*args: Any, **kwargs: Any) -> torch.Tensor:
-        return own(*(_told(each) for each in args[:1]), *args[1:], **kwargs)
+        made = own(*(_told(each) for each in args[:1]), *args[1:], **kwargs)
+        share = args[0].share if args and type(args[0]) is counts.drawn.Drawn else None
+        return made if share is None else counts.become(made, share, 0)
 
     return make
 
