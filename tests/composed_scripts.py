@@ -18,11 +18,13 @@ import tempfile
 import textwrap
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import composed_blocks as blocks
 import composed_layers as layers
 import composed_loops as loops
+import composed_more as more
 import composed_parts as parts
 import composed_steps as steps
 
@@ -218,6 +220,11 @@ def composed(seed, has_blocks=False):
     return _Composer(seed, has_blocks).compose()
 
 
+def composed_task(seed):
+    """The script of a seed in the grammar of whole tasks."""
+    return Composed(*more.composed(seed))
+
+
 # ----------------------------------------------------------------------------------------------------------- comparing
 _TORCH = "import torch\n"
 _DOUBLE = "import torch\ntorch.set_default_dtype(torch.float64)\n"
@@ -279,15 +286,17 @@ def main():
     parser.add_argument("--layout", default="", help="as --layout of submit")
     parser.add_argument("--blocks", action="store_true", help="only models of repeated blocks")
     parser.add_argument("--show", type=int, metavar="SEED", help="print a script, and run nothing")
+    parser.add_argument("--tasks", action="store_true", help="the grammar of whole tasks (composed_more.py)")
     asked = parser.parse_args()
+    compose = composed_task if asked.tasks else partial(composed, has_blocks=asked.blocks)
     if asked.show is not None:
-        sys.exit(print(composed(asked.show, asked.blocks).text))
+        sys.exit(print(compose(asked.show).text))
     root = str(Path(__file__).parent.parent)
     os.environ.update(PYTHONPATH=root, PYTHONDONTWRITEBYTECODE="", LUMI_MOAI_STUCK_SECONDS="30")
     sys.path.insert(0, root)
     found = Counter()
     for seed in range(asked.first, asked.first + asked.count):
-        script = composed(seed, asked.blocks)
+        script = compose(seed)
         with tempfile.TemporaryDirectory() as folder:
             become = compared(script.text, Path(folder) / "work", asked.ranks, asked.layout)
         found[become.verdict] += 1

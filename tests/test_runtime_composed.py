@@ -4,16 +4,24 @@ The seeds are fixed, so that a run says the same each time; `tests/composed_scri
 """
 
 import pytest
-from composed_scripts import compared, composed
+from composed_scripts import compared, composed, composed_task
 
 ALIKE = range(1, 14)
 """Seeds of scripts that give one device's numbers, or make so much of the last digit that only float64 tells."""
+TASKS = range(70300, 70303)
+"""The same of whole tasks."""
 
 
 @pytest.mark.parametrize("seed", ALIKE)
 def test_a_composed_script_gives_the_numbers_of_one_device(work, seed):
     found = compared(composed(seed).text, work / "work")
     assert found.verdict in ("SAME", "ROUNDED"), (found, composed(seed).names)
+
+
+@pytest.mark.parametrize("seed", TASKS)
+def test_so_does_a_whole_task(work, seed):
+    found = compared(composed_task(seed).text, work / "work")
+    assert found.verdict in ("SAME", "ROUNDED"), (found, composed_task(seed).names)
 
 
 def with_part(*names):
@@ -36,5 +44,7 @@ def test_what_compares_rows_is_refused_by_name(work):
 
 def test_a_seed_is_one_script():
     assert composed(5) == composed(5) != composed(6)
+    assert composed_task(5) == composed_task(5) != composed_task(6)
     for seed in range(200):
         compile(composed(seed).text, "composed", "exec")
+        compile(composed_task(seed).text, "composed", "exec")
