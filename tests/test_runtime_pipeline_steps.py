@@ -52,6 +52,20 @@ def step(number, a, b):
     opt.step()
     print(f"of all rows {loss.item()}")
 """,
+    # A gradient for the rows goes back through the stages, and is no backward: the self-check took it for its end. The
+    # second step, in which operations are counted, has fewer rows, and torch looks for the graph of these.
+    "rows": """
+loader = DataLoader(TensorDataset(x[:10], y[:10]), batch_size=7)
+opt = torch.optim.SGD(model.parameters(), lr=0.1)
+def step(number, a, b):
+    a.requires_grad_(True)
+    grad, = torch.autograd.grad(model(a).pow(2).sum(1).mean(), a)
+    loss = F.mse_loss(model((a + 0.1 * grad.sign()).detach()), b)
+    opt.zero_grad()
+    loss.backward()
+    opt.step()
+    print(f"rows {loss.item()} {grad.norm().item()}")
+""",
     # It looks for its state under the first weight of a list of its own, from before that weight was one stage's.
     "lbfgs": """
 opt = torch.optim.LBFGS(model.parameters(), lr=0.1, max_iter=2)

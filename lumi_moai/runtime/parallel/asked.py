@@ -39,6 +39,7 @@ def grad(engine: "Engine", own: Callable[..., Any], words: Words) -> Any:
         return own(**words)
     if not engine.in_backward:
         going_back(None)
+    is_within, own = engine.in_backward, _going_back(engine, own)
     creates = bool(words.get("create_graph"))
     if engine.place is not None:
         layout.check_backward(engine.place, words["inputs"], create_graph=creates)
@@ -46,8 +47,8 @@ def grad(engine: "Engine", own: Callable[..., Any], words: Words) -> Any:
     outputs = (words["outputs"],) if torch.is_tensor(words["outputs"]) else tuple(words["outputs"])
     weights = [place for place, each in enumerate(inputs) if _is_weight(engine, each)]
     pieces = engine.place is not None and engine.micro.memory.pieces > 1
-    if engine.in_backward or (engine.share is None and not pieces):
-        if not weights or engine.undivided.share is None or engine.in_backward:
+    if is_within or (engine.share is None and not pieces):
+        if not weights or engine.undivided.share is None or is_within:
             return own(**words)
         return _hooked(engine, inputs, weights, lambda: list(own(**words)), _through_means)
     if not weights:
@@ -62,6 +63,19 @@ def grad(engine: "Engine", own: Callable[..., Any], words: Words) -> Any:
     share = engine.share_of_backward()
     ready = {**words, "outputs": outputs, "grad_outputs": seeds(outputs, words.get("grad_outputs"), share)}
     return _hooked(engine, inputs, weights, lambda: list(own(**ready)), _averages)
+
+
+def _going_back(engine: "Engine", own: Callable[..., Any]) -> Callable[..., Any]:
+    """*own*, within which the stages of a pipeline go back as within a backward: that is none of the script's."""
+
+    def call(**words: Any) -> Any:
+        before, engine.in_backward = engine.in_backward, True
+        try:
+            return own(**words)
+        finally:
+            engine.in_backward = before
+
+    return call
 
 
 def _hooked(

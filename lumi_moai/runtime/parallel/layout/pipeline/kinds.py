@@ -105,7 +105,9 @@ class Kinds:
 
     @staticmethod
     def _left(work: "Work", number: int, piece: Piece, given: travel.Received | None) -> Any:
-        leaves = [rerun.cut(work, leaf, work.pieces[number]) for leaf in work.leaves]
+        # Without what a gradient is asked for: where operations are counted, torch looks for its graph.
+        plain = [leaf.data if isinstance(leaf, torch.Tensor) else leaf for leaf in work.leaves]
+        leaves = [rerun.cut(work, leaf, work.pieces[number]) for leaf in plain]
         return piece(work, number, leaves, given)[1]
 
 
