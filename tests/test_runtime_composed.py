@@ -36,6 +36,13 @@ def test_so_it_does_in_layouts(work, layout, part):
     assert found.verdict in ("SAME", "ROUNDED"), (found, script.names)
 
 
+@pytest.mark.parametrize(("layout", "seed"), [("tp=2", 81001), ("pp=2", 81206)])
+def test_so_do_repeated_blocks(work, layout, seed):
+    script = composed(seed, has_blocks=True)
+    found = compared(script.text, work / "work", layout=layout)
+    assert found.verdict in ("SAME", "ROUNDED"), (found, script.names)
+
+
 def test_what_compares_rows_is_refused_by_name(work):
     seed = with_part("loss=contrast", "body=mlp")
     found = compared(composed(seed).text, work / "work")
@@ -46,5 +53,5 @@ def test_a_seed_is_one_script():
     assert composed(5) == composed(5) != composed(6)
     assert composed_task(5) == composed_task(5) != composed_task(6)
     for seed in range(200):
-        compile(composed(seed).text, "composed", "exec")
+        compile(composed(seed, has_blocks=seed > 99).text, "composed", "exec")
         compile(composed_task(seed).text, "composed", "exec")
