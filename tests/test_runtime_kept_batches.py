@@ -98,3 +98,25 @@ torch.save([p.detach() for p in model.parameters()], sys.argv[1])
 
 def test_dropout_of_channels_is_that_of_one_device_where_the_cpu_stands_in(work):
     same_run(work, CHANNELS, *plain(work, CHANNELS), 2)
+
+
+FETCHED = (
+    HEAD
+    + """
+X, Y = torch.randn(20, 6), torch.randint(0, 4, (20,))
+model = nn.Linear(6, 4)
+optim = torch.optim.SGD(model.parameters(), lr=0.1)
+for x, y in list(DataLoader(TensorDataset(X, Y), batch_size=9)):
+    out = model(x)
+    loss = F.hinge_embedding_loss((out**2).sum(1), 2 * (y > 1).long() - 1)
+    optim.zero_grad()
+    loss.backward()
+    optim.step()
+    print(loss.item(), out.softmax(-1).multinomial(1).flatten().tolist(), out.sigmoid().bernoulli().sum().item())
+torch.save([p.detach() for p in model.parameters()], sys.argv[1])
+"""
+)
+
+
+def test_a_mean_weighs_ranks_by_its_own_batch_and_methods_draw_for_its_rows(work):
+    same_run(work, FETCHED, *plain(work, FETCHED), 2)

@@ -53,6 +53,8 @@ def install(at_hand: RowsAtHand, told: Told) -> None:
     for name in ("randn_like", "rand_like", "randint_like"):
         setattr(torch, name, _like(getattr(torch, name), at_hand, told))
     torch.bernoulli = _each(torch.bernoulli, at_hand, told)
+    torch.Tensor.multinomial = _each(torch.Tensor.multinomial, at_hand, told, 2)
+    torch.Tensor.bernoulli = _each(torch.Tensor.bernoulli, at_hand, told)
     torch.normal = _sized(_each(torch.normal, at_hand, told), 2, at_hand, told)
     for name in ("poisson", "binomial", "_standard_gamma", "_sample_dirichlet"):
         dims = 2 if name == "_sample_dirichlet" else 1  # what a Dirichlet, and so a Beta, has last are no rows

@@ -352,7 +352,7 @@ class Engine:
         All gradients of a backward are averaged as one, as its last loss weighs the ranks.
         """
         self.at_hand.turn_to(own)
-        share = self.share or (None if self.is_repeating else own)  # of rows that the script kept from its training
+        share = None if self.is_repeating else own or self.share  # a batch fetched since may weigh otherwise
         if share and not (own or share).went_back and torch.is_grad_enabled():  # behind backward it is a number to show
             self.loss_share = share
             self.at_hand.note_loss(own or share)
