@@ -240,6 +240,14 @@ def test_ranks_that_wait_for_each_other_without_end_are_stopped(work, monkeypatc
     assert not any("was killed" in rank.err for rank in ranks)
 
 
+def test_so_they_are_while_the_self_check_runs_which_prints_nothing(work, monkeypatch):
+    monkeypatch.setenv("LUMI_MOAI_STUCK_SECONDS", "5")
+    run = Run(work / "run", launch(2))
+    ranks = run.ranks(submitit(2), run.script(IN_ONE_LINE.replace("== 4", "> 0")))
+    assert all(rank.code for rank in ranks)
+    assert "and rank 1 at line 17 of script.py, and neither will come" in ranks[0].err
+
+
 # Queues that the script fills row by row, and tables with an entry for each sample or label, written ahead of backward.
 KEPT = """
 import sys, torch, torch.nn.functional as F
