@@ -2,6 +2,7 @@
 
 import pytest
 from one_device import plain, same_run
+from runtime_ranks import Run, launch, submitit
 
 MADE = """
 import sys, torch
@@ -85,3 +86,73 @@ torch.save([linear.weight.detach()], sys.argv[1])
 
 def test_a_constant_may_want_a_gradient_and_be_as_long_as_the_rows_of_one_rank(work):
     same_run(work, EYE, *plain(work, EYE), 2)
+
+
+# The labels, words and offsets of a batch of 6 are as many fields as 2 ranks have rows, and the words are flat.
+BAG = """
+import sys, torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader
+import lumi_moai
+lumi_moai.enable_advanced_parallelization()
+torch.manual_seed(3)
+data = [(torch.randint(1, 12, (int(n),)), int(n) % 4) for n in torch.randint(2, 7, (20,))]
+def collate(rows):
+    words, labels = zip(*rows)
+    starts = torch.tensor([0, *map(len, words)])[:-1].cumsum(0)
+    return torch.tensor(labels), torch.cat(words), starts
+bag, linear = nn.EmbeddingBag(12, 8, mode="sum"), nn.Linear(8, 4)
+optimizer = torch.optim.SGD([*bag.parameters(), *linear.parameters()], 0.1)
+right = seen = 0
+for labels, words, starts in DataLoader(data, 6, shuffle=True, collate_fn=collate):
+    out = linear(bag(words, starts))
+    loss = F.cross_entropy(out, labels)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    right += (out.argmax(1) == labels).sum().item()
+    seen += len(labels)
+    print(loss.item() * len(labels), right, seen)
+torch.save([linear.weight.detach()], sys.argv[1])
+"""
+
+
+def test_a_batch_of_as_many_fields_as_rows_is_no_list_of_rows(work):
+    same_run(work, BAG, *plain(work, BAG), 2)
+
+
+# The last batch is fetched, and the loader at its end, ahead of the backward of the one before.
+AHEAD = (
+    MADE.format(rows=24)
+    + """
+linear = nn.Linear(3, 1)
+optimizer = torch.optim.SGD(linear.parameters(), 0.1)
+def ahead(loader):
+    batches = iter(loader)
+    held = next(batches, None)
+    while held is not None:
+        now, held = held, next(batches, None)
+        yield now
+for x, y in ahead(DataLoader(TensorDataset(X, Y), 6, shuffle=True)):
+    with torch.no_grad():
+        noise = linear(x + torch.randn_like(x)) + torch.normal(0, 0.1, (len(x), 1))
+    loss = F.mse_loss(linear(x) + noise, y[:, None])
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    print(loss.item(), noise.sum().item())
+torch.save([linear.weight.detach()], sys.argv[1])
+"""
+)
+
+
+def test_noise_for_a_batch_that_was_fetched_ahead_is_that_of_one_device(work):
+    same_run(work, AHEAD, *plain(work, AHEAD), 2)
+
+
+def test_a_step_that_draws_by_mean_and_deviation_is_checked(work):
+    run = Run(work / "run", launch(2))
+    ranks = run.ranks(submitit(2), run.script(AHEAD.replace("ahead(DataLoader", "(DataLoader")), str(work / "w.pt"))
+    assert [rank.code for rank in ranks] == [0, 0], ranks[0].err
+    assert "self-check of the first step: loss" in ranks[0].err

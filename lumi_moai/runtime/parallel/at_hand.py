@@ -54,7 +54,8 @@ class AtHand:
         if self._is_whole:
             return self._cut if self.pending and torch.is_grad_enabled() and self.trains() else self._called
         if self._is_over and not self.pending and not torch.is_grad_enabled():
-            return self._called
+            # A script that fetches a batch ahead is yet to compute the last one.
+            return self._cut if self._handed and self._handed[-1] is self._cut else self._called
         return self._cut
 
     @contextmanager

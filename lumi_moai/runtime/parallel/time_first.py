@@ -135,12 +135,14 @@ def _votes(batch: Any, rows: int, twice: Twice) -> _Votes:
     Then some rows are put together once and twice, which makes entries twice as many.
     """
     found = {place: _vote(part, rows) for place, part in _lists(batch)}
-    tried = twice() if any(not said for said in found.values()) else None
+    # Fields may be as many as rows by chance, and one of them flat: `labels, words, offsets`.
+    unsure = [place for place, said in found.items() if said != {_FIELDS}]
+    tried = twice() if unsure else None
     if tried is None:
         return found
     count, *batches = tried
     once, both = (dict(_lists(each)) for each in batches)
-    for place in [place for place, said in found.items() if not said]:
+    for place in unsure:
         grows = (len(once.get(place, ())), len(both.get(place, ()))) == (count, 2 * count)
         found[place] = {_ENTRIES if grows else _FIELDS}
     return found

@@ -78,21 +78,27 @@ def _filled(func: Any, given: Mapping[str, Any]) -> Any:
 
 def _made(func: Any, given: Mapping[str, Any]) -> Any:
     """`randn(size)`, `rand_like(tensor)`, `randint(low, high, size)`: as a new tensor."""
-    named = {key: given[key] for key in ("dtype", "layout", "device", "pin_memory") if given.get(key) is not None}
-    name = func.overloadpacket.__name__
-    middle = (given.get("low", 0) + given["high"]) // 2 if "int" in name else 0.5
+    is_whole = "int" in func.overloadpacket.__name__
+    middle = (given.get("low", 0) + given["high"]) // 2 if is_whole else 0.5
     if "self" in given:
-        return torch.full_like(given["self"], middle, **named)
-    if "int" in name:
-        named.setdefault("dtype", torch.int64)
-    return torch.full(given["size"], middle, **named)
+        return torch.full_like(given["self"], middle, **_kind(given))
+    return _full({"dtype": torch.int64, **given} if is_whole else given, middle)
+
+
+def _full(given: Mapping[str, Any], number: float) -> torch.Tensor:
+    return torch.full(given["size"], number, **_kind(given))
+
+
+def _kind(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: given[key] for key in ("dtype", "layout", "device", "pin_memory") if given.get(key) is not None}
 
 
 def _chosen(func: Any, given: Mapping[str, Any]) -> Any:
     """`normal(mean, std)` and `bernoulli(p)` of tensors."""
     if func.overloadpacket.__name__ == "normal":
         mean, std = given.get("mean", 0.0), given.get("std", 1.0)
-        return mean + std * 0.5
+        middle = mean + std * 0.5
+        return middle if isinstance(middle, torch.Tensor) else _full(given, middle)
     chance = given.get("p", given["self"])
     if func.overloadpacket.__name__ == "bernoulli":
         return (given["self"] >= 0.5).to(given["self"].dtype)
