@@ -120,3 +120,42 @@ torch.save([p.detach() for p in model.parameters()], sys.argv[1])
 
 def test_a_mean_weighs_ranks_by_its_own_batch_and_methods_draw_for_its_rows(work):
     same_run(work, FETCHED, *plain(work, FETCHED), 2)
+
+
+# Behind the first epoch each batch comes out of the cycle: a frozen copy with BatchNorm, and rows that are joined.
+CYCLE = (
+    "from itertools import cycle\n"
+    + HEAD
+    + """
+import copy
+X, Y = torch.randn(23, 6), torch.randint(0, 4, (23,))
+loader = DataLoader(TensorDataset(X, Y), batch_size=7, shuffle=True)
+model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 4))
+teacher = copy.deepcopy(model)
+optim = torch.optim.SGD(model.parameters(), lr=0.1)
+batches = cycle(loader)
+for epoch in range(3):
+    model.train()
+    for step in range(5):
+        x, y = next(batches)
+        both, which = torch.cat([x, x.flip(-1)]), torch.arange(2).repeat_interleave(len(x))
+        with torch.no_grad():
+            soft = teacher(x)
+        out = model(x)
+        loss = torch.nn.functional.cross_entropy(out, y) + (out - soft).square().mean()
+        loss = loss + 0.1 * torch.nn.functional.cross_entropy(model(both), which)
+        optim.zero_grad()
+        loss.backward()
+        optim.step()
+        print(loss.item(), len(y), (out.argmax(1) == y).sum().item(), y.tolist())
+    model.eval()
+    with torch.no_grad():
+        print(sum((model(x).argmax(1) == y).sum().item() for x, y in DataLoader(TensorDataset(X, Y), batch_size=9)))
+torch.save([p.detach() for p in model.parameters()][-1:], sys.argv[1])
+"""
+)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_batches_out_of_a_cycle_are_trained_as_new_ones(work, count):
+    same_run(work, CYCLE, *plain(work, CYCLE), count)

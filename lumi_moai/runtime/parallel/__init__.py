@@ -15,6 +15,7 @@ Every rank runs the whole script. What makes them one device:
     loader     every DataLoader hands each rank its share of the global batch
     whole_batches  of batches put together whole, where the result depends on how far rows are padded
     widths     of batches whose rows each rank fills up to the width of the global batch, and fills with what
+    cycled     batches that a script has kept, and is handed again
     mixed_rows     or where a collate function makes a row out of several samples
     time_first in which dimension a batch has its rows
     training   whether the script trains or evaluates, where every rank sees everything

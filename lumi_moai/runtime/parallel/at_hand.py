@@ -108,6 +108,11 @@ class AtHand:
         self._with_loss.clear()
         self._went_back = None
 
+    @property
+    def fetched(self) -> Share | None:
+        """How the last batch that was handed out was cut; None for a whole one."""
+        return None if self._is_whole else self._cut
+
     def begin(self, share: Share | None) -> None:
         """A batch is handed out, cut as *share* says; None for a whole one."""
         self._is_whole = share is None

@@ -25,6 +25,7 @@ from . import (
     batchnorm,
     compiled,
     counts,
+    cycled,
     draws,
     draws_of_numpy,
     draws_of_places,
@@ -58,6 +59,7 @@ def install(seen: Seen) -> None:
         setattr(torch.Tensor, name, _reading(getattr(torch.Tensor, name), seen))
     checkpoint.checkpoint = _recomputing(checkpoint.checkpoint, seen)
     watch.install(seen)
+    cycled.install(seen)
     hooks.install(seen)
     Optimizer.add_param_group = _adopting(Optimizer.add_param_group, seen)
     torch.nn.Module.train = _switching(torch.nn.Module.train, seen)
