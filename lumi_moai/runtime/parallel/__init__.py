@@ -25,6 +25,7 @@ Every rank runs the whole script. What makes them one device:
     losses     a mean or a sum over the batch is one over the global batch
     compiled   the same within what torch.compile makes
     divided    a sum of the global batch that the script divides
+    single     which tensors are one number of the batch, whatever their shape
     marks      which numbers are those of all ranks already
     counts/    what the script counts while it trains, over the global batch
     gradients  the gradients of all ranks are averaged while backward still runs

@@ -17,7 +17,7 @@ from .. import group
 from . import layout, marks, under_way
 from .counts import rows
 from .share import Share, going_back
-from .single import is_single
+from .single import is_one_number
 from .transforming import is_transforming
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def _seed(root: torch.Tensor, seed: torch.Tensor | None, share: Share) -> torch.
     if seed is not None and root.numel() > 1:
         _check_seed(root, seed, share)
     # A root with one number per row stands for their sum over all ranks, not for a mean.
-    factor = share.scale if is_single(root, share) else float(share.ranks if share.rows else 0)
+    factor = share.scale if is_one_number(root, share) else float(share.ranks if share.rows else 0)
     if factor == 1.0:
         return seed
     return torch.full_like(under_way.plain(root), factor) if seed is None else seed * factor

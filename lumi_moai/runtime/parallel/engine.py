@@ -28,7 +28,7 @@ from .place import Place
 from .resume.rank import Resume
 from .selfcheck import SelfCheck
 from .share import Share, going_back
-from .single import is_single
+from .single import is_one_number
 from .time_first import TimeFirst
 from .undivided import Undivided, arrived
 from .whole_batches import WholeBatches
@@ -385,7 +385,7 @@ def _weighted(scalar: torch.Tensor, share: Share) -> torch.Tensor:
 
 def _start_value(root: torch.Tensor, share: Share | None) -> tuple[torch.Tensor, dist.Work] | None:
     """Start to add up the loss that backward starts from, unless it is the global one already."""
-    if share is None or marks.is_marked(root) or not is_single(root, share):
+    if share is None or marks.is_marked(root) or not is_one_number(root, share):
         return None
     value = _weighted(root, share)
     return value, group.start_total(value)

@@ -40,7 +40,7 @@ from .files import hooks
 from .resume import watch
 from .seen import Seen
 from .share import Share
-from .single import is_single
+from .single import is_one_number
 
 _LAYERS = ("torch.nn.modules.", f"{__name__.partition('.')[0]}.")
 """Whose BatchNorm counts the batches."""
@@ -169,7 +169,7 @@ def _is_number(name: str, tensor: torch.Tensor, seen: Seen) -> bool:
     if tensor.dim() == 0 or share is None or tensor.numel() != 1 or type(tensor) in (counts.OfAll, counts.OfBatch):
         return tensor.dim() == 0
     # One device, with all rows, could not read a number for each of them as one.
-    return name in ("item", "__float__") or (share.total // share.ranks > 1 and is_single(tensor, share))
+    return name in ("item", "__float__") or (share.total // share.ranks > 1 and is_one_number(tensor, share))
 
 
 def _is_count(tensor: torch.Tensor) -> bool:

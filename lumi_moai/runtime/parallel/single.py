@@ -8,7 +8,7 @@ from .counts import OfAll, OfBatch, OfModel
 from .share import Share
 
 
-def is_single(tensor: torch.Tensor, share: Share | None) -> bool:
+def is_one_number(tensor: torch.Tensor, share: Share | None) -> bool:
     """Whether *tensor* is one number of the batch that was cut as *share* says; `torch.zeros(1) + loss` is one as well.
 
     All ranks come here together. Raises RequestError where the one element may as well be the one row that each has.
@@ -27,5 +27,5 @@ def is_single(tensor: torch.Tensor, share: Share | None) -> bool:
         return True
     raise RequestError(
         f"a loss of shape {tuple(tensor.shape)} may be one number or that of one row, where each rank has one row of a"
-        " batch; make it a single number by loss.squeeze(), or one for each row by loss.sum()"
+        " batch; call loss.squeeze().backward() if it is one number, or loss.sum().backward() if it is one of each row"
     )

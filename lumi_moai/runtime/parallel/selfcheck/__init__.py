@@ -27,7 +27,7 @@ from ... import accelerator, group
 from .. import counts, layout, time_first
 from ..at_hand import AtHand
 from ..share import Share, bounds
-from ..single import is_single
+from ..single import is_one_number
 from . import body, quiet, rounding, rows, samples, words
 from .body import Unfit
 from .result import DrawsError, EnoughError, FailedError, Result, RowByRowError
@@ -378,7 +378,7 @@ class SelfCheck:
         """The global value of what backward began from."""
         with torch.no_grad():
             value = torch.stack([each.double().sum() for each in outputs]).sum()
-        if self._share is not None and not all(is_single(each, self._share) for each in outputs):
+        if self._share is not None and not all(is_one_number(each, self._share) for each in outputs):
             value = group.total(value if self._share.rows else torch.zeros_like(value))
         return float(value)
 
