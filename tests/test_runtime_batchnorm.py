@@ -55,3 +55,28 @@ def test_a_weight_that_is_spread_gets_the_gradient_of_the_global_batch(work):
     text = NORMS.replace("def forward", "def step").replace("model(", "model.step(")
     text = text.replace("torch.no_grad()", "torch.inference_mode()")
     same_run(work, text, *plain(work, text), 2, layout="fsdp")
+
+
+TEACHER = (
+    HEAD
+    + """
+import copy
+torch.manual_seed(1)
+model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 2)).cuda()
+teacher = copy.deepcopy(model)
+optim = torch.optim.SGD(model.parameters(), lr=0.1)
+for a, b in DataLoader(TensorDataset(torch.randn(13, 4), torch.randn(13, 2)), batch_size=5):
+    with torch.no_grad():
+        soft = teacher(a)
+    loss = F.mse_loss(model(a), b) + F.mse_loss(model(a), soft)
+    optim.zero_grad()
+    loss.backward()
+    optim.step()
+    print(f"loss {loss.item()} {[each.sum().item() for each in teacher.buffers()]}")
+torch.save(model.state_dict(), sys.argv[1])
+"""
+)
+
+
+def test_the_self_check_leaves_the_statistics_of_a_copied_teacher_alone(work):
+    same_run(work, TEACHER, *plain(work, TEACHER), 2)

@@ -1,5 +1,8 @@
 """What scripts do with a model ahead of training: they save it, or draw it for tensorboard."""
 
+import subprocess
+import sys
+
 from one_device import plain, same_run
 
 HEAD = """
@@ -108,3 +111,21 @@ torch.save([torch.zeros(1)], sys.argv[1])
 def test_a_folder_is_not_made_before_all_ranks_have_asked_for_it(work):
     lines, weights = plain(work, ASKED_FOR)
     same_run(work, ASKED_FOR, lines, weights, 2)
+
+
+FAILED = """
+import gc, os, sys
+log = open(sys.argv[1], "w")
+log.write("opened before torch was imported")
+from lumi_moai.runtime import script, start
+with start._frozen():
+    pass
+script._flush_files()
+os._exit(1)  # as a rank that failed
+"""
+
+
+def test_what_a_file_holds_that_was_opened_before_torch_is_written(tmp_path):
+    log = tmp_path / "log.txt"
+    subprocess.run([sys.executable, "-c", FAILED, log], check=False)
+    assert log.read_text() == "opened before torch was imported"

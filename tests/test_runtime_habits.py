@@ -54,3 +54,38 @@ def test_habits_give_the_result_of_one_device(work):
     assert ranks[1].out == ""
     for line, expected in zip(ranks[0].out.splitlines(), lines, strict=True):
         same(line, expected)
+
+
+# Torch does not call the model here, so what it computes in 16 bits shows by `autocast` alone.
+EMBEDDED = """
+import sys, torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+import lumi_moai
+lumi_moai.enable_advanced_parallelization()
+torch.manual_seed(2)
+class Siamese(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 8))
+    def embed(self, x):
+        return self.net(x)
+model = Siamese()
+optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+for a, b, y in DataLoader(TensorDataset(torch.randn(33, 6), torch.randn(33, 6), torch.randint(0, 2, (33,)).float()), batch_size=11):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        d = F.pairwise_distance(model.embed(a), model.embed(b))
+        loss = torch.mean((1 - y) * torch.clamp(2.0 - d, min=0.0) ** 2 + y * d**2)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+torch.save([each.detach() for each in model.parameters()], sys.argv[1])
+"""
+
+
+def test_a_part_of_a_model_that_is_called_in_16_bits_may_differ_by_their_rounding(work):
+    run = Run(work, launch(3))
+    ranks = run.ranks(submitit(3), run.script(EMBEDDED), str(work / "weights.pt"))
+    assert [rank.code for rank in ranks] == [0, 0, 0], ranks[0].err
+    assert "self-check of the first step: loss" in ranks[0].err

@@ -105,6 +105,7 @@ def _hurry_threads() -> None:
 
 def _flush_files() -> None:
     """Write out what open files still hold, as the interpreter would."""
+    gc.unfreeze()  # the script may have opened some before it imported torch
     for thing in gc.get_objects():
         if issubclass(type(thing), io.IOBase):  # not isinstance, which asks a proxy for what it stands for
             with suppress(OSError, ValueError):

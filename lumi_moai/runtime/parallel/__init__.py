@@ -51,7 +51,6 @@ The functions of torch are replaced right after torch is imported, so that a scr
 `from torch.nn.functional import cross_entropy` gets ours; until `enable()` they do what they always did.
 """
 
-import gc
 from typing import TYPE_CHECKING, Any
 
 from ...plan import Layout
@@ -87,8 +86,6 @@ def install() -> None:
     one_device.install(is_on)
     scripted.install()
     libraries.install(lambda: _SEEN[0].engine)
-    # Every collection would look through what torch is made of, a quarter of a million objects that all stay.
-    gc.freeze()
     for layout in _WAITING:
         _start(layout)
 

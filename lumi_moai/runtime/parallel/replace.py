@@ -58,6 +58,7 @@ def install(seen: Seen) -> None:
     for name in ("item", "tolist", "__float__", "detach"):
         setattr(torch.Tensor, name, _reading(getattr(torch.Tensor, name), seen))
     checkpoint.checkpoint = _recomputing(checkpoint.checkpoint, seen)
+    torch.autocast.__enter__ = _casting(torch.autocast.__enter__, seen)
     watch.install(seen)
     cycled.install(seen)
     hooks.install(seen)
@@ -140,6 +141,19 @@ def _as_ever() -> AbstractContextManager[None]:
     A forward that is computed once more in backward has parts of tensors too, and tensors of other stages.
     """
     return torch._C._EnableTorchFunction()
+
+
+def _casting(own: Callable[..., Any], seen: Seen) -> Callable[..., Any]:
+    """Around a part of a model too, such as `model.embed(x)`, which the self-check does not see being called."""
+
+    @functools.wraps(own)
+    def enter(cast: torch.autocast) -> Any:
+        found = own(cast)
+        if seen.engine:
+            seen.engine.self_check.saw()
+        return found
+
+    return enter
 
 
 def _reading(own: Callable[..., Any], seen: Seen) -> Callable[..., Any]:

@@ -14,7 +14,7 @@ from ... import group
 from ..share import Share, bounds
 from . import of_graphs, rows
 from .places import JOINED, MANY, PICKED, Part, times
-from .ranged import OfWhole, Own, Places
+from .ranged import Computed, OfWhole, Own, Places
 from .size import Rows
 from .whole import OfAll, felt_by_all, of_all
 
@@ -238,7 +238,16 @@ def _sliced(wanted: slice, tensor: Part) -> range | None:
 
 
 def _single(wanted: int, tensor: Part) -> range | None:
-    """The place of row *wanted*; None where it is this rank's."""
+    """The place of row *wanted*; None where it is this rank's.
+
+    Raises RequestError for one that the script computed while it went through the rows of this rank.
+    """
+    if isinstance(wanted, Computed):
+        raise RequestError(
+            "the script goes through a batch row by row and takes other rows by a remainder of the place, x[i % n],"
+            " which may be another rank's; make rows = x[:n] ahead, which all ranks have, and take rows[i % n], or run"
+            " it on one device"
+        )
     if isinstance(wanted, Own) or (wanted == 0 and not isinstance(wanted, OfWhole) and not tensor.is_floating_point()):
         return None  # a collate function that sorts by length has the longest of a rank's rows in front
     place = wanted + _all(tensor) if wanted < 0 else wanted

@@ -15,7 +15,7 @@ from ... import group
 from .. import graphs
 from ..share import Share
 from . import lists, reducing, said, users
-from .ranged import Own, Range, kind_of
+from .ranged import Own, Range, first_of, kind_of, own
 from .size import Rows
 
 _AT_HAND: list[Callable[[], Share | None]] = []
@@ -79,13 +79,17 @@ class _Enumerate(type):
         return isinstance(thing, enumerate)
 
     def __call__(cls, iterable: Any, start: Any = 0) -> Iterator[tuple[int, Any]]:
+        first = None
         if getattr(type(iterable), "rows_along", None):
-            kind = kind_of(length(iterable))
+            number = length(iterable)
+            kind, first = kind_of(number), first_of(number)
         else:
             is_list = type(iterable) in (list, tuple) and _may_be_rows(len(iterable))
             share = _AT_HAND[0]() if _AT_HAND and type(iterable) is zip else None
             kind = Own if is_list or (share is not None and not share.went_back) else None
         pairs = enumerate(iterable, start)
+        if kind is Own:
+            return ((own(place, first), each) for place, each in pairs)
         return pairs if kind is None else ((kind(place), each) for place, each in pairs)
 
 

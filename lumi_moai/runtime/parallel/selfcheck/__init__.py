@@ -131,7 +131,7 @@ class SelfCheck:
             raise EnoughError
 
     def saw(self) -> None:
-        """A model is called; does it compute with 16 bits?"""
+        """A model is called, or a part of one may be; does it compute with 16 bits?"""
         if self.is_running:
             kinds = ("cpu", accelerator.device().type)
             self._is_low = self._is_low or any(torch.is_autocast_enabled(kind) for kind in kinds)

@@ -153,10 +153,15 @@ class Snapshot:
 
         self._back.append(back)
         parameters = self._keep_parameters(value._parameters) if isinstance(value, nn.Module) else []
-        buffers = value._buffers if isinstance(value, nn.Module) else {}
-        # Those of a scripted module stay where they are.
-        kept = self._keep_dict(buffers) if isinstance(buffers, dict) else buffers.values()
+        kept = self._keep_buffers(value) if isinstance(value, nn.Module) else []
         return [*_leading(list(own.values())), *kept, *parameters]
+
+    def _keep_buffers(self, module: nn.Module) -> list[Any]:
+        """Those of all its parts: a teacher that the script copied is no model of ours, and its BatchNorm counts."""
+        found = [each._buffers for each in module.modules()]
+        # Those of a scripted module stay where they are.
+        kept = [self._keep_dict(each) if isinstance(each, dict) else each.values() for each in found]
+        return [buffer for each in kept for buffer in each]
 
     def _keep_parameters(self, held: Any) -> list[Any]:
         """Which they are: a forward may put others in their place, and so does what gathers weights in parts."""
