@@ -192,6 +192,16 @@ def test_a_rank_that_is_killed_takes_the_others_along(work):
     assert "rank 1 was killed" in ranks[0].err
 
 
+def test_a_crash_in_compiled_code_says_where_the_script_was(work):
+    run = ColdRun(work, launch(2))
+    crash = "import ctypes\ndef crash():\n    ctypes.string_at(1)\ncrash()"
+    ranks = run.ranks(submitit(2), run.script(WAITING + "exec(compile(" + repr(crash) + ", 'crash.py', 'exec'))"))
+    assert [rank.code for rank in ranks] != [0, 0]
+    assert ranks[1].code == -11
+    assert "Fatal Python error: Segmentation fault" in ranks[1].err
+    assert 'File "crash.py", line 3 in crash' in ranks[1].err
+
+
 def test_a_rank_that_ends_well_leaves_the_others_alone(work):
     run = ColdRun(work, launch(2))
     text = "import os, time; time.sleep(2 if os.environ['RANK'] == '0' else 0); print('done')"

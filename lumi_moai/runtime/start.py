@@ -4,6 +4,7 @@ Everything up to the script needs no torch. Exit codes: the script's own; 1 for 
 2 for a wrong command line; 78 when the certificate stopped the job.
 """
 
+import faulthandler
 import gc
 import json
 import os
@@ -93,6 +94,8 @@ def main(words: list[str]) -> None:
     if command is None:
         print(_USAGE, file=sys.stderr)
         sys.exit(2)
+    if sys.__stderr__ is not None:
+        faulthandler.enable(sys.__stderr__)  # a crash in compiled code says on every rank where the script was
     try:
         me = _prepare(command)
     except LumiMoaiError as error:
