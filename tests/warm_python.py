@@ -264,6 +264,7 @@ def _code(words):
 if __name__ == "__main__":
     _again = _Again()
     _again.import_all([*IMPORTED, *sys.argv[2:]])
+    gc.freeze()  # what a child's collector looks at, the kernel copies for the child
     _request, _streams = _asked(socket.socket(fileno=int(sys.argv[1])))
     _become(_request, _streams[:2], _again)
     _end(_code(_request["words"]))

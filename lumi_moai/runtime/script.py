@@ -9,7 +9,8 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -26,6 +27,7 @@ _MOMENT_SECONDS = 3.0
 """For rank 0 to fail as well: on a busy node ranks have been seen over a second apart."""
 _LAST_SECONDS = 5
 _THREAD_SECONDS = 1.0
+_EARLY_FILES: list[weakref.ref[io.IOBase]] = []
 
 
 def find(code: Path, name: str) -> Path:
@@ -105,13 +107,25 @@ def _hurry_threads() -> None:
 
 def _flush_files() -> None:
     """Write out what open files still hold, as the interpreter would."""
-    gc.unfreeze()  # the script may have opened some before it imported torch
-    for thing in gc.get_objects():
-        if issubclass(type(thing), io.IOBase):  # not isinstance, which asks a proxy for what it stands for
-            with suppress(OSError, ValueError):
-                thing.flush()
+    for file in [*(known() for known in _EARLY_FILES), *_files()]:
+        with suppress(OSError, ValueError):
+            if file is not None:
+                file.flush()
     sys.stdout.flush()
     sys.stderr.flush()
+
+
+def remember_files() -> None:
+    """Know the files of now also when `gc.freeze()` has hidden them.
+
+    `gc.unfreeze()` at the end would have to look through all that torch is made of, a third of a second in a fork.
+    """
+    _EARLY_FILES.extend(map(weakref.ref, _files()))
+
+
+def _files() -> Iterator[io.IOBase]:
+    # Not isinstance, which asks a proxy for what it stands for.
+    return (thing for thing in gc.get_objects() if issubclass(type(thing), io.IOBase))
 
 
 def _exit_code(stop: SystemExit) -> int:

@@ -207,6 +207,7 @@ def _uncollected() -> Iterator[None]:
 @contextmanager
 def _frozen() -> Iterator[None]:
     """The same, and no later search looks at what was made meanwhile."""
+    script.remember_files()
     with _uncollected():
         yield
         gc.freeze()
