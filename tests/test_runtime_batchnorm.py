@@ -80,3 +80,32 @@ torch.save(model.state_dict(), sys.argv[1])
 
 def test_the_self_check_leaves_the_statistics_of_a_copied_teacher_alone(work):
     same_run(work, TEACHER, *plain(work, TEACHER), 2)
+
+
+AHEAD = (
+    HEAD
+    + """
+torch.manual_seed(1)
+model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.ReLU(), nn.Linear(3, 2)).cuda()
+optim = torch.optim.SGD(model.parameters(), lr=0.1)
+def ahead(loader):
+    it = iter(loader)
+    held = next(it, None)
+    while held is not None:
+        now, held = held, next(it, None)
+        yield now
+for epoch in range(2):
+    for a, b in ahead(DataLoader(TensorDataset(torch.randn(20, 4), torch.randn(20, 2)), batch_size=6)):
+        loss = F.mse_loss(model(a), b)
+        optim.zero_grad()
+        loss.backward()
+        optim.step()
+        print(f"loss {loss.item()} {[each.double().sum().item() for each in model.buffers()]}")
+torch.save(model.state_dict(), sys.argv[1])
+"""
+)
+
+
+def test_statistics_are_of_the_batch_that_is_computed_not_of_a_smaller_one_fetched_ahead(work):
+    """The last batch has two rows: one of three ranks has none of it, and left its rows of the batch before out."""
+    same_run(work, AHEAD, *plain(work, AHEAD), 3)

@@ -51,11 +51,13 @@ class AtHand:
             return self.inside
         if self._is_of_all or is_fetching():
             return None
+        if self._called is not None:  # which need not be the batch that was fetched last
+            return self._called
         if self._is_whole:
-            return self._cut if self.pending and torch.is_grad_enabled() and self.trains() else self._called
+            return self._cut if self.pending and torch.is_grad_enabled() and self.trains() else None
         if self._is_over and not self.pending and not torch.is_grad_enabled():
             # A script that fetches a batch ahead is yet to compute the last one.
-            return self._cut if self._handed and self._handed[-1] is self._cut else self._called
+            return self._cut if self._handed and self._handed[-1] is self._cut else None
         return self._cut
 
     @contextmanager
@@ -86,7 +88,7 @@ class AtHand:
         """How the rows were cut that a draw is for, if any; *own*: those that its size or its tensor is of."""
         self.turn_to(own)
         share = self.share
-        return share if share is None or share is self.inside else own or self._called or share
+        return share if share is None or share is self.inside else own or share
 
     @property
     def rows(self) -> int:
