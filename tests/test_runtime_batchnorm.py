@@ -1,5 +1,6 @@
 """BatchNorm in training over 2 and 4 ranks: the losses, weights and running statistics of one device."""
 
+import pytest
 from one_device import plain, same_run
 from test_runtime_parallel import HEAD
 
@@ -106,6 +107,8 @@ torch.save(model.state_dict(), sys.argv[1])
 )
 
 
-def test_statistics_are_of_the_batch_that_is_computed_not_of_a_smaller_one_fetched_ahead(work):
+@pytest.mark.parametrize("computed", ["model(a)", "F.batch_norm(model(a), None, None, training=True)"])
+def test_statistics_are_of_the_batch_that_is_computed_not_of_a_smaller_one_fetched_ahead(work, computed):
     """The last batch has two rows: one of three ranks has none of it, and left its rows of the batch before out."""
-    same_run(work, AHEAD, *plain(work, AHEAD), 3)
+    text = AHEAD.replace("model(a)", computed)
+    same_run(work, text, *plain(work, text), 3)

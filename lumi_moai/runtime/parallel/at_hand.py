@@ -84,8 +84,8 @@ class AtHand:
             self._cut, self._is_whole = share, False
             self._handed.append(share)
 
-    def drawing(self, own: Share | None) -> Share | None:
-        """How the rows were cut that a draw is for, if any; *own*: those that its size or its tensor is of."""
+    def share_of(self, own: Share | None) -> Share | None:
+        """How the rows were cut that are drawn or computed now, if any; *own* as a tensor or a size tells it."""
         self.turn_to(own)
         share = self.share
         return share if share is None or share is self.inside else own or share

@@ -15,8 +15,8 @@ from .. import group
 from . import compiled, counts
 from .share import Share
 
-AtHand = Callable[[], Share | None]
-"""How the batch at hand was cut; None while every rank has all of it."""
+ShareOf = Callable[[Share | None], Share | None]
+"""How the rows at hand were cut, given what they themselves tell; None while every rank has all of them."""
 _SUMMED = torch.float64
 """Sums travel in double, so that a variance is not lost in the square of a large mean."""
 
@@ -56,12 +56,12 @@ def _total(sums: torch.Tensor, is_shared: torch.Tensor | None = None) -> torch.T
     return group.total(sums) if is_shared is None else compiled.total(sums, is_shared)
 
 
-def install(share: AtHand, said: Callable[[], None]) -> None:
+def install(share_of: ShareOf, said: Callable[[], None]) -> None:
     """Put ours in the place of torch's `F.batch_norm`; *said* is called whenever statistics were shared."""
     own = F.batch_norm
 
     def when_run(rows: torch.Tensor) -> compiled.Moments:
-        mine = share()
+        mine = share_of(None)
         if mine is not None:
             said()
         return (
@@ -86,7 +86,7 @@ def install(share: AtHand, said: Callable[[], None]) -> None:
         if training and torch.compiler.is_compiling():
             running, affine = (running_mean, running_var), (weight, bias)
             return _over_ranks(input, running, affine, momentum, eps, shared=compiled.moments(input))
-        mine = share() if training else None
+        mine = share_of(counts.share_of((input,))) if training else None
         if mine is None:
             return own(input, running_mean, running_var, weight, bias, training, momentum, eps)
         said()

@@ -201,7 +201,7 @@ class Engine:
 
     def rows(self, own: Share | None = None) -> draws.Rows | None:
         """Of the batch that is drawn for, *own* if known; None for whole batches, and for a piece of the rows."""
-        share = None if self.is_repeating else self.at_hand.drawing(own)
+        share = None if self.is_repeating else self.at_hand.share_of(own)
         if share is None or self.micro.in_piece:
             return None
         return draws.rows_of(share, self._choose().data_rank)  # a model may be half made when it draws

@@ -71,7 +71,7 @@ def install(seen: Seen) -> None:
     compiled.keep_graphs_apart()
     losses.install(lambda own: seen.engine.loss_at_hand(own) if seen.engine else None)
     reducing.LOSS[:] = [_by_hand(seen)]
-    batchnorm.install(lambda: _share(seen), lambda: _say_shared(seen))
+    batchnorm.install(lambda own: _share(seen, own), lambda: _say_shared(seen))
     at_hand, told = lambda own=None: seen.engine.rows(own) if seen.engine else None, functools.partial(_say_drawn, seen)
     draws.install(at_hand, told)
     counts.states.install(counts.part_of)
@@ -88,8 +88,9 @@ def _by_hand(seen: Seen) -> reducing.Loss:
     return loss
 
 
-def _share(seen: Seen) -> Any:
-    return seen.engine.share if seen.engine else None
+def _share(seen: Seen, own: Share | None = None) -> Share | None:
+    """How the rows were cut that are computed now, *own* as they tell it: a batch fetched since is cut otherwise."""
+    return seen.engine.at_hand.share_of(own) if seen.engine and not seen.engine.is_repeating else None
 
 
 def _iterating(own: Callable[[DataLoader], Iterator], seen: Seen) -> Callable[[DataLoader], Iterator]:
