@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 from one_device import plain, same
-from runtime_ranks import ColdRun, launch, submitit
+from runtime_ranks import ColdRun, Run, launch, submitit
 
 from lumi_moai.plan import Wishes
 from lumi_moai.runtime.parallel import need, one_device
@@ -40,8 +40,8 @@ DOORS = {
 NO_LINE = "import torch"
 
 
-def start(work, text, *, environment=None, **wishes):
-    run = ColdRun(work, launch(2), Wishes(**wishes))
+def start(work, text, *, environment=None, kind=Run, **wishes):
+    run = kind(work, launch(2), Wishes(**wishes))
     environments = [{**each, **(environment or {})} for each in submitit(2)]
     return run.ranks(environments, run.script(text))
 
@@ -63,7 +63,7 @@ def expected(work):
 def test_every_door_leads_to_the_same_training(work):
     lines = expected(work)
     for name, door in DOORS.items():
-        ranks = start(work / name.replace(" ", "-"), f"{door}\n{TRAIN}")
+        ranks = start(work / name.replace(" ", "-"), f"{door}\n{TRAIN}", kind=ColdRun)
         trained_as_one(ranks, lines)
         assert ("setting enable_something_else=True has no meaning here" in ranks[0].err) == (name == "moai 2023")
     trained_as_one(start(work / "auto", f"{NO_LINE}\n{TRAIN}", mode="auto"), lines)
