@@ -117,3 +117,30 @@ torch.save([p.detach() for p in both.parameters()], sys.argv[1])
 def test_rows_that_numpy_drew_are_followed_where_the_models_are_members_of_a_dictionary(work, made):
     text = MEMBERS.replace("MADE", made.replace("NOISE", "np.random.normal(0, 1, (x.shape[0], 3))"))
     same_run(work, text, *plain(work, text), 2)
+
+
+# By chance as many as a rank of three has rows, and no rows: where the pictures of a batch are cut, and how much they change.
+PLACES = (
+    HEAD
+    + """
+model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+optim = torch.optim.SGD(model.parameters(), lr=0.1)
+data = TensorDataset(torch.rand(14, 1, 8, 8), torch.randint(0, 3, (14,)))
+for rows, labels in DataLoader(data, batch_size=7):
+    top, left = torch.randint(0, 5, (2,)).tolist()
+    rows = rows.clone()
+    rows[:, :, top : top + 3, left : left + 3] = 0
+    angles, scales = torch.rand(3), torch.empty(2).uniform_(0.9, 1.1)
+    loss = F.cross_entropy(model(rows * scales.mean() + angles.mean()), labels)
+    optim.zero_grad()
+    loss.backward()
+    optim.step()
+    print(top, left, loss.item(), angles.sum().item(), scales.sum().item(), torch.rand(4).sum().item())
+torch.save(model.state_dict(), sys.argv[1])
+"""
+)
+
+
+def test_numbers_that_are_by_chance_as_many_as_a_ranks_rows_are_the_scripts(work):
+    lines, weights = plain(work, PLACES)
+    same_run(work, PLACES, lines, weights, 3)

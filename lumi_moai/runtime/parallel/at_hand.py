@@ -60,6 +60,11 @@ class AtHand:
             return self._cut if self._handed and self._handed[-1] is self._cut else None
         return self._cut
 
+    @property
+    def is_computing(self) -> bool:
+        """Whether a model is: what it is given says no more of which batch it is."""
+        return self._called is not None or self.inside is not None
+
     @contextmanager
     def computing(self, given: Given) -> Iterator[None]:
         """Within this a model computes what it was *given*: rows of a batch, also of one kept from training."""

@@ -5,7 +5,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from types import MethodType
+from types import FrameType, MethodType
 from typing import Any
 
 import torch
@@ -33,7 +33,7 @@ from . import (
     losses,
     marks,
 )
-from .counts import reducing
+from .counts import reducing, users
 from .divided import OF_ALL
 from .fetching import is_fetching
 from .files import hooks
@@ -72,7 +72,7 @@ def install(seen: Seen) -> None:
     losses.install(lambda own: seen.engine.loss_at_hand(own) if seen.engine else None)
     reducing.LOSS[:] = [_by_hand(seen)]
     batchnorm.install(lambda own: _share(seen, own), lambda: _say_shared(seen))
-    at_hand, told = lambda own=None: seen.engine.rows(own) if seen.engine else None, functools.partial(_say_drawn, seen)
+    at_hand, told = functools.partial(_rows, seen), functools.partial(_say_drawn, seen)
     draws.install(at_hand, told)
     counts.states.install(counts.part_of)
     draws_of_numpy.install(at_hand, told, lambda: _share(seen))
@@ -91,6 +91,23 @@ def _by_hand(seen: Seen) -> reducing.Loss:
 def _share(seen: Seen, own: Share | None = None) -> Share | None:
     """How the rows were cut that are computed now, *own* as they tell it: a batch fetched since is cut otherwise."""
     return seen.engine.at_hand.share_of(own) if seen.engine and not seen.engine.is_repeating else None
+
+
+def _rows(seen: Seen, own: Share | None = None) -> draws.Rows | None:
+    """This rank's rows that are drawn for, *own* as a size or a tensor tells it.
+
+    A plain number may be of rows within a model and in a library; in the script's loop it is by chance as many as they.
+    """
+    if seen.engine is None or (own is None and not seen.engine.at_hand.is_computing and _script_draws()):
+        return None
+    return seen.engine.rows(own)
+
+
+def _script_draws() -> bool:
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and frame.f_code.co_filename in {draws.__file__, draws_of_places.__file__}:
+        frame = frame.f_back
+    return users.asks(frame)
 
 
 def _iterating(own: Callable[[DataLoader], Iterator], seen: Seen) -> Callable[[DataLoader], Iterator]:
