@@ -159,3 +159,35 @@ torch.save([p.detach() for p in model.parameters()][-1:], sys.argv[1])
 @pytest.mark.parametrize("count", [2, 3])
 def test_batches_out_of_a_cycle_are_trained_as_new_ones(work, count):
     same_run(work, CYCLE, *plain(work, CYCLE), count)
+
+
+TWICE = (
+    HEAD
+    + """
+critic, model = nn.Linear(4, 1), nn.Linear(3, 4)
+of_critic, optim = torch.optim.SGD(critic.parameters(), lr=0.1), torch.optim.SGD(model.parameters(), lr=0.1)
+def ahead(loader):
+    it = iter(loader)
+    held = next(it, None)
+    while held is not None:
+        now, held = held, next(it, None)
+        yield now
+for rows, _ in ahead(DataLoader(TensorDataset(torch.randn(20, 4), torch.zeros(20)), batch_size=6)):
+    made = model(torch.randn(rows.size(0), 3))
+    loss = critic(made.detach()).tanh().mean() - critic(rows).tanh().mean()
+    of_critic.zero_grad()
+    loss.backward()
+    of_critic.step()
+    fooled = -critic(made).tanh().mean()
+    optim.zero_grad()
+    fooled.backward()
+    optim.step()
+    print(loss.item(), fooled.item(), F.mse_loss(critic(made), critic(rows)).item())
+torch.save([*critic.parameters(), *model.parameters()], sys.argv[1])
+"""
+)
+
+
+def test_two_backwards_for_one_batch_leave_the_one_fetched_ahead_alone(work):
+    """The last one has two rows on three ranks: its weights were taken for those of the one before."""
+    same_run(work, TWICE, *plain(work, TWICE), 3)

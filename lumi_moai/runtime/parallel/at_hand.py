@@ -26,6 +26,8 @@ class AtHand:
         """Of the training batches handed out since the last backward."""
         self._handed: list[Share] = []
         """The same, one by one."""
+        self.loss_share: Share | None = None
+        """Of the batch that the last loss came from: the script may fetch the next batch before backward."""
         self._with_loss: list[Share] = []
         """Those of them for which a loss was computed."""
         self._given_out: WeakValueDictionary[int, Share] = WeakValueDictionary()
@@ -122,6 +124,8 @@ class AtHand:
 
     def begin(self, share: Share | None) -> None:
         """A batch is handed out, cut as *share* says; None for a whole one."""
+        if self.loss_share is not None and self.loss_share.went_back:  # it was a number to show
+            self.loss_share, self._with_loss = None, []
         self._is_whole = share is None
         if share is not None:
             self._cut, self._is_over = share, False
@@ -131,8 +135,13 @@ class AtHand:
             self._went_back = bool(self._went_back)
 
     def note_loss(self, share: Share) -> None:
-        """The next backward is for the batch that was cut as *share* says."""
-        self._with_loss.append(share)
+        """The next backward is for the batch that was cut as *share* says.
+
+        Behind the backward of a batch it may be a second loss of it, or a number to show.
+        """
+        if not share.went_back or self.loss_share is None or self.loss_share.went_back:
+            self.loss_share = share
+            self._with_loss.append(share)
 
     def end(self) -> None:
         """A training loop has no more batches."""
@@ -156,7 +165,7 @@ class AtHand:
         for share in over:
             share.went_back.append(True)
         self._handed = [each for each in self._handed if not each.went_back]
-        self._with_loss = []
+        self.loss_share, self._with_loss = None, []
         self._went_back = True
         self._has_gradients = True
 

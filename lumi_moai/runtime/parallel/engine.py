@@ -66,8 +66,6 @@ class Engine:
         """Set by `settle` as well."""
         self.undivided = Undivided(self)
         self.within = Within(self)
-        self.loss_share: Share | None = None
-        """Of the batch that the last loss came from: the script may fetch the next batch before backward."""
         self.gradients = Gradients(seen)
         self.in_backward = False
         self.in_training = False
@@ -341,9 +339,8 @@ class Engine:
 
     def share_of_backward(self) -> Share | None:
         """How the batch was cut that this backward is for; asked once for each."""
-        share, is_exact = self.loss_share or self.share, self.loss_share is not None
-        self.at_hand.went_back(is_exact=is_exact, ranks=self._choose().data_ranks)
-        self.loss_share = None
+        of_loss, share = self.at_hand.loss_share, self.at_hand.loss_share or self.share
+        self.at_hand.went_back(is_exact=of_loss is not None, ranks=self._choose().data_ranks)
         return going_back(share)
 
     def loss_at_hand(self, own: Share | None = None) -> Share | None:
@@ -353,9 +350,8 @@ class Engine:
         """
         self.at_hand.turn_to(own)
         share = None if self.is_repeating else own or self.share  # a batch fetched since may weigh otherwise
-        if share and not (own or share).went_back and torch.is_grad_enabled():  # behind backward it is a number to show
-            self.loss_share = share
-            self.at_hand.note_loss(own or share)
+        if share and torch.is_grad_enabled():
+            self.at_hand.note_loss(share)
         return share
 
     @property

@@ -122,7 +122,7 @@ class Micro:
     def _counted(self, output: Any, work: rerun.Work) -> Any:
         """*output* of a model, whose losses are of the batch at hand."""
         if work.sums.has_loss:
-            self.engine.loss_share = self.engine.share
+            self.engine.at_hand.loss_share = self.engine.share
         return output
 
     def _parameters(self, root: nn.Module) -> list[nn.Parameter]:
@@ -147,13 +147,13 @@ class Micro:
     def inside(self, *, in_piece: bool) -> Iterator[None]:
         """Within this a model computes a call, or with *in_piece* a piece of one; models that it calls do not."""
         self._depth += 1
-        share, self.in_piece = self.engine.loss_share, in_piece
+        share, self.in_piece = self.engine.at_hand.loss_share, in_piece
         try:
             yield
         finally:
             self._depth -= 1
             self.in_piece = False
-            self.engine.loss_share = share
+            self.engine.at_hand.loss_share = share
 
     def _nested(self, outputs: Any, seeds: Any) -> None:
         """The backward of one piece where FSDP brings the gradients; part of the backward that is going on."""

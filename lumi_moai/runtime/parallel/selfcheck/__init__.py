@@ -353,11 +353,11 @@ class SelfCheck:
         engine, micro = self.engine, self.engine.micro
         parameters = {id(each): each for each in map(layout.now, self._parameters())}.values()
         grads = [(each, each.grad) for each in parameters]
-        before = (engine.at_hand, engine.loss_share, engine.in_training, micro.rows, micro.memory.pieces)
+        before = (engine.at_hand, engine.in_training, micro.rows, micro.memory.pieces)
         resume = engine.resume
         engine.at_hand = AtHand(lambda: True)
         engine.at_hand.begin(share)
-        engine.loss_share, micro.rows, micro.memory.pieces = None, rows_here, pieces
+        micro.rows, micro.memory.pieces = rows_here, pieces
         self.is_running, engine.resume = True, None  # what is read apart is no part of the journal
         for parameter, _ in grads:
             parameter.grad = None
@@ -365,7 +365,7 @@ class SelfCheck:
             yield
         finally:
             self.is_running = False
-            engine.at_hand, engine.loss_share, engine.in_training, micro.rows, micro.memory.pieces = before
+            engine.at_hand, engine.in_training, micro.rows, micro.memory.pieces = before
             engine.resume = resume
             for parameter, grad in grads:
                 parameter.grad = grad

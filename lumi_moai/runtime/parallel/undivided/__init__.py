@@ -116,12 +116,12 @@ class Undivided:
     @contextmanager
     def inside(self, share: Share | None) -> Iterator[None]:
         """Within this a model computes rows of a batch that was cut as *share* says."""
-        engine = self.engine
-        before, engine.at_hand.inside, loss_share = engine.at_hand.inside, share, engine.loss_share
+        at_hand = self.engine.at_hand
+        before, at_hand.inside, loss_share = at_hand.inside, share, at_hand.loss_share
         try:
             yield
         finally:
-            engine.at_hand.inside, engine.loss_share = before, loss_share
+            at_hand.inside, at_hand.loss_share = before, loss_share
 
     @contextmanager
     def _own_chance(self) -> Iterator[None]:

@@ -101,7 +101,7 @@ class Calls:
             leaves, spec, _ = course.forward(work)
             output = tree_unflatten(leaves, spec)
         if course.has_loss:
-            self.engine.loss_share = self.engine.share
+            self.engine.at_hand.loss_share = self.engine.share
         return output
 
     def _work(self, root: nn.Module, call: rerun.Call, course: Course, leaves: tuple, spec: Any) -> rerun.Work:
