@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from ....errors import RequestError
 from ... import accelerator, group
-from . import operations, parts
+from . import aliases, operations, parts
 from .parts import full as put_together
 
 Function = Callable[..., Any]
@@ -252,6 +252,8 @@ def _tensors(tree: Any) -> list[torch.Tensor]:
 
 def _answer_fact(func: Function, name: str, args: tuple, kwargs: dict[str, Any]) -> Any:
     result = _natively(func, args, kwargs)
+    if name in {"data", "detach"} and isinstance(result, DTensor):
+        aliases.remember(args[0], result)
     if name == "device" and not _NATIVE[0]:
         return accelerator.device()  # under offload the parts wait on the host; whoever asks wants to compute
     return result
@@ -271,8 +273,7 @@ def _set(func: Function, name: str, tensor: torch.Tensor, value: Any) -> None:
         value = whole(value)
     with torch._C.DisableTorchFunctionSubclass():
         if name == "_set_data" and isinstance(tensor, DTensor):
-            with torch.no_grad():
-                tensor._local_tensor.copy_(value._local_tensor)
+            aliases.give(tensor, value)
         else:
             func(tensor, value)
 
