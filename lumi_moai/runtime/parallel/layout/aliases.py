@@ -1,7 +1,7 @@
 """What a script has read as `parameter.data` keeps its numbers when the parameter gets others.
 
-So do classes for moving averages put a model's own weights aside: `backup[name] = p.data; p.data = shadow[name]`. A part
-stays where it is in memory, because FSDP's own code holds on to it, so `p.data = other` copies.
+So do classes for moving averages put a model's own weights aside: `backup[name] = p.data; p.data = shadow[name]`. A
+part stays where it is in memory, because FSDP's own code holds on to it, so `p.data = other` copies.
 """
 
 import weakref
