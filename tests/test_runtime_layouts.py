@@ -8,6 +8,7 @@ import pytest
 import torch
 from one_device import NUMBER, assert_same_weights, plain, same, same_run
 from runtime_ranks import ColdRun, Run, launch, slurm, submitit
+from test_runtime_parallel import HEAD
 from torch import nn
 
 from lumi_moai.plan import Layout, Wishes
@@ -258,3 +259,31 @@ main()
 def test_a_penalty_over_weights_of_which_a_rank_has_no_part(work, count):
     """The ranks talked past each other, and the network stopped the run."""
     same_run(work, SCARCE, *plain(work, SCARCE), count, layout="fsdp")
+
+
+TAUGHT = (
+    HEAD
+    + """
+model, teacher = (nn.Sequential(nn.Linear(4, wide), nn.ReLU(), nn.Linear(wide, 3)) for wide in (8, 16))
+optim = torch.optim.SGD(model.parameters(), lr=0.1)
+x = torch.randn(14, 4)
+for epoch in range(2):
+    for (rows,) in DataLoader(TensorDataset(x), batch_size=6):
+        with torch.inference_mode():
+            soft = teacher(rows)
+        loss = F.cross_entropy(model(rows), soft.argmax(1))
+        optim.zero_grad()
+        loss.backward()
+        optim.step()
+        print(loss.item())
+    with torch.no_grad():
+        print((teacher(x).argmax(1) == model(x).argmax(1)).sum().item())
+    print(teacher(x).logsumexp(1).sum().item())
+torch.save(model.state_dict(), sys.argv[1])
+"""
+)
+
+
+@pytest.mark.parametrize("layout", ["fsdp", "zero2"])
+def test_a_teacher_that_is_called_in_inference_mode_first_can_be_called_outside(work, layout):
+    same_run(work, TAUGHT, *plain(work, TAUGHT), 2, layout=layout)
