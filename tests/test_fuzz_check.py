@@ -8,7 +8,7 @@ from pathlib import Path
 
 from test_check_rules import CASES, GOOD, LUMI
 
-from lumi_moai.check import check, fixed, read
+from lumi_moai.check import check, fixed, read, rounds
 
 ROOT = Path(__file__).parent.parent
 SEEDS = [text for _, text, _ in CASES] + list(GOOD.values())
@@ -35,11 +35,33 @@ def test_damaged_scripts_never_raise_and_fixes_end():
     until = time.monotonic() + float(os.environ.get("LUMI_MOAI_FUZZ_SECONDS", "3"))
     while time.monotonic() < until:
         text = first = damaged(chance)
-        for _ in range(12):
+        for _ in range(rounds(first)):
             text, done = fixed(text, check(read(text, "job.sh"), LUMI), "job.sh")
             if not done:
                 break
         assert not done, (seed, first)
+
+
+HIDDEN = (
+    """#!/bin/bash
+#SBATCH --account=project_465000001
+#SBATCH --partition=small-g
+srun hostname
+"""
+    + 12 * "#SBATCH -nodes=1\nsrun hostname\n"
+)
+
+
+def test_each_fix_may_make_room_for_the_next():
+    """A directive below a command is found first, and its value when it stands above: it took more rounds than were made."""
+    text = HIDDEN
+    taken = 0
+    while taken <= rounds(HIDDEN):
+        text, done = fixed(text, check(read(text, "job.sh"), LUMI), "job.sh")
+        if not done:
+            break
+        taken += 1
+    assert 8 < taken < rounds(HIDDEN)
 
 
 def test_what_make_fuzz_sets_reaches_the_tests():

@@ -63,6 +63,11 @@ def _order(finding: Finding) -> tuple[bool, int, int, int, str]:
     return (False, place.line, place.column, _RANK[finding.severity], finding.rule.id)
 
 
+def rounds(text: str) -> int:
+    """How often *text* may have to be fixed and read again: a line may have two faults that hide those of the next."""
+    return 2 * (text.count("\n") + 1)
+
+
 def fixed(text: str, findings: Sequence[Finding], path: str) -> tuple[str, tuple[Finding, ...]]:
     """*text* with the fixes of *findings* in the file *path*, and the findings that were fixed.
 
@@ -89,4 +94,4 @@ def _meet(edit: Edit, other: Edit) -> bool:
     return edit.start < other.end and other.start < edit.end
 
 
-__all__ = ["RULES", "Edit", "Files", "Finding", "Hit", "Rule", "Script", "check", "fixed", "read"]
+__all__ = ["RULES", "Edit", "Files", "Finding", "Hit", "Rule", "Script", "check", "fixed", "read", "rounds"]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .. import billing, catalog
 from ..catalog.settings import recognised, settings
-from ..check import Finding, Script, check, fixed, read
+from ..check import Finding, Script, check, fixed, read, rounds
 from ..check.convert import Converted, convert
 from ..check.explain import Told, explain
 from ..errors import ConfigError, RequestError, RunError
@@ -22,7 +22,6 @@ from ..site import Site
 from ..units import format_gib
 
 _LONGEST = 1 << 20
-_ROUNDS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +153,7 @@ def _fixed(checked: Checked, site: Site) -> Checked:
     if before is None:
         return checked
     text = before.text
-    for _ in range(_ROUNDS):
+    for _ in range(rounds(text)):
         text, done = fixed(text, findings, checked.path)
         if not done:
             break
