@@ -87,9 +87,10 @@ def _sized(own: Draw, place: int, at_hand: RowsAtHand, told: Told) -> Draw:
     def draw(*args: Any, **kwargs: Any) -> Any:
         size = _size(args, place, kwargs.get("size"))
         rows = at_hand(_cut_of(size)) if _is_shared(kwargs) else None
-        if rows is not None and not isinstance(next(iter(size), None), counts.Rows):
-            sizes: Sequence[Any] = size
-            _check(own, [each.share for each in sizes if isinstance(each, counts.Rows)])
+        sizes: Sequence[Any] = size if _cut_of(size) is None else ()
+        aside = [each.share for each in sizes[1:] if isinstance(each, counts.Rows)]
+        if aside and _is_shared(kwargs) and at_hand(aside[0]) is not None:
+            _check(own, aside)
         # One number alone is a decision of the script, which all ranks must make alike.
         is_number = size and tuple(size) == (1,) and not isinstance(size[0], counts.Rows)
         rows = times(size[0], rows) if rows is not None and size and not is_number else None
