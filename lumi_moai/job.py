@@ -237,13 +237,22 @@ def make_job(
         environment=_environment(site, placement, request, container),
         caches=site.caches,
         policy=site.policy,
-        signal_seconds=min(site.policy.signal_seconds, request.minutes * 30),  # at most half of the time
+        signal_seconds=_signal_seconds(site.policy.signal_seconds, request.minutes),
         array=request.array,
         sbatch=dict(request.sbatch),
         run_folder=run_folder,
         work_folder=work_folder,
         origins=dict(request.origins),
     )
+
+
+def _signal_seconds(wished: int, minutes: int) -> int:
+    """*wished*, but at most half of the time.
+
+    Slurm may send a signal a minute early, and one that comes before the ranks listen ends the job. So in a job of
+    one minute it is sent at its end.
+    """
+    return min(wished, minutes * 30, max(1, (minutes - 1) * 60))
 
 
 def script_name(script: str) -> str:

@@ -246,7 +246,7 @@ def compared(text, folder, count=2, layout="", double=True):
     from lumi_moai.plan import Layout, Wishes
 
     folder.mkdir(parents=True)
-    if any(word in layout for word in ("pp=", "micro_batches=")):
+    if any(word in layout for word in ("pp=", "micro_batches=", "compile")):  # whose dropout is another one
         text = blocks.without_draws(text)
     try:
         lines, weights = one_device.plain(folder, text)

@@ -100,8 +100,9 @@ def test_shapes(name, mode, tasks, cpus, masks):
     assert job.tasks_per_node * job.cpus_per_task <= 56
 
 
-def test_the_signal_never_takes_more_than_half_of_the_time():
-    assert job_on("lumi", "Small").signal_seconds == 120
+@pytest.mark.parametrize(("minutes", "seconds"), [(1, 1), (2, 60), (3, 90), (4, 120), (60, 120)])
+def test_the_signal_leaves_half_of_the_time_and_a_minute_by_which_slurm_may_send_it_early(minutes, seconds):
+    assert job_on("lumi", "Small", minutes=minutes).signal_seconds == seconds
 
 
 @pytest.mark.parametrize(

@@ -23,9 +23,11 @@ ACCOUNTS = {"lumi": "project_465000001", "local": None}
 SITES = [path.stem for path in sorted((root("configs") / "sites").glob("*.yaml"))]
 
 
-def job_on(site_name, flavor_name, *, run_folder="/scratch/project/runs/train", work_folder="/home/user", **asked):
+def job_on(
+    site_name, flavor_name, *, run_folder="/scratch/project/runs/train", work_folder="/home/user", minutes=None, **asked
+):
     site = catalog.site(site_name)
-    minutes = site.policy.default_minutes
+    minutes = minutes or site.policy.default_minutes
     placement = flavor.place(site, flavor.find(flavor_name, catalog.flavors()), minutes=minutes)
     asked = {"command": ("train.py", "--batch-size", "32"), "account": ACCOUNTS.get(site_name, "project"), **asked}
     request = Request(minutes=minutes, **asked)

@@ -2,10 +2,15 @@
 
 import copy
 import json
+import math
+import operator
 import pickle
 import shutil
+import statistics
 import textwrap
+from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 import torch._inductor.codecache
@@ -136,14 +141,41 @@ def test_rows_are_a_size_and_a_number():
     assert torch.arange(rows).tolist() == [0, 1, 2, 3]
     assert (torch.ones(3) * rows).tolist() == [4.0] * 3
     assert (0.5 * rows, rows * 0.5, 30 / rows, rows / 4, 1.5 + rows, float(rows)) == (5.0, 5.0, 3.0, 2.5, 11.5, 10.0)
-    assert rows == 4
     assert rows == 10
-    assert rows != 5
+    assert rows != 4, "a script's own number that is equal to a rank's rows by chance"
+    assert operator.eq(rows, 4) is False
+    assert {10: "whole"}[rows] == "whole"
+    assert isinstance(rows, int)
     assert rows > 9
     assert not rows < 10
     assert rows == Rows.of(5, 10)
     assert sum([rows, rows]) == 20
     assert max(rows, 7) == 10
+
+
+@pytest.mark.parametrize("kind", [int, float, complex, np.int32, np.int64, np.float32, np.float64, np.asarray])
+@pytest.mark.parametrize("name", "add sub mul truediv floordiv mod pow eq ne lt le gt ge".split())
+def test_rows_are_all_ranks_rows_for_every_kind_of_number(name, kind):
+    work, other = getattr(operator, name), kind(3)
+    if kind is complex and name in ("floordiv", "mod", "lt", "le", "gt", "ge"):
+        return
+    for first, second, wanted in ((Rows.of(4, 10), other, work(10, other)), (other, Rows.of(4, 10), work(other, 10))):
+        assert float(work(first, second).real) == float(wanted.real)
+
+
+@pytest.mark.parametrize("name", "neg pos abs invert".split())
+def test_rows_alone_are_both(name):
+    found = getattr(operator, name)(Rows.of(4, 10))
+    assert (operator.index(found), found.whole) == (getattr(operator, name)(4), getattr(operator, name)(10))
+
+
+def test_libraries_of_numbers_take_all_ranks_rows():
+    rows = Rows.of(4, 10)
+    assert (statistics.mean([rows, 3]), statistics.mean([rows, 4])) == (6.5, 7)
+    assert (Fraction(3, rows), math.sqrt(rows)) == (Fraction(3, 10), math.sqrt(10))
+    assert (divmod(rows, 3), divmod(23, rows)) == ((3, 1), (2, 3))
+    assert (np.average([1.0, 2.0], weights=[rows, 30]), np.log(rows)) == (1.75, np.log(10))
+    assert (rows & 6, rows | 1, rows ^ 2, rows << 1, rows >> 1) == (2, 11, 8, 20, 5)
 
 
 def test_what_is_added_to_in_place_stays_what_it_was():

@@ -121,6 +121,15 @@ def test_one_rank_computes_again_and_in_bfloat16_as_well(tmp_path):
     assert rank.err.count("no list of like blocks") == 1
 
 
+def test_what_leaves_every_model_as_it_is_is_not_said_to_be_at_work(tmp_path):
+    text = COUNTED.replace("nn.Sequential(*(Block() for _ in range(3)))", "Block()")
+    run = Run(tmp_path, launch(1), Wishes(layout=Layout.parse("recompute=full,compile")))
+    (rank,) = run.ranks(submitit(1), run.script(text))
+    assert "Block has no list of like blocks, so recompute and compile leave it as it is" in rank.err
+    assert "each block compiled" not in rank.err
+    assert "computed again" not in rank.err
+
+
 @pytest.mark.parametrize("layout", ["fsdp,bf16", "replicate,bf16"])
 def test_bfloat16_computes_coarsely_and_keeps_float32_weights(tmp_path, layout):
     lines, weights = plain(tmp_path, scripts.COARSE)

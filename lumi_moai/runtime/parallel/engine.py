@@ -334,7 +334,7 @@ class Engine:
         if found is not None and "batch" not in self._said:
             self.say_once("batch", introduction(found, by_hand=share is None))
         if self.rank == 0 and self.place is not None and not self._is_announced:
-            announce(self.me.run, self.place.plan, found)
+            announce(self.me.run, layout.at_work(self.place.plan, self.models()), found)
         self._is_announced = True
 
     def share_of_backward(self) -> Share | None:

@@ -74,7 +74,7 @@ def install(seen: Seen) -> None:
     batchnorm.install(lambda own: _share(seen, own), lambda: _say_shared(seen))
     at_hand, told = functools.partial(_rows, seen), functools.partial(_say_drawn, seen)
     draws.install(at_hand, told)
-    counts.states.install(counts.part_of)
+    counts.states.install(counts.part_of, lambda: _share(seen))
     draws_of_numpy.install(at_hand, told, lambda: _share(seen))
     draws_of_places.install(lambda: _share(seen))
 

@@ -1,5 +1,6 @@
 """Which tensors of a batch have its rows, as a loader hands it out, and as a model is given them and gives others."""
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -168,12 +169,28 @@ def plainly(arguments: Any) -> Iterator[Given]:
     marked = [(leaf, type(leaf)) for leaf in _leaves(arguments) if type(leaf) in (OfBatch, OfAll)]
     for tensor, _ in marked:
         tensor.__class__ = torch.Tensor
+    parts = [tensor for tensor, kind in marked if kind is OfBatch]
     try:
-        yield Given([tensor for tensor, kind in marked if kind is OfBatch], is_of_all)
+        yield Given(parts, is_of_all)
+    except RuntimeError as error:
+        _explain(error, parts)
+        raise
     finally:
         states.forget()
         for tensor, kind in marked:
             tensor.__class__ = kind
+
+
+def _explain(error: RuntimeError, parts: list[OfBatch]) -> None:
+    """Say what may be wrong where sizes do not fit: a model's own tensors for the rows of a batch are of all rows."""
+    share = parts[0].share if parts else None
+    if share is None or share.rows == share.total or getattr(error, "__notes__", None):
+        return
+    if {str(max(share.rows, 1)), str(share.total)} <= set(re.findall(r"\d+", str(error))):
+        error.add_note(
+            f"lumi-moai: this rank has {share.rows} of the batch's {share.total} rows. Make a tensor that goes with"
+            " rows as long as they are, `torch.zeros(x.size(0), 8)`, not as long as the batch size"
+        )
 
 
 @contextmanager

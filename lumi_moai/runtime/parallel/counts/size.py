@@ -2,13 +2,16 @@
 
 import math
 import operator
+import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import numpy as np
 import torch
 
 from ..share import Share
+from .users import is_scripts
 
 
 class Rows(np.int64):
@@ -21,28 +24,40 @@ class Rows(np.int64):
     whole: int
     share: Share | None
     """How their batch was cut, where that is known."""
+    __array_priority__ = -1.0  # so that `np.mean(losses) * rows` asks us; arrays, of 0, take `int(rows)` themselves
     is_picked: bool
     """Whether they are some that each rank has picked, or nodes of graphs: no rank knows how many another one has."""
 
     @classmethod
     def of(cls, mine: int, whole: int, share: Share | None = None, *, is_picked: bool = False) -> "Rows":
         """*mine* of *whole* rows."""
-        made = cls(mine)
+        made = super().__new__(cls, mine)
         made.whole, made.share, made.is_picked = whole, share, is_picked
         return made
 
+    def __new__(cls, value: Any) -> Any:
+        """A number of no batch, such as `statistics.mean([rows, 3])` makes of its kind, is a plain one."""
+        number = float(value)
+        return int(number) if number.is_integer() else number
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        return int if is_scripts(sys._getframe(1)) else Rows  # `isinstance(rows, int)` of the script
+
     def __eq__(self, other: object) -> Any:
-        # `x.size(0) == batch_size` means the global batch; `out.size(0) == len(x)` compares sizes of this rank.
-        if isinstance(other, Rows):
-            return self.whole == other.whole
-        return other in (_mine(self), self.whole) if isinstance(other, (int, float)) else NotImplemented
+        return _is_same(self, other, sys._getframe(1))
 
     def __ne__(self, other: object) -> Any:
-        found = self == other
+        found = _is_same(self, other, sys._getframe(1))
         return found if found is NotImplemented else not found
 
     def __hash__(self) -> int:
-        return hash(_mine(self))
+        return hash(self.whole)
+
+    @property
+    def numerator(self) -> Any:
+        """All of it, as `Fraction` asks."""
+        return self.whole
 
     def __bool__(self) -> bool:
         return self.whole != 0
@@ -97,7 +112,8 @@ class Shape(tuple):
 
 
 _Work = Callable[[Any, Any], Any]
-_NUMBERS = (int, float, Rows)
+_NUMBERS = (int, float, complex, np.generic)
+_SIZES = (int, np.integer)
 
 
 def _number(value: Any) -> Any:
@@ -112,7 +128,7 @@ def _as_size(work: _Work) -> _Work:
     """*work* of two whole numbers, for the rank's as for all."""
 
     def both(first: Any, second: Any) -> Any:
-        if not isinstance(first, (int, Rows)) or not isinstance(second, (int, Rows)):
+        if not isinstance(first, _SIZES) or not isinstance(second, _SIZES):
             return _whole(work, first, second)
         given = [each for each in (first, second) if isinstance(each, Rows)]
         is_picked = any(each.is_picked for each in given)
@@ -138,13 +154,27 @@ def _whole(work: _Work, first: Any, second: Any) -> Any:
     return NotImplemented
 
 
+def _is_same(rows: Rows, other: object, frame: FrameType) -> Any:
+    """`x.size(0) == batch_size` means the global batch. What torch and we compare may be a size of this rank."""
+    found = _whole(operator.eq, rows, other)
+    is_whole = found is not False or isinstance(other, Rows) or is_scripts(frame)
+    return found if is_whole else other == _mine(rows)
+
+
+def _alone(work: Callable[[Any], Any]) -> Callable[[Rows], Rows]:
+    """*work* of one number, for the rank's as for all."""
+    return lambda rows: Rows.of(work(_mine(rows)), work(rows.whole), rows.share, is_picked=rows.is_picked)
+
+
 def _turned(work: _Work) -> _Work:
     return lambda first, second: work(second, first)
 
 
 def _operators() -> None:
-    for name in ("sub", "mul", "floordiv", "mod"):
-        work = getattr(operator, name)
+    for name in ("neg", "pos", "abs", "invert"):
+        setattr(Rows, f"__{name}__", _alone(getattr(operator, name)))
+    for name in ("sub", "mul", "floordiv", "mod", "and", "or", "xor", "lshift", "rshift"):
+        work = getattr(operator, f"__{name}__")
         setattr(Rows, f"__{name}__", _as_size(work))
         setattr(Rows, f"__r{name}__", _as_size(_turned(work)))
     for name in ("truediv", "pow"):
@@ -153,6 +183,8 @@ def _operators() -> None:
         setattr(Rows, f"__r{name}__", _as_number(_turned(work)))
     for name in ("lt", "le", "gt", "ge"):
         setattr(Rows, f"__{name}__", _as_number(getattr(operator, name)))
+    Rows.__divmod__ = lambda first, second: (first // second, first % second)  # type: ignore[method-assign]
+    Rows.__rdivmod__ = lambda first, second: (second // first, second % first)  # type: ignore[method-assign]
     Rows.__add__ = Rows.__radd__ = _added  # type: ignore[method-assign]
 
 

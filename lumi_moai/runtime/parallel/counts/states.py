@@ -9,12 +9,15 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import _VF
+import torch.distributed as dist
+from torch import _VF, nn
 from torch.nn.modules import rnn
 from torch.nn.utils import rnn as packing
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree
 
+from ... import group
+from ..share import Share, bounds
 from ..transforming import is_transforming
 
 LAYERS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
@@ -27,11 +30,14 @@ _MADE: dict[int, torch.Size] = {}
 """Where in memory the states are that were made in the call of a model, and how large; `detach()` moves none."""
 
 
-def install(part_of: Callable[[Any, torch.Tensor, int | None], Any]) -> None:
+def install(part_of: Callable[[Any, torch.Tensor, int | None], Any], at_hand: Callable[[], Share | None]) -> None:
     """Know the states that torch's recurrent layers give from now on, and rows that the script packs.
 
-    *part_of* makes a tensor a part of the batch of another, with its rows in a dimension.
+    *part_of* makes a tensor a part of the batch of another, with its rows in a dimension. *at_hand* tells how the batch
+    was cut that is computed.
     """
+    for kind in (rnn.RNNBase, rnn.RNNCellBase):
+        kind.__call__ = _taking(at_hand)
     for name in LAYERS:
         setattr(_VF, name, _giving(getattr(_VF, name)))
     rnn._apply_permutation = _reordering(rnn._apply_permutation)
@@ -116,6 +122,33 @@ def _note(state: torch.Tensor) -> None:
 
 def _packed(parts: Iterable[Any], _: Any) -> PackedSequence:
     return PackedSequence(*parts)
+
+
+def _taking(at_hand: Callable[[], Share | None]) -> Callable[..., Any]:
+    """A call of a recurrent layer, with this rank's rows of a state that the script made for those of the batch."""
+
+    def call(layer: nn.Module, given: Any, *args: Any, **kwargs: Any) -> Any:
+        share = None if torch.compiler.is_compiling() or (not args and not kwargs) else at_hand()
+        if share is not None and share.total != max(share.rows, 1) == _rows(layer, given):
+            own = functools.partial(_own, share)
+            args, kwargs = _pytree.tree_map(own, (args, kwargs))
+        return nn.Module.__call__(layer, given, *args, **kwargs)
+
+    return call
+
+
+def _rows(layer: nn.Module, given: Any) -> int:
+    if _is_packed(given):
+        return int(given.batch_sizes[0])
+    is_cell = isinstance(layer, rnn.RNNCellBase)
+    return given.shape[0 if is_cell or layer.batch_first else 1] if given.dim() == 3 - is_cell else 0
+
+
+def _own(share: Share, state: Any) -> Any:
+    if type(state) not in (torch.Tensor, nn.Parameter) or state.dim() < 2 or state.shape[-2] != share.total:
+        return state
+    start, end, _ = bounds(share.total, dist.get_rank(group.data_group()), share.ranks)
+    return state.narrow(-2, start, end - start)
 
 
 def _giving(own: Callable[..., Any]) -> Callable[..., Any]:

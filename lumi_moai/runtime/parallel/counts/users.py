@@ -88,14 +88,23 @@ def asks_in_loop(frame: FrameType | None) -> bool:
 def asker(frame: FrameType | None) -> Asker:
     """Whose code calls torch in *frame*."""
     while frame is not None:
-        code = frame.f_code
-        if code not in _KNOWN:
-            _KNOWN[code] = _judged(code.co_filename, frame.f_globals.get("__name__", ""))
-        found = _KNOWN[code]
+        found = _known(frame)
         if found is not None:
             return found
         frame = frame.f_back
     return Asker.other
+
+
+def is_scripts(frame: FrameType) -> bool:
+    """Whether *frame* itself is of the user's code, and not of torch's that it calls."""
+    return _known(frame) is Asker.script
+
+
+def _known(frame: FrameType) -> Asker | None:
+    code = frame.f_code
+    if code not in _KNOWN:
+        _KNOWN[code] = _judged(code.co_filename, frame.f_globals.get("__name__", ""))
+    return _KNOWN[code]
 
 
 def _judged(path: str, module: str) -> Asker | None:

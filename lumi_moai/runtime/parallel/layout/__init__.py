@@ -17,6 +17,7 @@ updates    steps of optimizers on the parts
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -39,6 +40,7 @@ __all__ = [
     "Calls",
     "Spread",
     "apply",
+    "at_work",
     "callers",
     "check_backward",
     "full_state",
@@ -112,6 +114,11 @@ def idle(root: nn.Module, plan: Plan) -> str | None:
         return None
     name = type(root).__name__
     return f"{name} has no list of like blocks, so recompute and compile leave it as it is"
+
+
+def at_work(plan: Plan, roots: Iterable[nn.Module]) -> Plan:
+    """*plan* without what leaves all *roots* as they are."""
+    return plan if any(map(blocks.find, roots)) else replace(plan, recompute="none", compile=False)
 
 
 def full_state(tensor: torch.Tensor) -> torch.Tensor:
