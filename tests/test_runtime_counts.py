@@ -131,7 +131,8 @@ def test_rows_are_a_size_and_a_number():
     teach()
     rows = Rows.of(4, 10)
     assert [*range(rows)] == [0, 1, 2, 3]
-    assert [7, 8, 9, 10, 11][rows] == 11
+    assert [*range(20)][rows] == 10
+    assert [*range(20)][-rows:] == [*range(10, 20)]
     assert f"{rows} {rows:3d} {rows!r} {rows * 2} {2 * rows + 1} {rows // 2}" == "10  10 10 20 21 5"
     assert list(range(rows * 3 // 4)) == [0, 1, 2]
     assert "%d %s %.1f" % (rows, rows, rows / 4) == "10 10 2.5"  # noqa: UP031
@@ -139,7 +140,7 @@ def test_rows_are_a_size_and_a_number():
     assert type(3 + rows) is int
     assert torch.zeros(rows, 2).shape == (4, 2)
     assert torch.arange(rows).tolist() == [0, 1, 2, 3]
-    assert (torch.ones(3) * rows).tolist() == [4.0] * 3
+    assert (torch.ones(3) * rows).tolist() == [10.0] * 3
     assert (0.5 * rows, rows * 0.5, 30 / rows, rows / 4, 1.5 + rows, float(rows)) == (5.0, 5.0, 3.0, 2.5, 11.5, 10.0)
     assert rows == 10
     assert rows != 4, "a script's own number that is equal to a rank's rows by chance"

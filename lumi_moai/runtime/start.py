@@ -182,6 +182,12 @@ def _run(command: Command) -> None:
     except SystemExit as stop:
         if stop.code:
             raise
+    except (RuntimeError, ValueError, IndexError) as error:
+        if "torch" in sys.modules:
+            from . import parallel
+
+            parallel.explain(error)
+        raise
     if "torch" in sys.modules:
         from . import parallel
 

@@ -115,6 +115,14 @@ def finish() -> None:
         _SEEN[0].engine.resume.finish()
 
 
+def explain(error: Exception) -> None:
+    """Say in *error*, which ended the script, what may have made it."""
+    if _SEEN and _SEEN[0].engine is not None:
+        from . import counts
+
+        counts.explain(error, _SEEN[0].engine.share)
+
+
 def enable(**choices: Any) -> None:
     """Train on all ranks of this job as if they were one device.
 

@@ -44,6 +44,8 @@ from .single import is_one_number
 
 _LAYERS = ("torch.nn.modules.", f"{__name__.partition('.')[0]}.")
 """Whose BatchNorm counts the batches."""
+_WITH_ROWS = (slice, tuple, counts.Rows)
+"""What a number of rows may be in, or be, among the kinds of an index."""
 
 
 def install(seen: Seen) -> None:
@@ -55,6 +57,7 @@ def install(seen: Seen) -> None:
     for name in ("grad", "grad_and_value"):
         setattr(torch.func, name, asked.functional(getattr(torch.func, name), lambda: _share(seen)))
     torch.vmap = torch.func.vmap = counts.mapping(torch.func.vmap)
+    torch.Tensor.__getitem__ = _indexing(torch.Tensor.__getitem__)
     for name in ("item", "tolist", "__float__", "detach"):
         setattr(torch.Tensor, name, _reading(getattr(torch.Tensor, name), seen))
     checkpoint.checkpoint = _recomputing(checkpoint.checkpoint, seen)
@@ -172,6 +175,20 @@ def _casting(own: Callable[..., Any], seen: Seen) -> Callable[..., Any]:
         return found
 
     return enter
+
+
+def _indexing(own: Callable[..., Any]) -> Callable[..., Any]:
+    """Rows of the script's own tensor, as many as its batch has, are those that go with the batch's."""
+
+    @functools.wraps(own)
+    def getitem(tensor: torch.Tensor, index: Any) -> Any:
+        is_known = type(index) not in _WITH_ROWS or type(tensor) is counts.OfBatch
+        if is_known or not users.is_scripts(sys._getframe(1)):
+            return own(tensor, index)
+        found = counts.tables.taken(own, tensor, index)
+        return own(tensor, counts.of_all_ranks(index)) if found is None else found
+
+    return getitem
 
 
 def _reading(own: Callable[..., Any], seen: Seen) -> Callable[..., Any]:

@@ -20,6 +20,7 @@ ranged    places that the script counts through
 taught    `len`, `range` and `enumerate` for the script
 drawn     what numpy drew for the rows
 constants what the script made for as many rows as the batch has
+tables    what the script takes of its own for as many
 mapped    rows that `vmap` goes through
 helped    what a library made of rows for the script
 reducing  sums, means and extremes over rows
@@ -28,7 +29,7 @@ said      sentences about what cannot be put right
 users     which code is the user's own
 """
 
-from . import drawn, states
+from . import drawn, states, tables
 from .batch import (
     KINDS,
     OfBatch,
@@ -50,9 +51,10 @@ from .given import Given, followed, mark, mark_outputs, mark_whole, plainly
 from .mapped import mapping
 from .places import PICKED
 from .rows import among_all, picked_rows
-from .size import Rows
+from .said import explain
+from .size import Rows, of_all_ranks
 from .taught import length, teach
-from .whole import OfAll, OfModel, name_of, of_all
+from .whole import OfAll, OfModel, counted, name_of, of_all
 
 __all__ = [
     "KINDS",
@@ -66,7 +68,9 @@ __all__ = [
     "are_of_all",
     "are_picked",
     "become",
+    "counted",
     "drawn",
+    "explain",
     "fitting",
     "followed",
     "keeping",
@@ -78,6 +82,7 @@ __all__ = [
     "mark_whole",
     "name_of",
     "of_all",
+    "of_all_ranks",
     "own_rows",
     "part_of",
     "picked_rows",
@@ -86,6 +91,7 @@ __all__ = [
     "rows_like",
     "share_of",
     "states",
+    "tables",
     "teach",
     "whole",
     "wholly",

@@ -16,7 +16,7 @@ from .names import ADDED, AS_ONE, CROSSED, EACH, LIKE, PAIRED, PRODUCTS, READS, 
 from .places import FIRST, PICKED, Part, after_each, after_einsum, after_product, after_view, check_alike, squeezed
 from .size import Rows, Shape
 from .users import Asker
-from .whole import OfAll, OfModel, copied, counted, felt_by_all, name_of, of_all
+from .whole import OfAll, OfModel, copied, counted, felt_by_all, name_of, note_written, of_all
 
 
 class OfBatch(Part):
@@ -41,7 +41,10 @@ class OfBatch(Part):
         args, kwargs = counted(func, args, kwargs)
         if OfAll in types:
             args = tuple(felt_by_all(each, parts[0].share) if type(each) is OfAll else each for each in args)
-        return _followed(func, parts, args, kwargs)
+        result = _followed(func, parts, args, kwargs)
+        if args and (write := getattr(args[0], "write_back", None)) is not None:
+            note_written(func, args[0], write, result)
+        return result
 
     def rows_along(self, dim: int) -> int | Rows:
         """The size of dimension *dim*."""
@@ -63,6 +66,8 @@ class OfBatch(Part):
 
 _NOT_OF_ALL = ADDED | EACH | VIEW | AS_ONE | PRODUCTS | picking.MIXES | {"getitem", "einsum", "select", "grad"}
 _OURS = (OfBatch, OfAll, OfModel, torch.Tensor, torch.nn.Parameter)
+_MOVES = {"to", "cpu", "cuda", "long", "int"}
+"""What leaves the numbers of a table what they are, such as those of an order."""
 _GRAD_FN = torch.Tensor.grad_fn.__get__
 KINDS = (torch.Tensor, OfBatch, OfAll)
 """The classes of a plain tensor."""
@@ -195,11 +200,12 @@ def _followed(func: Any, parts: list[OfBatch], args: tuple, kwargs: dict[str, An
     """What the script gets for *func*, which it calls with *parts* of a batch among *args* and *kwargs*."""
     name, tensor = name_of(func), parts[0]
     steps.check(name, args[0] if args else None, args)
-    args = constants.of_rank(name, tensor, args, (torch.Tensor, OfAll))
+    fills = by_place.fills(func, args)
+    args = args if fills else constants.of_rank(name, tensor, args, (torch.Tensor, OfAll))
     with torch._C.DisableTorchFunctionSubclass():
         if any(each.graph for each in parts) and (found := of_graphs.followed(name, func, args, kwargs)) is not None:
             return found
-        args = by_place.filled(name, args) if name in by_place.FILLS else args
+        args = by_place.filled(func, args) if fills else args
         if name == "setitem" and args[0] is tensor:
             args = (tensor, *writing.placed(tensor, *args[1:]))
         args = squeezed(tensor, args, kwargs) if name == "squeeze" else args
@@ -212,6 +218,8 @@ def _followed(func: Any, parts: list[OfBatch], args: tuple, kwargs: dict[str, An
         if _is_one_of_unknown(name, tensor, result):
             return _as_one(name, func, tensor, args, kwargs)
         made = _result(name, parts, result, args, kwargs)
+        if tensor.of_table is not None and name in _MOVES and type(made) is OfBatch:
+            made.of_table = func(tensor.of_table, *args[1:], **kwargs)
         rows.ask_gradient(made if type(made) is OfBatch else tensor)
         return made
 

@@ -15,7 +15,7 @@ from ..share import Share, bounds
 from . import of_graphs, rows
 from .places import JOINED, MANY, PICKED, Part, times
 from .ranged import Computed, OfWhole, Own, Places
-from .size import Rows
+from .size import Rows, of_all_ranks
 from .whole import OfAll, felt_by_all, of_all
 
 PIECES = {"chunk": "chunks", "split": "split_size", "tensor_split": "indices_or_sections"}
@@ -174,29 +174,37 @@ def wholly(tensor: Part) -> torch.Tensor:
         return of_all(felt_by_all(rows.whole(tensor), tensor.share))
 
 
-FILLS = {"setitem": 2, "copy": 1}
+_ADDS = ("__iadd__", "__isub__", "__imul__", "__itruediv__", "add_", "sub_", "mul_", "div_")
+_FILLS = {"__setitem__": 2, "copy_": 1, **dict.fromkeys(_ADDS, 1)}
 """What writes into a tensor, and where among its arguments the numbers are."""
 
 
-def filled(name: str, args: tuple) -> tuple:
+def fills(func: Any, args: tuple) -> bool:
+    """Whether *func* writes into what is none of a batch's: `queue[:n] = keys`, `queue[:n] += keys`."""
+    name = getattr(func, "__name__", "")
+    if name not in _FILLS or len(args) <= _FILLS[name] or isinstance(args[0], Part):
+        return False
+    # What is added to by itself, `logits += model(x)`, is rows of the batch from then on.
+    is_kept = args[0]._is_view() and not getattr(args[1], "requires_grad", False)
+    return name not in _ADDS or is_kept
+
+
+def filled(func: Any, args: tuple) -> tuple:
     """*args* of a write of a batch's rows into what is none of the batch, a queue or a table: of all rows.
 
     A queue has room for as many as the whole batch (`queue[at : at + n]`), a table an entry for each row that it knows
     by number (`table[index]`); all ranks have both.
     """
-    if len(args) <= FILLS[name]:
-        return args
-    target, value = args[0], args[FILLS[name]]
-    index: Any = args[1] if name == "setitem" else None
-    if isinstance(target, Part):
-        return args
+    target, value = args[0], args[_FILLS[func.__name__]]
+    is_placed = func.__name__ == "__setitem__"
+    index: Any = of_all_ranks(args[1]) if is_placed else None
     by_number = has_places(index) and not index.dtype.is_floating_point and index.dtype != torch.bool
     if by_number and not _is_of_a_rank(target, index.share):
         index = rows.gathered(index, index.share)
-    elif not _has_rows(value) or not _has_room(target if name == "copy" else target[index], value):
-        return args
+    elif not _has_rows(value) or not _has_room(target[index] if is_placed else target, value):
+        return (target, index, value) if is_placed else args
     value = rows.whole(value) if _has_rows(value) else value
-    return (target, value, *args[2:]) if name == "copy" else (target, index, value)
+    return (target, index, value) if is_placed else (target, value, *args[2:])
 
 
 def _is_of_a_rank(target: torch.Tensor, share: Share) -> bool:

@@ -1,6 +1,5 @@
 """Which tensors of a batch have its rows, as a loader hands it out, and as a model is given them and gives others."""
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from .. import graphs
 from ..share import Share
 from ..time_first import Places, is_within, lists_of_rows
 from ..time_first import tensors as placed
-from . import drawn, lists, of_graphs, states, steps
+from . import drawn, lists, of_graphs, said, states, steps
 from .batch import OfBatch, are_of_all, become, has
 from .places import JOINED, PICKED
 from .size import Rows
@@ -173,24 +172,12 @@ def plainly(arguments: Any) -> Iterator[Given]:
     try:
         yield Given(parts, is_of_all)
     except RuntimeError as error:
-        _explain(error, parts)
+        said.explain(error, parts[0].share if parts else None)
         raise
     finally:
         states.forget()
         for tensor, kind in marked:
             tensor.__class__ = kind
-
-
-def _explain(error: RuntimeError, parts: list[OfBatch]) -> None:
-    """Say what may be wrong where sizes do not fit: a model's own tensors for the rows of a batch are of all rows."""
-    share = parts[0].share if parts else None
-    if share is None or share.rows == share.total or getattr(error, "__notes__", None):
-        return
-    if {str(max(share.rows, 1)), str(share.total)} <= set(re.findall(r"\d+", str(error))):
-        error.add_note(
-            f"lumi-moai: this rank has {share.rows} of the batch's {share.total} rows. Make a tensor that goes with"
-            " rows as long as they are, `torch.zeros(x.size(0), 8)`, not as long as the batch size"
-        )
 
 
 @contextmanager

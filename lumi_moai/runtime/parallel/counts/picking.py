@@ -36,12 +36,20 @@ def reordered(args: tuple) -> torch.Tensor | None:
     """This rank's rows of `tensor[order]`, where *order* is of the rows of all ranks; None if it is not."""
     tensor, index = args[0], args[1]
     first, *rest = index if isinstance(index, tuple) and index else (index,)
-    if not isinstance(tensor, Part) or tensor.at != 0 or isinstance(first, Part) or not _is_order(first, tensor):
+    order = _order(first, tensor) if isinstance(tensor, Part) and tensor.at == 0 else None
+    if order is None:
         return None
     whole = felt_by_all(rows.gathered(tensor, tensor.share), tensor.share)
     start, end = rows.bounds_of(tensor, tensor.share)
-    order = torch.as_tensor(first, device=whole.device)[start:end]
-    return whole[(order, *rest)]
+    return whole[(torch.as_tensor(order, device=whole.device)[start:end], *rest)]
+
+
+def _order(index: Any, tensor: Part) -> Any:
+    """*index* as numbers of rows among all, if it has one for each of those; None if it has not."""
+    if not isinstance(index, Part):
+        return index if _is_order(index, tensor) else None
+    is_number = index.of_table is not None and not index.dtype.is_floating_point and index.dtype != torch.bool
+    return index.of_table if is_number else None
 
 
 def _is_order(index: Any, tensor: Part) -> bool:

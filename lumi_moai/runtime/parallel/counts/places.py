@@ -25,6 +25,8 @@ class Part(torch.Tensor):
     share: Share
     at: int | None
     """The dimension of the rows; PICKED; JOINED; None if it is not known: `mask.t()[ids]` has its part too."""
+    of_table: torch.Tensor | None = None
+    """Of rows that the script took of its own table: those of all ranks, which each of them has."""
     graph: str = ""
     """Of a batch of graphs: which of its numbers these are (see `of_graphs`)."""
 

@@ -116,9 +116,11 @@ def picked_rows(mine: int, share: Share) -> Rows:
 def is_read_whole(tensor: Part) -> bool:
     """Whether the script means the rows of all ranks when it reads *tensor* as a list or an array.
 
-    After its backward, when it keeps them for a metric; before, it may need them as they are for its loss.
+    After its backward, when it keeps them for a metric, or of a table of its own; before, it may need them as they are
+    for its loss.
     """
-    return tensor.dim() > 0 and can_travel(tensor) and bool(tensor.share.went_back)
+    is_meant = bool(tensor.share.went_back) or tensor.of_table is not None
+    return tensor.dim() > 0 and can_travel(tensor) and is_meant
 
 
 def joined(args: tuple, kwargs: dict[str, Any]) -> torch.Tensor | None:

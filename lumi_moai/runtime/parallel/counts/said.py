@@ -1,6 +1,9 @@
 """Sentences in the log about what a script does with the rows of a batch, and no rank can put right."""
 
+import re
 from collections.abc import Callable
+
+from ..share import Share
 
 SAY: list[Callable[[str, str], None]] = []
 """Says a sentence, on the rank that talks and once for each topic."""
@@ -24,3 +27,17 @@ def say(topic: str, sentence: str) -> None:
     """Say *sentence*, if anybody listens."""
     for each in SAY:
         each(topic, sentence)
+
+
+def explain(error: Exception, share: Share | None) -> None:
+    """Say in *error* what may be wrong where sizes do not fit: the script's own tensors for a batch, of all its rows.
+
+    *share*: how the batch at hand was cut.
+    """
+    if share is None or share.rows == share.total or getattr(error, "__notes__", None):
+        return
+    if {str(max(share.rows, 1)), str(share.total)} <= set(re.findall(r"\d+", str(error))):
+        error.add_note(
+            f"lumi-moai: this rank has {share.rows} of the batch's {share.total} rows. Make a tensor that goes with"
+            " rows as long as they are, `torch.zeros(x.size(0), 8)`, not as long as the batch size"
+        )

@@ -1,6 +1,7 @@
 """A number of rows: this rank's where it is a size, all ranks' where it is a number."""
 
 import math
+import opcode
 import operator
 import sys
 from collections.abc import Callable
@@ -62,6 +63,9 @@ class Rows(np.int64):
     def __bool__(self) -> bool:
         return self.whole != 0
 
+    def __index__(self) -> int:
+        return self.whole if _is_operand(sys._getframe(1)) else _mine(self)
+
     def __int__(self) -> int:
         return self.whole
 
@@ -75,6 +79,9 @@ class Rows(np.int64):
 
     def __format__(self, spec: str) -> str:
         return format(self.whole, spec)
+
+    def __trunc__(self) -> int:
+        return self.whole
 
     def __round__(self, digits: Any = None) -> Any:
         return round(self.whole, digits)
@@ -120,14 +127,42 @@ def _number(value: Any) -> Any:
     return value.whole if isinstance(value, Rows) else value
 
 
+_INDEX = np.int64.__index__
+_NAMES = ("BINARY_SUBSCR", "BINARY_SLICE", "STORE_SUBSCR", "STORE_SLICE", "DELETE_SUBSCR", "BINARY_OP", "COMPARE_OP")
+_OF_OPERANDS = {opcode.opmap[name] for name in _NAMES if name in opcode.opmap}
+_TENSOR = torch._tensor.__file__
+"""Where torch has some operators of tensors: `1 - x`, `x ** 2`."""
+
+
+def _is_operand(frame: FrameType | None) -> bool:
+    """Whether the script, in *frame*, takes something out of a list, an array or a plain tensor, or counts with it.
+
+    What is called, `torch.zeros(rows)`, takes a size. A tensor of a batch is asked before its rows are.
+    """
+    while frame is not None and frame.f_code.co_filename == _TENSOR:
+        frame = frame.f_back
+    return frame is not None and frame.f_code.co_code[frame.f_lasti] in _OF_OPERANDS and is_scripts(frame)
+
+
 def _mine(value: Any) -> Any:
-    return operator.index(value) if isinstance(value, Rows) else value
+    return _INDEX(value) if isinstance(value, Rows) else value
+
+
+def of_all_ranks(index: Any) -> Any:
+    """*index* of what all ranks have, with all ranks' rows in place of a rank's, and so a tuple of several."""
+    if isinstance(index, tuple):
+        return tuple(map(of_all_ranks, index))
+    if isinstance(index, slice):
+        return slice(*map(of_all_ranks, (index.start, index.stop, index.step)))
+    return _number(index)
 
 
 def _as_size(work: _Work) -> _Work:
     """*work* of two whole numbers, for the rank's as for all."""
 
     def both(first: Any, second: Any) -> Any:
+        if isinstance(first, (list, tuple)) or isinstance(second, (list, tuple)):  # `[0] * rows`
+            return work(_mine(first), _mine(second))
         if not isinstance(first, _SIZES) or not isinstance(second, _SIZES):
             return _whole(work, first, second)
         given = [each for each in (first, second) if isinstance(each, Rows)]

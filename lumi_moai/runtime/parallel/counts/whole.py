@@ -39,7 +39,7 @@ class OfAll(torch.Tensor):
             if asks and is_new and _is_alike(name_of(func), result, (args, kwargs)):
                 tree_map(of_all, result)
             if asks and args and (write := getattr(args[0], "write_back", None)) is not None:
-                _written(func, args[0], write, result)
+                note_written(func, args[0], write, result)
         return result
 
     def __format__(self, spec: str) -> str:
@@ -88,7 +88,7 @@ def of_all(tensor: Any) -> Any:
     return tensor
 
 
-def _written(func: Any, taken: torch.Tensor, write: Callable[[torch.Tensor], None], result: Any) -> None:
+def note_written(func: Any, taken: torch.Tensor, write: Callable[[torch.Tensor], None], result: Any) -> None:
     """Have rows that were *taken* by their place changed where they came from, if *func* writes into them."""
     name = func.__name__
     if name == "__setitem__" or name.startswith("__i") or (name.endswith("_") and not name.endswith("__")):

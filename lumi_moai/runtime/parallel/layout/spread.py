@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from ....errors import RequestError
 from ... import accelerator, group
+from ..counts import counted
 from . import aliases, operations, parts
 from .parts import full as put_together
 
@@ -41,7 +42,7 @@ class Spread(DTensor):
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
         """The answer of the whole tensor to *func*."""
-        return answer(func, args, kwargs or {})
+        return answer(func, *counted(func, args, kwargs or {}))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         """A copy that is spread likewise."""
@@ -104,7 +105,7 @@ class Copied(torch.Tensor):
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
         """What torch's own tensor answers."""
-        kwargs = kwargs or {}
+        args, kwargs = counted(func, args, kwargs or {})
         origins = [leaf._origin for leaf in _tensors((args, kwargs)) if type(leaf) is Copied]
         _, is_fact = operations.name_of(func)
         for origin in () if is_fact else origins:
@@ -128,8 +129,7 @@ class Copied(torch.Tensor):
 @contextmanager
 def native() -> Iterator[None]:
     """Let torch's own code handle spread tensors, for optimizers that are known to work on parts."""
-    before = _NATIVE[0]
-    _NATIVE[0] = True
+    before, _NATIVE[0] = _NATIVE[0], True
     try:
         yield
     finally:

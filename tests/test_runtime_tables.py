@@ -1,0 +1,103 @@
+"""Numbers of rows that meet what is the script's own: its tables, lists, arrays and plain tensors; as on one device."""
+
+import pytest
+from one_device import plain, same_run
+from runtime_ranks import Run, launch, submitit
+
+from lumi_moai.plan import Wishes
+
+HEAD = """
+import sys
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+import lumi_moai
+lumi_moai.enable_advanced_parallelization()
+torch.manual_seed(3)
+torch.set_default_dtype(torch.float64)
+BATCH = 7
+data = TensorDataset(torch.randn(33, 2), torch.randint(0, 2, (33,)))
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(2, 8), nn.Linear(8, 1)
+    def forward(self, x, z=None):
+        return self.b(torch.tanh(self.a(x if z is None else x * z))).squeeze(1)
+net, emb = Net(), nn.Parameter(torch.randn(9))
+weights = [*net.parameters(), emb]
+optim = torch.optim.SGD(weights, lr=0.1)
+noise, soft, real, kept = torch.randn(9, 2), torch.rand(9), torch.ones(9, dtype=torch.long), torch.zeros(9, 2)
+names, array, meter = list("abcdefghi"), np.random.RandomState(0).randn(9, 2), torch.zeros(3)
+for epoch in range(2):
+    for x, y in DataLoader(data, batch_size=BATCH, shuffle=True):
+        n = x.size(0)
+"""
+TAIL = """
+        optim.zero_grad(); loss.backward(); optim.step()
+        print(f"{loss.item():.8f}")
+torch.save(weights, sys.argv[1])
+"""
+# Each line gives a loss of its own, so that one that is wrong shows.
+TRAINED = """
+        out = net(x, noise[:n])
+        losses = [
+            F.binary_cross_entropy_with_logits(out, soft[:n]), nn.MSELoss()(out, soft[0:n]),
+            F.binary_cross_entropy_with_logits(out, y.double(), weight=soft[:n]), (out * emb[:n]).square().mean(),
+            (soft[:n] * F.softplus(out)).sum() / soft[:n].sum(), net(torch.cat([x, noise[:n]])).square().mean(),
+            net(torch.cat([x[:, :1], noise[:n, 1:]], 1)).square().mean(), net(torch.stack([x, noise[:n]]).mean(0)).mean(),
+            net(torch.where(x > 0, x, noise[:n])).mean(), net(x[soft[:n] > 0.5]).square().mean(),
+            torch.einsum("bi,bi->b", net.a(x)[:, :2], noise[:n]).square().mean(), net(torch.lerp(x, noise[:n], 0.3)).mean(),
+            (noise[:n].T @ net.a(x)).square().mean(), (net(x) - net(noise[:n])).square().mean(),
+            F.cross_entropy(torch.stack([out, -out], 1), real[:n]), net(x + torch.from_numpy(array[:n])).square().mean(),
+            F.binary_cross_entropy_with_logits(net(torch.cat([x, -x])), torch.tensor([0.0] * n + [1.0] * n)),
+            0.5 * sum(p.pow(2).sum() for p in net.parameters()) / len(x), emb.square().sum() * n / 100,
+        ]
+        order = torch.randperm(n)[:n]
+        losses.append((0.3 * out + 0.7 * out[order] * y[order]).square().mean())
+        if n == BATCH:
+            losses.append(net(0.5 * x + 0.5 * x[torch.randperm(BATCH)[:n]]).square().mean())
+        print([f"{each.item():.8f}" for each in losses])
+        loss = sum(losses)
+"""
+COUNTED = """
+        out = net(x)
+        loss = F.binary_cross_entropy_with_logits(out, y.double())
+        print(names[:n], names[-n:], names[n], "ab" * 2, array[:n].shape, f"{array[n - 1].sum():.8f}", np.arange(9)[-n:])
+        print(f"{soft[:n].sum().item():.8f} {noise[n - 1].sum().item():.8f} {soft[-n:].sum().item():.8f}", len(soft[n:]))
+        print([f"{each:.8f}" for each in soft[:n].tolist()], f"{noise[:n].numpy().sum():.8f}", soft[:n].shape)
+        meter[0] = n
+        meter[1:3] = n
+        meter[1] += n
+        print(meter.tolist(), (torch.ones(2) * n).tolist(), f"{(torch.tensor(loss.item()) * n).item():.8f}")
+        print((n - torch.tensor(1.0)).item(), (torch.tensor(2.0) ** n).item(), (n / torch.tensor(2.0)).item(), (torch.tensor(35.0) / n).item(), (torch.arange(20) < n).sum().item())
+        kept[:n] = net.a(x).detach()[:, :2]
+        print(f"{kept.sum().item():.8f}")
+        kept[:n] += net.a(x).detach()[:, :2]
+        kept[1 : n + 1] = net.a(x).detach()[:, :2]
+        print(f"{kept.sum().item():.8f}")
+        kept[:n].add_(0.5)
+        kept[:n][:, 0] += 1
+        print(f"{kept.sum().item():.8f}")
+        kept[:n].copy_(net.a(x).detach()[:, :2])
+        print(f"{kept.sum().item():.8f} {kept[0, 0].item():.8f}")
+        noise[:n].zero_()
+        print(f"{noise.sum().item():.8f}")
+"""
+
+
+@pytest.mark.parametrize("body", [TRAINED, COUNTED])
+def test_as_many_rows_of_a_table_as_the_batch_has(work, body):
+    text = HEAD + body + TAIL
+    lines, weights = plain(work, text)
+    for count, layout in ((2, ""), (3, ""), (2, "fsdp"), (8, "")):
+        same_run(work, text, lines, weights, count, layout=layout)
+
+
+def test_sizes_that_do_not_fit_are_explained(work):
+    text = HEAD + "        loss = (torch.ones(BATCH, 2).T @ net.a(x)).mean()\n" + TAIL
+    run = Run(work / "run", launch(2), Wishes())
+    ranks = run.ranks(submitit(2), run.script(text), "weights.pt")
+    assert {rank.code for rank in ranks} == {1}
+    assert "this rank has 4 of the batch's 7 rows. Make a tensor that goes with rows" in ranks[0].err
