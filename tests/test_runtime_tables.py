@@ -54,6 +54,7 @@ TRAINED = """
             F.binary_cross_entropy_with_logits(net(torch.cat([x, -x])), torch.tensor([0.0] * n + [1.0] * n)),
             0.5 * sum(p.pow(2).sum() for p in net.parameters()) / len(x), emb.square().sum() * n / 100,
         ]
+        losses.append((torch.linspace(0, 1, n) * out).square().mean())
         order = torch.randperm(n)[:n]
         losses.append((0.3 * out + 0.7 * out[order] * y[order]).square().mean())
         if n == BATCH:
@@ -85,6 +86,32 @@ COUNTED = """
         noise[:n].zero_()
         print(f"{noise.sum().item():.8f}")
 """
+# A batch in pieces by hand; `next` is what the self-check cannot follow.
+PIECES = (
+    HEAD.replace(
+        "for x, y in DataLoader(data, batch_size=BATCH, shuffle=True):",
+        """
+    batches = iter(DataLoader(data, batch_size=BATCH, shuffle=True))
+    while True:
+        x, y = next(batches, (None, None))
+        if x is None: break""",
+    )
+    + """
+        optim.zero_grad()
+        total, i = 0.0, 0
+        for j in range(0, n, 3):
+            part, wanted = x[j : j + 3], y[j : j + 3].double()
+            loss = F.binary_cross_entropy_with_logits(net(part), wanted) * (len(part) / n)
+            loss.backward(); total += loss.item()
+        while i < n:
+            loss = F.mse_loss(net(x[i : i + 2]), y[i : i + 2].double(), reduction="sum") / n
+            loss.backward(); total += loss.item()
+            i += 2
+        optim.step()
+        print(f"{total:.8f}", [f"{x[k : k + 2].sum().item():.8f}" for k in range(n - 2, 0, -2)])
+torch.save(weights, sys.argv[1])
+"""
+)
 
 
 @pytest.mark.parametrize("body", [TRAINED, COUNTED])
@@ -93,6 +120,12 @@ def test_as_many_rows_of_a_table_as_the_batch_has(work, body):
     lines, weights = plain(work, text)
     for count, layout in ((2, ""), (3, ""), (2, "fsdp"), (8, "")):
         same_run(work, text, lines, weights, count, layout=layout)
+
+
+@pytest.mark.parametrize("layout", ["", "fsdp"])
+def test_a_batch_in_pieces_by_hand_is_gone_through_whole(work, layout):
+    lines, weights = plain(work, PIECES)
+    same_run(work, PIECES, lines, weights, 3, layout=layout)
 
 
 def test_sizes_that_do_not_fit_are_explained(work):

@@ -50,6 +50,8 @@ def install(at_hand: RowsAtHand, told: Told) -> None:
     torch.full = _filled(torch.full)
     for name in ("zeros", "ones", "empty"):
         setattr(torch, name, _made(getattr(torch, name)))
+    for name in ("linspace", "logspace"):
+        setattr(torch, name, _spaced(getattr(torch, name)))
     for name in ("randn_like", "rand_like", "randint_like"):
         setattr(torch, name, _like(getattr(torch, name), at_hand, told))
     torch.bernoulli = _each(torch.bernoulli, at_hand, told)
@@ -204,6 +206,21 @@ def _made(own: Draw) -> Draw:
         return counts.rows_like(size[0] if len(size) else 0, own(*args, **kwargs))
 
     return make
+
+
+def _spaced(own: Draw) -> Draw:
+    """*own*, of whose numbers, spaced for the rows of the batch, this rank has those of its rows."""
+
+    @functools.wraps(own)
+    def space(*args: Any, **kwargs: Any) -> torch.Tensor:
+        steps = kwargs.get("steps", args[2] if len(args) > 2 else None)
+        if not isinstance(steps, counts.Rows):
+            return own(*args, **kwargs)
+        every = own(*map(_told, args), **{name: _told(each) for name, each in kwargs.items()})
+        part = counts.tables.taken(torch.Tensor.__getitem__, every, slice(steps))
+        return own(*args, **kwargs) if part is None else part
+
+    return space
 
 
 def _size(args: Sequence[Any], place: int, named: Any) -> Sequence[int]:

@@ -13,6 +13,7 @@ import torch.distributed as dist
 
 from ... import group
 from ..share import bounds
+from . import said
 from .size import Rows
 
 
@@ -112,14 +113,20 @@ class _Range(type):
         kind = next((found for each in words if (found := kind_of(each)) is not None), None)
         if kind is None:
             return builtins.range(*words)
-        if kind is Own:
+        if kind is Own and not _has_pieces(words):
+            said.say("one by one", said.ONE_BY_ONE)
             first = first_of(words[-1]) if len(words) == 1 else None
             return [own(each, first) for each in builtins.range(*map(operator.index, words))]
-        return [kind(each) for each in builtins.range(*map(int, words))]
+        return [OfWhole(each) for each in builtins.range(*map(int, words))]
 
 
 class Range(metaclass=_Range):
     """`range` for the script, which of a number of rows gives places of rows."""
+
+
+def _has_pieces(words: tuple) -> bool:
+    """Whether a range of *words* is of pieces of several rows, `x[i : i + 4]`: each of them is of the whole batch."""
+    return len(words) > 2 and abs(int(words[2])) > 1
 
 
 def kind_of(number: Any) -> type | None:
