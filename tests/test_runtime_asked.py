@@ -171,3 +171,25 @@ def test_a_parametrization_of_a_weight_in_parts_is_refused_by_name(work):
     ranks = run.ranks(submitit(2), run.script(PARAMETRIZED))
     assert ranks[0].code == 1
     assert any("weight of a Linear is spread over ranks, and its parametrization" in rank.err for rank in ranks)
+
+
+OF_EACH_ROW = """
+import torch, lumi_moai
+from torch import nn
+from torch.utils.data import DataLoader
+lumi_moai.enable_advanced_parallelization()
+model = nn.Linear(5, 3)
+torch.optim.SGD(model.parameters(), lr=0.1)
+def loss(weights, row): return torch.func.functional_call(model, weights, (row[None],)).sum()
+for x in DataLoader(torch.randn(8, 5), batch_size=4):
+    weights = {name: p.detach() for name, p in model.named_parameters()}
+    each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(weights, x)
+    each["weight"].flatten(1).norm(dim=1)
+"""
+
+
+def test_what_cannot_be_done_in_parts_is_explained(work):
+    run = Run(work / "run", launch(2), Wishes(layout=Layout.parse("fsdp")))
+    ranks = run.ranks(submitit(2), run.script(OF_EACH_ROW))
+    assert [rank.code for rank in ranks] == [1, 1]
+    assert "weights of this model are spread over ranks, and what the script computes with them by hand" in ranks[0].err

@@ -119,8 +119,10 @@ def explain(error: Exception) -> None:
     """Say in *error*, which ended the script, what may have made it."""
     if _SEEN and _SEEN[0].engine is not None:
         from . import counts
+        from .layout import parts
 
         counts.explain(error, _SEEN[0].engine.share)
+        parts.explain(error)
 
 
 def enable(**choices: Any) -> None:

@@ -1,5 +1,6 @@
 """All of a tensor of which this rank has a part, or of which another stage of a pipeline has all."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -59,3 +60,12 @@ def is_scarce(tensor: torch.Tensor) -> bool:
         return False
     ranks = tensor._spec.mesh.size()
     return -(-tensor.shape[0] // ranks) * (ranks - 1) >= tensor.shape[0]
+
+
+def explain(error: Exception) -> None:
+    """Say in *error* what may be wrong where torch could not compute with parts of weights."""
+    if re.search(r"Sharding propagation failed|\bDTensor\b", str(error)):
+        error.add_note(
+            "lumi-moai: the weights of this model are spread over ranks, and what the script computes with them by hand"
+            " here cannot be done in parts; use --layout replicate"
+        )
