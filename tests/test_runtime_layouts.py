@@ -1,5 +1,6 @@
 """One script for one device in every layout that spreads a model's weights: the same losses, norms and weights."""
 
+import json
 import re
 import socket
 
@@ -128,6 +129,14 @@ def test_what_leaves_every_model_as_it_is_is_not_said_to_be_at_work(tmp_path):
     assert "Block has no list of like blocks, so recompute and compile leave it as it is" in rank.err
     assert "each block compiled" not in rank.err
     assert "computed again" not in rank.err
+
+
+@pytest.mark.parametrize("layout", ["recompute=every-2", "pp=2,recompute=full"])
+def test_what_some_blocks_do_is_in_the_plan_file(tmp_path, layout):
+    run = Run(tmp_path, launch(2), Wishes(layout=Layout.parse(layout)))
+    ranks = run.ranks(submitit(2), run.script(scripts.GPT), str(tmp_path / "weights.pt"))
+    assert [rank.code for rank in ranks] == [0, 0], ranks[0].err
+    assert json.loads((tmp_path / "plan.json").read_text())["plan"]["recompute"] == layout.partition("recompute=")[2]
 
 
 @pytest.mark.parametrize("layout", ["fsdp,bf16", "replicate,bf16"])

@@ -71,7 +71,7 @@ class Engine:
         self.in_training = False
         """Whether the script's last batch is of a loop that was begun to train."""
         self.ahead = Ahead()
-        self._is_announced = False
+        self._is_announced = self._has_blocks = False
         self.has_own_chance = False
         self._said: set[str] = set()
         self.resume: Resume | None = None
@@ -133,6 +133,7 @@ class Engine:
             self.gradients.adopt([*root.parameters(), *(each for each in root.buffers() if each.is_floating_point())])
             if sentence := layout.idle(root, where.plan):
                 self.say_once(sentence, sentence)
+            self._has_blocks |= sentence is None
             layout.apply(root, where, self.seen.living_optimizers())
             if where.plan.shards:
                 self.seen.laid_out.update(root.modules())
@@ -334,7 +335,8 @@ class Engine:
         if found is not None and "batch" not in self._said:
             self.say_once("batch", introduction(found, by_hand=share is None))
         if self.rank == 0 and self.place is not None and not self._is_announced:
-            announce(self.me.run, layout.at_work(self.place.plan, self.models()), found)
+            plan = self.place.plan
+            announce(self.me.run, plan if self._has_blocks else layout.without_blocks(plan), found)
         self._is_announced = True
 
     def share_of_backward(self) -> Share | None:

@@ -40,7 +40,6 @@ __all__ = [
     "Calls",
     "Spread",
     "apply",
-    "at_work",
     "callers",
     "check_backward",
     "full_state",
@@ -52,6 +51,7 @@ __all__ = [
     "rest",
     "steppers",
     "whole",
+    "without_blocks",
 ]
 
 Step = Callable[[nn.Module, Sequence[Sequence[nn.Module]], Place], Any]
@@ -116,9 +116,9 @@ def idle(root: nn.Module, plan: Plan) -> str | None:
     return f"{name} has no list of like blocks, so recompute and compile leave it as it is"
 
 
-def at_work(plan: Plan, roots: Iterable[nn.Module]) -> Plan:
-    """*plan* without what leaves all *roots* as they are."""
-    return plan if any(map(blocks.find, roots)) else replace(plan, recompute="none", compile=False)
+def without_blocks(plan: Plan) -> Plan:
+    """What *plan* does where no model has blocks."""
+    return replace(plan, recompute="none", compile=False)
 
 
 def full_state(tensor: torch.Tensor) -> torch.Tensor:
