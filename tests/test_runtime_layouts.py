@@ -136,7 +136,9 @@ def test_what_some_blocks_do_is_in_the_plan_file(tmp_path, layout):
     run = Run(tmp_path, launch(2), Wishes(layout=Layout.parse(layout)))
     ranks = run.ranks(submitit(2), run.script(scripts.GPT), str(tmp_path / "weights.pt"))
     assert [rank.code for rank in ranks] == [0, 0], ranks[0].err
-    assert json.loads((tmp_path / "plan.json").read_text())["plan"]["recompute"] == layout.partition("recompute=")[2]
+    kept = json.loads((tmp_path / "plan.json").read_text())
+    assert (kept["plan"]["recompute"], kept["global_batch_rows"]) == (layout.partition("recompute=")[2], 8)
+    assert "batch_per_device : 4," in kept["moai"] or "pp" not in layout
 
 
 @pytest.mark.parametrize("layout", ["fsdp,bf16", "replicate,bf16"])

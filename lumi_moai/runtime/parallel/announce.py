@@ -11,16 +11,15 @@ from .share import Share
 _FILE = "plan.json"
 
 
-def announce(run: Path, plan: Plan, share: Share | None) -> None:
-    """Say and keep *plan*; *share* is this rank's of the first batch, None where every rank has the whole batch.
+def announce(run: Path, plan: Plan, rows: int) -> None:
+    """Say and keep *plan*; *rows* are those of the first batch over all ranks, 0 where none is known.
 
     Raises RunError when the run folder cannot be written.
     """
-    rows = 0 if share is None else -(-share.total // share.ranks)
-    line = plan.moai_line(max(1, -(-rows // plan.micro_batches)))
+    line = plan.moai_line(max(1, -(-rows // (plan.data_ranks * plan.micro_batches))))
     for sentence in (f"[info] {line}", *plan.sentences(), *plan.reasons):
         print(f"lumi-moai: {sentence}", file=sys.stderr)
-    write_json(run / _FILE, _described(plan, share, line))
+    write_json(run / _FILE, _described(plan, rows, line))
 
 
 def introduction(share: Share, *, by_hand: bool) -> str:
@@ -31,12 +30,12 @@ def introduction(share: Share, *, by_hand: bool) -> str:
     return f"{said}; no DataLoader made it, and its rows are shared out within the model" if by_hand else said
 
 
-def _described(plan: Plan, share: Share | None, line: str) -> dict[str, Any]:
+def _described(plan: Plan, rows: int, line: str) -> dict[str, Any]:
     return {
         "schema": 1,
         "plan": plan.as_json(),
         "moai": line,
         "words": list(plan.sentences()),
-        "global_batch_rows": share.total if share else None,
+        "global_batch_rows": rows or None,
         "ranks": plan.world_size,
     }

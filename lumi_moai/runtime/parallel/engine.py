@@ -335,8 +335,8 @@ class Engine:
         if found is not None and "batch" not in self._said:
             self.say_once("batch", introduction(found, by_hand=share is None))
         if self.rank == 0 and self.place is not None and not self._is_announced:
-            plan = self.place.plan
-            announce(self.me.run, plan if self._has_blocks else layout.without_blocks(plan), found)
+            plan, rows = self.place.plan, found.total if found else self.meter.batch
+            announce(self.me.run, plan if self._has_blocks else layout.without_blocks(plan), rows)
         self._is_announced = True
 
     def share_of_backward(self) -> Share | None:

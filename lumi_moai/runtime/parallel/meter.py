@@ -108,6 +108,8 @@ class Meter:
         """Optimizer steps of this start so far."""
         self.before = 0
         """Those of earlier starts, which this one has repeated."""
+        self.batch = 0
+        """Rows of the last batch, over all ranks; 0 where there is none with rows."""
         self._main: int | None = None
         self._rows = self._tokens = 0
         self._flops = 0.0
@@ -119,7 +121,8 @@ class Meter:
         """The script got *batch* to train on, of which this rank has *share*."""
         rows, tokens = _size(batch)
         factor = share.total / rows if share and rows else 1.0
-        self._rows += round(rows * factor)
+        self.batch = round(rows * factor)
+        self._rows += self.batch
         self._tokens += round(tokens * factor)
 
     def caller(self, root: nn.Module, call: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
