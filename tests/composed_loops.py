@@ -123,6 +123,10 @@ TERMS = {  # beside the loss
     "flooded": "loss = (loss - 0.3).abs() + 0.3",
     "smooth": "loss = loss + 0.1 * (out[1:] - out[:-1]).pow(2).mean()",
     "clamped": "loss = loss.clamp(max=20.0)",
+    "spaced": "loss = loss + 0.1 * (torch.linspace(0, 1, len(out)) * out.flatten(1).mean(1)).mean()",
+    "of_table": "loss = loss + 0.1 * (torch.arange(16)[: out.size(0)] * out.flatten(1).pow(2).mean(1)).mean() / 16",
+    "penalty": "loss = loss + 0.01 * sum((p**2).sum() for p in model.parameters()) / (2 * len(x))",
+    "numpys": "loss = loss + 0.01 * out.pow(2).sum() * np.mean([0.5, 1.5]) / np.maximum(1, len(out))",
     "scaled": "loss = loss * min(1.0, (epoch + 1) / 2)",
 }
 
@@ -142,6 +146,8 @@ NOISE = {  # with x of numbers, ahead of the model
     "first_half": "x = x.clone()\nx[: len(x) // 2] *= 0.5",
     "zeroed": "x = x.clone()\nx[torch.rand(len(x)) < 0.2] = 0",
     "chosen": "x = x.clone()\nx[torch.randint(len(x), (2,))] = 0",
+    "of_table": "scale = 1 + torch.linspace(0, 0.3, 16)[: len(x)]\nx = x * scale.view(-1, *[1] * (x.dim() - 1))",
+    "in_pieces": "x = torch.cat([x[i : i + 3] * (1 + 0.1 * (i % 2)) for i in range(0, len(x), 3)])",
     "scalar": "x = x * random.uniform(0.9, 1.1) + random.choice([0.0, 0.1])",
     "nudged": "x.requires_grad_(True)\ngrad, = torch.autograd.grad(model(x).flatten(1).pow(2).sum(1).mean(), x)\nx = (x + 0.1 * grad.sign()).detach()",
 }

@@ -170,7 +170,8 @@ class _Composer:
         made, self.target_words, self.first = self.data()
         model, call = self.model()
         noise, forward = self.forward(call)
-        step = self.one("step", steps.STEPS)
+        # Words come with their lengths, which `pieces` does not cut.
+        step = self.one("step", [name for name in steps.STEPS if (name, self.input) != ("pieces", "words")])
         optimizer = self.one("optimizer", steps.OPTIMIZERS)
         ahead, behind = steps.STEPS[step]
         if step in steps.CLOSED:

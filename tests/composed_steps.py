@@ -96,6 +96,12 @@ STEPS = {
         "optimizer = torch.optim.LBFGS(model.parameters(), lr=0.1, max_iter=2)",
         "def closure():\n    optimizer.zero_grad()\n    INNER\n    loss.backward()\n    return loss\nloss = optimizer.step(closure).detach()",
     ),
+    "pieces": (
+        "",
+        "def piece(x, y):\n    INNER\n    return loss\noptimizer.zero_grad()\ntotal_loss = 0.0\nfor i in range(0, len(x), 4):\n"
+        "    part = piece(x[i : i + 4], y[i : i + 4]) * (len(x[i : i + 4]) / len(x))\n    part.backward()\n    total_loss += part.item()\n"
+        "optimizer.step()\nloss = torch.tensor(total_loss)",
+    ),
     "gradients": (
         "",
         "weights_now = [p for p in model.parameters() if p.requires_grad]\n"
@@ -106,7 +112,7 @@ STEPS = {
         "model.zero_grad()\nloss.backward()\nwith torch.no_grad():\n    for p in model.parameters():\n        if p.grad is not None:\n            p -= 0.05 * p.grad",
     ),
 }
-CLOSED = {"lbfgs"}
+CLOSED = {"lbfgs", "pieces"}
 """Steps whose forward runs in a function of its own."""
 
 # What is made at the start of an epoch, what each batch adds, and what is printed behind the epoch.
@@ -165,6 +171,16 @@ LOGS = {
         "",
         "",
         'print("histogram", torch.histc(torch.cat([p.detach().flatten() for p in model.parameters()]), 4, -2.05, 1.95).tolist())',
+    ),
+    "average": (
+        "",
+        "print('per row', np.float64(loss.item()) * len(x) / np.sqrt(x.size(0)), np.arange(20)[: len(x)].sum())",
+        "",
+    ),
+    "kept_rows": (
+        "row_means = torch.zeros(16)",
+        "row_means[: len(out)] += out.detach().flatten(1).mean(1)",
+        "print('rows', row_means.tolist())",
     ),
     "worst": ("worst = 0.0", "worst = max(worst, loss.item())", 'print("worst", worst)'),
     "best_row": (
