@@ -274,8 +274,10 @@ def compared(text, folder, count=2, layout="", double=True):
 def _stopped(ranks):
     said = "\n".join(rank.err for rank in ranks).strip()
     reason = [line for line in said.splitlines() if not line.startswith("lumi-moai: certificate")]
-    is_refusal = "Traceback" not in said and "stopped too: RuntimeError" not in said
-    return Compared("REFUSED" if is_refusal else "FAULT", reason[-1] if reason else "no word")
+    refusal = [line for line in reason if line.startswith("lumi-moai: Error: ")]  # by one rank; others lose it then
+    if refusal and "Traceback" not in said:
+        return Compared("REFUSED", refusal[0])
+    return Compared("FAULT", reason[-1] if reason else "no word")
 
 
 def main():

@@ -73,10 +73,12 @@ for (rows,) in loader:
     one = F.mse_loss(model(rows), rows[:, :1], reduction="sum") / len(rows)
     two = nn.MSELoss(reduction="sum")(model(rows), rows[:, :1]) * 0.5 / rows[:, 0].numel()
     three = F.mse_loss(model(rows)[kept], rows[kept, :1], reduction="sum") / kept.sum()
+    half = nn.MSELoss(reduction="sum")(model(rows), rows[:, :1]) / 2   # as many as a rank has rows
+    parts, fewer = 2, F.mse_loss(model(rows), rows[:, :1], reduction="sum") / len(rows) / 2
     optim.zero_grad()
-    (one + two + three).backward()
+    (one + two + three + half + fewer / parts).backward()
     optim.step()
-    show("divided", model, one, two, three)
+    show("divided", model, one, two, three, half, fewer)
 model, optim, loader = begin()                      # and by those of what the model made of them
 for (rows,) in loader:
     out = model(rows)

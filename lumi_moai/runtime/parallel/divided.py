@@ -5,10 +5,12 @@
 
 import itertools
 import math
+import opcode
 import sys
 from collections import deque
 from collections.abc import Iterable
 from pathlib import PurePath
+from types import FrameType
 from typing import Any
 
 import torch
@@ -19,6 +21,9 @@ from . import marks
 
 OF_ALL: deque[float] = deque(maxlen=64)
 """Numbers of all ranks that the script has read: `mask.sum().item()` may by chance be as many as this rank has rows."""
+_NUMBERS = {opcode.opmap[name] for name in ("LOAD_CONST", "LOAD_SMALL_INT") if name in opcode.opmap}
+_WIDTH = 2
+"""Bytes of an operation in compiled code."""
 
 
 class Divisor:
@@ -33,10 +38,11 @@ class Divisor:
 
         Raises RequestError for a number that is of this rank's rows.
         """
-        if _is_asked_by_library() or (torch.is_tensor(divisor) and marks.is_marked(divisor)):
+        asking = _asking()
+        if _is_library(asking) or (torch.is_tensor(divisor) and marks.is_marked(divisor)):
             return
         number = float(divisor)
-        if not torch.is_tensor(divisor) and number in OF_ALL:
+        if not torch.is_tensor(divisor) and (number in OF_ALL or _is_written(asking)):
             return
         found = group.gathered(number) if torch.is_tensor(divisor) else [number]
         if len(set(found)) == 1 and number not in self.counts:
@@ -52,10 +58,21 @@ def _products(shape: torch.Size) -> list[int]:
     return [math.prod(shape[:end]) for end in range(1, len(shape) + 1)]
 
 
-def _is_asked_by_library() -> bool:
-    """Whether a library divides: Hugging Face's models do, by tokens that the runtime has counted over all ranks."""
-    frame: Any = sys._getframe(1)
+def _asking() -> FrameType | None:
+    """Where the division stands."""
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_globals.get("__name__", "").startswith("lumi_moai."):
         frame = frame.f_back
+    return frame
+
+
+def _is_library(frame: FrameType | None) -> bool:
+    """Whether a library divides: Hugging Face's models do, by tokens that the runtime has counted over all ranks."""
     parts = PurePath(frame.f_code.co_filename).parts if frame is not None else ()
     return bool({"site-packages", "dist-packages"} & set(parts))
+
+
+def _is_written(frame: FrameType | None) -> bool:
+    """Whether the divisor stands as a number in the code, `loss / 2`, and is no rank's but by chance."""
+    code, here = (frame.f_code.co_code, frame.f_lasti) if frame is not None else (b"", 0)
+    return here >= _WIDTH and code[here] == opcode.opmap["BINARY_OP"] and code[here - _WIDTH] in _NUMBERS

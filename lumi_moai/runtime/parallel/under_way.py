@@ -122,6 +122,8 @@ class Pending(torch.Tensor):
         if func in _NEGATES:
             return _multiplied(torch.mul, args[0], -1)
         if func in _MULTIPLIES and not words and isinstance(args[1], Rows):
+            if func in _DIVIDES:
+                args[0].sums.divisor = None  # it is a mean now, which may be divided by anything
             return _multiplied(func, args[0], args[1].whole)
         if func in _MULTIPLIES and not words and _is_constant(args):
             if func in _DIVIDES and args[0].sums.divisor is not None:
