@@ -159,6 +159,16 @@ def test_what_is_unpacked_is_as_wide_as_the_batch(work, order):
     same_run(work, text, *plain(work, text), 2)
 
 
+def test_rows_as_many_as_steps_were_are_no_steps(work):
+    lengths = [5] * 6 + [6] * 6 + [5] * 12  # six rows a rank, and six steps in the first batch
+    text = PACKED.replace("ROWS_IN_ORDER", "rows").replace("IS_SORTED", "False")
+    text = text.replace("2 + i * 7 % 5", f"{lengths}[i]").replace("range(23)", "range(24)")
+    text = text.replace(
+        "DataLoader(ROWS, 5, collate_fn=collate, shuffle=True)", "DataLoader(ROWS, 12, collate_fn=collate)"
+    )
+    same_run(work, text, *plain(work, text), 2)
+
+
 def found(whole, mine, own=None):
     import torch
 

@@ -53,7 +53,8 @@ def _packing(own: Callable[..., Any], part_of: Any) -> Callable[..., Any]:
     @functools.wraps(own)
     def pack(input: torch.Tensor, *args: Any, **kwargs: Any) -> PackedSequence:
         packed = own(input, *args, **kwargs)
-        _note_packed(packed, input)
+        is_batch_first = kwargs.get("batch_first", args[1] if len(args) > 1 else False)
+        _note_packed(packed, input.shape[1 if is_batch_first else 0])
         part_of(packed.data, input, None)
         return packed
 
@@ -83,12 +84,12 @@ def forget_widths() -> None:
     _PACKED.clear()
 
 
-def _note_packed(packed: PackedSequence, input: torch.Tensor) -> None:
-    """*input* was packed; what is unpacked will be as wide as the longest row of the global batch, as on one device."""
+def _note_packed(packed: PackedSequence, steps: int) -> None:
+    """*packed* was a table of so many *steps*; what is unpacked will be as wide as the global batch's longest row."""
     longest = len(packed.batch_sizes)
     _PACKED.pop(longest, None)
     for own, width in _WIDTHS:
-        if own == longest and width in input.shape[:2]:
+        if own == longest and width == steps:
             _PACKED[longest] = width
 
 
