@@ -182,6 +182,11 @@ LOGS = {
         "row_means[: len(out)] += out.detach().flatten(1).mean(1)",
         "print('rows', row_means.tolist())",
     ),
+    "grown": (
+        "grown = torch.tensor([])",
+        "grown = torch.cat([grown, out.detach().flatten(1).mean(1)])",
+        "print('grown', len(grown), grown[-1].item(), grown.mean().item())",
+    ),
     "worst": ("worst = 0.0", "worst = max(worst, loss.item())", 'print("worst", worst)'),
     "best_row": (
         "",

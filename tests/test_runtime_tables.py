@@ -86,6 +86,33 @@ COUNTED = """
         noise[:n].zero_()
         print(f"{noise.sum().item():.8f}")
 """
+# Tables to which each batch is joined, before and after its backward.
+GROWN = (
+    HEAD.replace(
+        "for epoch in range(2):\n",
+        """
+said, rights, labels, rows, both = torch.tensor([]), torch.tensor([], dtype=torch.bool), torch.tensor([]), [noise], None
+queue, seen = torch.randn(12, 2), np.array([])
+for epoch in range(2):
+""",
+        1,
+    )
+    + """
+        queue = torch.cat([x, queue])[:12]
+        out = net(x)
+        loss = F.binary_cross_entropy_with_logits(out, y.double()) + 0.1 * (out[:, None] - queue.mean(1)).pow(2).mean()
+        optim.zero_grad(); loss.backward(); optim.step()
+        hits = (out > 0) == y
+        said, rights = torch.hstack([said, out.detach()]), torch.cat((rights, hits), 0)
+        labels, seen = torch.cat(tensors=(labels, y), dim=0), np.append(seen, out.detach().numpy())
+        rows, both = [torch.vstack([*rows, x])], hits if both is None else torch.cat([both, hits])
+        print(len(said), rights.shape, labels.numel(), seen.shape, rows[0].shape, both.size(), said.tolist()[-3:], queue.sum().item())
+        print(f"{rights.double().mean():.6f} {(labels == 1).sum()} {seen[-1]:.6f} {rows[0][-1]} {both.sum()} {rows[0].mean(0)}")
+        with torch.no_grad():
+            rows.append(net(x)[:, None] * x)
+torch.save(weights, sys.argv[1])
+"""
+)
 # A batch in pieces by hand; `next` is what the self-check cannot follow.
 PIECES = (
     HEAD.replace(
@@ -123,9 +150,10 @@ def test_as_many_rows_of_a_table_as_the_batch_has(work, body):
 
 
 @pytest.mark.parametrize("layout", ["", "fsdp"])
-def test_a_batch_in_pieces_by_hand_is_gone_through_whole(work, layout):
-    lines, weights = plain(work, PIECES)
-    same_run(work, PIECES, lines, weights, 3, layout=layout)
+@pytest.mark.parametrize("text", [PIECES, GROWN], ids=["pieces", "grown"])
+def test_a_batch_in_pieces_or_joined_to_a_table_is_gone_through_whole(work, text, layout):
+    lines, weights = plain(work, text)
+    same_run(work, text, lines, weights, 3, layout=layout)
 
 
 def test_sizes_that_do_not_fit_are_explained(work):

@@ -248,7 +248,7 @@ def _of_all_rows(name: str, func: Any, tensor: OfBatch, args: tuple, kwargs: dic
         said.say("array", said.ARRAY)
     if name in AS_ONE and reducing.goes_over_rows(name, tensor, args, kwargs):
         return _as_one(name, func, tensor, args, kwargs)
-    return of_all(_joined(name, args, kwargs)) if name in picking.JOINS else None
+    return of_all(_joined(name, args, kwargs)) if name in (*picking.JOINS, "hstack") else None
 
 
 def _taken(name: str, func: Any, tensor: OfBatch, args: tuple, kwargs: dict[str, Any]) -> Any:
@@ -260,7 +260,10 @@ def _taken(name: str, func: Any, tensor: OfBatch, args: tuple, kwargs: dict[str,
 
 
 def _joined(name: str, args: tuple, kwargs: dict[str, Any]) -> torch.Tensor | None:
-    kept = rows.joined(args, kwargs) if name == "cat" else None
+    parts = args[0] if args else kwargs["tensors"]
+    if name in ("vstack", "hstack") and any(each.dim() < 2 for each in parts) != (name == "hstack"):
+        return None  # which makes rows of them, or puts them side by side
+    kept = rows.joined(args, kwargs)
     return by_place.together(args, kwargs) if kept is None else kept
 
 

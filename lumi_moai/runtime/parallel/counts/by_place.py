@@ -151,13 +151,16 @@ def _all_of(size: Any) -> Any:
 
 def together(args: tuple, kwargs: dict[str, Any]) -> torch.Tensor | None:
     """What `cat` makes of rows that all ranks have and rows of the batch: all of them, on all ranks; else None."""
-    parts = args[0]
+    parts = args[0] if args else kwargs["tensors"]
     dim = args[1] if len(args) > 1 else kwargs.get("dim", kwargs.get("axis", 0))
-    if dim != 0 or not all(has_places(each) or type(each) is OfAll for each in parts):
+    rows = [each for each in parts if isinstance(each, Part)]
+    if dim != 0 or not all(map(has_places, rows)):
         return None
-    if not any(type(each) is OfAll for each in parts):
+    # A table of the script's own that grows; what a loss joins with its rows may be this rank's, and has a gradient.
+    grows = not any(each.requires_grad for each in parts) and len(rows) < len(parts)
+    if not grows and not any(type(each) is OfAll for each in parts):
         return None
-    return torch.cat([each if type(each) is OfAll else _some(each, range(_all(each))) for each in parts])
+    return torch.cat([_some(each, range(_all(each))) if isinstance(each, Part) else each for each in parts])
 
 
 def wholly(tensor: Part) -> torch.Tensor:

@@ -124,16 +124,15 @@ def is_read_whole(tensor: Part) -> bool:
 
 
 def joined(args: tuple, kwargs: dict[str, Any]) -> torch.Tensor | None:
-    """The rows of several batches, kept for a metric, in one; None while one of them is still at hand."""
-    parts = args[0]
+    """Rows of several batches, kept for a metric, in one, with what else is joined; None while one is still at hand."""
+    parts = args[0] if args else kwargs["tensors"]
     dim = args[1] if len(args) > 1 else kwargs.get("dim", kwargs.get("axis", 0))
-    if dim != 0 or not all(
-        isinstance(each, Part) and is_read_whole(each) and each.at in (*FIRST, PICKED) for each in parts
-    ):
+    kept = [each for each in parts if isinstance(each, Part)]
+    if dim != 0 or not all(is_read_whole(each) and each.at in (*FIRST, PICKED) for each in kept):
         return None
     if torch.is_grad_enabled() and any(each.requires_grad for each in parts):
         return None
-    return torch.cat([whole(each) for each in parts])
+    return torch.cat([whole(each) if isinstance(each, Part) else each for each in parts])
 
 
 def ask_gradient(tensor: Part) -> None:
