@@ -240,8 +240,10 @@ def _of_all_rows(name: str, func: Any, tensor: OfBatch, args: tuple, kwargs: dic
         return by_place.apart(name, func, args, kwargs)
     if name in READS:
         steps.check_read(name, tensor)
-    if name in READS and rows.is_read_whole(tensor):
-        return func(rows.whole(tensor).detach(), *args[1:], **kwargs)
+    gives_places = name in picking.PLACES or (name == "where" and len(args) == 1 and not kwargs)
+    if (name in READS or gives_places) and rows.is_read_whole(tensor):
+        found = func(rows.whole(tensor).detach(), *args[1:], **kwargs)
+        return tree_map(of_all, found) if gives_places else found
     if name == "unbind" and tensor.at == 0 and args[1:] in ((), (0,)) and not tensor.share.went_back:
         said.say("one by one", said.ONE_BY_ONE)
     if name in ("numpy", "array") and tensor.at == 0 and not tensor.share.went_back:

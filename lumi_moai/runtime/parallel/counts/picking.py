@@ -12,7 +12,9 @@ from .whole import felt_by_all
 JOINS = {"cat", "concat", "concatenate", "vstack"}
 ASIDE = {"cat": 1, "concat": 1, "concatenate": 1, "stack": 1, "chunk": 2, "split": 2, "tensor_split": 2, "unbind": 1}
 """What joins tensors or takes them apart, and where the dimension stands among the arguments."""
-PICKS = {"masked_select", "nonzero", "argwhere"}
+PLACES = {"nonzero", "argwhere"}
+"""What gives places of rows."""
+PICKS = PLACES | {"masked_select"}
 REPEATS = {"repeat", "tile", "repeat_interleave"}
 MIXES = {
     *("cat", "concat", "stack", "hstack", "vstack", "index_select", "take", "repeat_interleave", "repeat", "chunk"),

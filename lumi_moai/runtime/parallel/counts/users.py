@@ -30,7 +30,10 @@ _PASSED = tuple(
 )
 """Ours, through which a call of the script goes on its way to torch."""
 _TORCH = os.path.dirname(torch.__file__) + os.sep
-_TORCHS = tuple(_TORCH + name for name in ("overrides.py", "_tensor.py", "functional.py", "nn/functional.py"))
+_TORCHS = {
+    *(_TORCH + name for name in ("overrides.py", "_tensor.py", "_jit_internal.py", "functional.py")),
+    _TORCH + "nn/functional.py",
+}
 _LAYERS = os.path.join(_TORCH, "nn", "modules", "")
 """Torch's, through which it goes: `1 - out`, `F.softmax(out, 1)`, a layer that the script calls by itself."""
 _TRAIN = {
