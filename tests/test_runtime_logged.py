@@ -96,8 +96,39 @@ for x, y, index in loader:
 """
     + TAIL
 )
+# Before backward, statements that only keep, count or print; `weigh` is for the loss, of the rank's rows.
+AHEAD = (
+    HEAD
+    + """
+said, truths, listed, names, hits, rates, counter, bins = [], [], [], np.array([]), 0, [], Counter(), np.zeros(3)
+class Kept:
+    rows, added = [], 0
+    def add(self, *words):
+        self.rows += words
+        Kept.added += 1
+kept, weigh = Kept(), np.array([1.0, 2.0, 0.5])
+for step, (x, y, index) in enumerate(loader):
+    out = net(x)
+    p = out.argmax(1)
+    said.extend(p.tolist()); truths += y.cpu().numpy().tolist(); names = np.append(names, index.numpy())
+    hits += (p.numpy() == y.numpy()).sum() + sum(1 for a, b in zip(p.tolist(), y.tolist()) if a == b)
+    rates.append(float(np.mean(p.detach().cpu().numpy() == y.numpy()))); counter.update(y.tolist())
+    bins += np.bincount(p.numpy(), minlength=3); listed += [int(v) for v in p.tolist()]; kept.add(len(y.tolist()), sorted(p.tolist()))
+    print(step, p, [y], f"{x[:, 0]} {index.tolist()}", *out.detach().numpy()[-1])
+    loss = (torch.tensor(weigh[y.numpy()]) * F.cross_entropy(out, y, reduction="none")).mean()
+    loss += 0.1 * (torch.tensor([weigh[c] for c in y.tolist()]) * out[:, 0]).mean()
+"""
+    + STEP
+    + """
+print(said, truths, listed, names, hits, rates, counter, bins, kept.rows, Kept.added)
+"""
+    + TAIL
+)
 
 
-@pytest.mark.parametrize(("text", "count", "layout"), [(COUNTED, 3, ""), (PLACES, 3, ""), (PLACES, 2, "fsdp")])
+@pytest.mark.parametrize(
+    ("text", "count", "layout"),
+    [(COUNTED, 3, ""), (PLACES, 3, ""), (PLACES, 2, "fsdp"), (AHEAD, 3, ""), (AHEAD, 2, "fsdp")],
+)
 def test_what_is_logged_is_of_all_rows(work, text, count, layout):
     same_run(work, text, *plain(work, text), count, layout=layout)

@@ -26,6 +26,7 @@ helped    what a library made of rows for the script
 reducing  sums, means and extremes over rows
 rows      the rows of all ranks in one tensor, and gradients that the script asks for them
 said      sentences about what cannot be put right
+logged    which rows are read for a log
 users     which code is the user's own
 """
 

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -11,12 +12,29 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from ....errors import RequestError
 from ..share import Share
-from . import by_place, constants, helped, of_graphs, picking, reducing, rows, said, states, steps, users, writing
+from . import (
+    by_place,
+    constants,
+    helped,
+    logged,
+    of_graphs,
+    picking,
+    reducing,
+    rows,
+    said,
+    states,
+    steps,
+    users,
+    writing,
+)
 from .names import ADDED, AS_ONE, CROSSED, EACH, LIKE, PAIRED, PRODUCTS, READS, SORTED_IN, VIEW
 from .places import FIRST, PICKED, Part, after_each, after_einsum, after_product, after_view, check_alike, squeezed
 from .size import Rows, Shape
 from .users import Asker
 from .whole import OfAll, OfModel, copied, counted, felt_by_all, name_of, note_written, of_all
+
+_GRAPH = re.compile(r", (?:grad_fn=<\w+>|requires_grad=True)\)$")
+"""What torch shows of a tensor behind its numbers."""
 
 
 class OfBatch(Part):
@@ -52,7 +70,8 @@ class OfBatch(Part):
             return _rows(self, self.dim(), dim, self.size(dim))
 
     def __format__(self, spec: str) -> str:
-        return plain(self).__format__(spec)  # torch's takes its own class only
+        # Torch's takes its own class only.
+        return plain(self).__format__(spec) if spec or not self.dim() else repr(self)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> torch.Tensor:
         return become(copied(self, memo), self.share, self.at)
@@ -61,7 +80,14 @@ class OfBatch(Part):
         return plain(self).__reduce_ex__(protocol)
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:
-        return plain(self).__repr__(tensor_contents=tensor_contents)
+        # A library may show it on one rank only.
+        frame = sys._getframe(1)
+        frame = frame.f_back if frame.f_code.co_name == "__format__" and frame.f_back is not None else frame
+        if not users.is_scripts(frame) or not _is_kept(self):
+            return plain(self).__repr__(tensor_contents=tensor_contents)
+        with torch._C.DisableTorchFunctionSubclass():
+            text, own = repr(rows.whole(self).detach()), _GRAPH.search(plain(self).__repr__())
+        return text[:-1] + own[0] if own else text
 
 
 _NOT_OF_ALL = ADDED | EACH | VIEW | AS_ONE | PRODUCTS | picking.MIXES | {"getitem", "einsum", "select", "grad"}
@@ -240,17 +266,22 @@ def _of_all_rows(name: str, func: Any, tensor: OfBatch, args: tuple, kwargs: dic
         return by_place.apart(name, func, args, kwargs)
     if name in READS:
         steps.check_read(name, tensor)
+    is_of_rows = name in READS and (name != "unbind" or (tensor.at == 0 and args[1:] in ((), (0,))))
     gives_places = name in picking.PLACES or (name == "where" and len(args) == 1 and not kwargs)
-    if (name in READS or gives_places) and rows.is_read_whole(tensor):
+    is_kept = name in READS and name != "unbind" and _is_kept(tensor)
+    if is_kept or ((name in READS or gives_places) and rows.is_read_whole(tensor)):
         found = func(rows.whole(tensor).detach(), *args[1:], **kwargs)
         return tree_map(of_all, found) if gives_places else found
-    if name == "unbind" and tensor.at == 0 and args[1:] in ((), (0,)) and not tensor.share.went_back:
-        said.say("one by one", said.ONE_BY_ONE)
-    if name in ("numpy", "array") and tensor.at == 0 and not tensor.share.went_back:
-        said.say("array", said.ARRAY)
+    if is_of_rows and tensor.at == 0 and not tensor.share.went_back and (name != "tolist" or logged.in_loop()):
+        said.say(*said.READ[name])
     if name in AS_ONE and reducing.goes_over_rows(name, tensor, args, kwargs):
         return _as_one(name, func, tensor, args, kwargs)
     return of_all(_joined(name, args, kwargs)) if name in (*picking.JOINS, "hstack") else None
+
+
+def _is_kept(tensor: OfBatch) -> bool:
+    """Whether the script reads all rows of *tensor* for what it keeps or prints, ahead of its backward."""
+    return tensor.dim() > 0 and tensor.at in (0, PICKED) and rows.can_travel(tensor) and logged.is_for_log()
 
 
 def _taken(name: str, func: Any, tensor: OfBatch, args: tuple, kwargs: dict[str, Any]) -> Any:

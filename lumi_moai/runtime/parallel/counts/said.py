@@ -17,10 +17,12 @@ ONE_BY_ONE = (
 )
 
 ARRAY = (
-    "the script takes an array of the rows of a batch before backward(): it has this rank's rows, so what numpy or a"
-    " dictionary looks up, counts or adds up by it is this rank's part; look up in a tensor (weights[y]), which is"
-    " followed, or behind backward()"
+    "the script takes a list or an array of the rows of a batch before backward(): it has this rank's rows, so what"
+    " Python, numpy or a dictionary looks up, counts or adds up by it is this rank's part; look up in a tensor"
+    " (weights[y]), which is followed, or behind backward()"
 )
+READ = {"unbind": ("one by one", ONE_BY_ONE), **dict.fromkeys(("tolist", "numpy", "array"), ("array", ARRAY))}
+"""What is said, by what the script reads the rows with, and its topic."""
 
 
 def say(topic: str, sentence: str) -> None:

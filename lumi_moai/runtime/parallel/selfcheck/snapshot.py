@@ -81,20 +81,25 @@ class Snapshot:
             self._keep_tensor(value)
         elif isinstance(value, (list, deque)):
             return self._keep_sequence(value)
-        elif isinstance(value, set):
-            copy = set(value)
-            self._back += [value.clear, lambda: value.update(copy)]
         elif isinstance(value, dict):
             return self._keep_dict(value)
         elif isinstance(value, tuple):
             return list(value)
-        elif (back := _chance_of(value)) is not None:
+        elif (back := self._back_of(value)) is not None:
             self._back.append(back)
-        elif isinstance(value, nn.Module) or _is_own(value):
-            return self._keep_object(value)
-        elif isinstance(getattr(value, "__dict__", None), dict) and not isinstance(value, (type, *_CODE)):
+        elif isinstance(value, (type, nn.Module)) or _is_own(value):
+            return self._keep_class(value) if isinstance(value, type) else self._keep_object(value)
+        elif isinstance(getattr(value, "__dict__", None), dict) and not isinstance(value, _CODE):
             self._keep_numbers(value)
         return []
+
+    def _back_of(self, value: Any) -> Callable[[], Any] | None:
+        """What puts back *value*, which leads to nothing else; None for anything else, and for a large array."""
+        if isinstance(value, set):
+            return partial(_refill, value, set(value))
+        if _is_array(value) and value.size <= self._copied and value.flags.writeable:
+            return partial(value.__setitem__, ..., value.copy())  # `bins += np.bincount(said)`
+        return _chance_of(value)
 
     def _keep_tensor(self, tensor: torch.Tensor) -> None:
         if not tensor.requires_grad and type(tensor) in KINDS and not tensor.is_meta:
@@ -143,6 +148,22 @@ class Snapshot:
         self._back.append(back)
         return _leading(list(copy.values())) if len(copy) <= _ROWS else []
 
+    def _keep_class(self, kind: type) -> list[Any]:
+        """What objects of *kind* share, if that is a class of the script's, but for its methods."""
+        if not _is_of_script(kind):
+            return []
+        own = {key: each for key, each in vars(kind).items() if _is_shared(key, each)}
+
+        def back() -> None:
+            for key, each in list(vars(kind).items()):
+                if key in own and each is not own[key]:
+                    setattr(kind, key, own[key])
+                elif key not in own and _is_shared(key, each):
+                    delattr(kind, key)
+
+        self._back.append(back)
+        return _leading(list(own.values()))
+
     def _keep_object(self, value: Any) -> list[Any]:
         own = {key: each for key, each in vars(value).items() if key not in _HELD}
 
@@ -154,7 +175,7 @@ class Snapshot:
         self._back.append(back)
         parameters = self._keep_parameters(value._parameters) if isinstance(value, nn.Module) else []
         kept = self._keep_buffers(value) if isinstance(value, nn.Module) else []
-        return [*_leading(list(own.values())), *kept, *parameters]
+        return [type(value), *_leading(list(own.values())), *kept, *parameters]
 
     def _keep_buffers(self, module: nn.Module) -> list[Any]:
         """Those of all its parts: a teacher that the script copied is no model of ours, and its BatchNorm counts."""
@@ -218,9 +239,26 @@ def _leading(values: list[Any]) -> list[Any]:
     return [each for each in values if not isinstance(each, plain)]
 
 
+def _refill(held: set, kept: set) -> None:
+    held.clear()
+    held.update(kept)
+
+
+def _is_array(value: Any) -> bool:
+    return "numpy" in sys.modules and type(value) is sys.modules["numpy"].ndarray
+
+
+def _is_shared(key: str, value: Any) -> bool:
+    """Whether *value*, of a class, is no part of its code."""
+    is_code = callable(value) or hasattr(value, "__get__") or isinstance(value, _CODE)
+    return not is_code and not (key.startswith("__") and key.endswith("__"))
+
+
 def _is_own(value: Any) -> bool:
     """Whether *value* is of a class of the script's own."""
-    if isinstance(value, type) or not hasattr(value, "__dict__"):
-        return False
-    module = sys.modules.get(type(value).__module__)
+    return not isinstance(value, type) and hasattr(value, "__dict__") and _is_of_script(type(value))
+
+
+def _is_of_script(kind: type) -> bool:
+    module = sys.modules.get(kind.__module__)
     return module is not None and not is_library(getattr(module, "__file__", None) or "<none>")
