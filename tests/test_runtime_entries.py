@@ -82,9 +82,11 @@ def test_rows_that_are_gone_through_before_backward_are_said_to_be_a_ranks(work,
     assert ranks[0].err.count("goes through the rows of a batch one by one before backward()") == is_said
 
 
-@pytest.mark.parametrize(("before", "is_said"), [("len(b.numpy())", True), ("len(b.float())", False)])
+@pytest.mark.parametrize(
+    ("before", "is_said"), [("torch.tensor(b.numpy())", True), ("len(b.numpy())", False), ("len(b.float())", False)]
+)
 def test_an_array_of_rows_ahead_of_backward_is_said_to_be_a_ranks(work, before, is_said):
-    """Numbers that numpy looks up by it are added up on each rank for itself, without the self-check too."""
-    script = ONE_BY_ONE.replace("BEFORE", before)
+    """Unless it is only counted: what is for a tensor is of the rank's rows, without the self-check too."""
+    script = ONE_BY_ONE.replace("count = BEFORE", f"ahead = {before}" + ("" if is_said else "; print(ahead)"))
     _, ranks = same_run(work, script, *plain(work, script), 2, self_check=False)
     assert ranks[0].err.count("takes a list or an array of the rows of a batch before backward()") == is_said

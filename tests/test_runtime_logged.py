@@ -124,11 +124,130 @@ print(said, truths, listed, names, hits, rates, counter, bins, kept.rows, Kept.a
 """
     + TAIL
 )
+# Numbers under names and from functions of the script's own: some go to logs, some to the loss, some are new each time.
+FLOW = (
+    HEAD
+    + """
+class Log:
+    def __init__(self): self.rows, self.seen = [], 0
+    def update(self, preds, labels): self.rows.extend(zip(preds.tolist(), labels.tolist())); self.seen += len(preds)
+def accuracy(out, y):
+    p = out.argmax(1).cpu().numpy(); t = y.cpu().numpy()
+    return (p == t).mean()
+def both(out, y):
+    preds = out.argmax(1).cpu().numpy()
+    return preds, y.numpy()
+def weights(table, y):
+    found = [table[k] for k in y.tolist()]
+    return torch.tensor(found)
+def forever(loader):
+    while True:
+        for batch in loader: yield batch
+def train():
+    said, truths, rates, hits, log = [], [], [], 0, Log()
+    of_row = np.zeros(ROWS)
+    before, forgotten, confusion, table = np.full(ROWS, -1), np.zeros(ROWS, int), np.zeros((3, 3), int), np.array([1.0, 2.0, 0.5])
+    for epoch in range(2):
+        of_epoch = []
+        for x, y, index in loader:
+            out = net(x)
+            per = F.cross_entropy(out, y, reduction="none")
+            preds = out.argmax(1).detach().cpu().numpy(); labels = y.cpu().numpy()
+            said.extend(preds); truths.extend(labels); of_epoch.append((preds == labels).mean()); hits += int((preds == labels).sum())
+            rate = accuracy(out, y); rates.append(rate); counter = Counter(labels.tolist())
+            i = index.numpy(); right = preds == labels; forgotten[i] += (before[i] == 1) & ~right; before[i] = right
+            a, b = both(out, y); np.add.at(confusion, (a, b), 1); log.update(out.argmax(1), y)
+            words = []; words.extend(y.tolist())
+            keys = y.tolist(); per_key = torch.tensor([table[k] for k in keys])
+            loss = (per * torch.tensor(table[y.numpy()]) * per_key * (1 + torch.tensor(words)) * weights(table, y)).mean()
+            if rate > 0.3: loss = loss * 1.5
+            optim.param_groups[0]["lr"] = 0.1 * (1 + rate)
+            sums = [float(row.sum()) for row in x]; of_row[index.numpy()] = sums
+            print(epoch, rate, sorted(counter.items()), preds[:3], labels)
+            optim.zero_grad(); loss.backward(); optim.step()
+            print(loss.item())
+        print(np.mean(of_epoch), of_epoch)
+    print(said, truths, rates, hits, forgotten, before, confusion, log.rows, log.seen)
+train()
+said, batches = [], iter(forever(loader))
+for step in range(5):
+    x, y, index = next(batches)
+    out = net(x)
+    p = out.argmax(1).numpy(); said.extend(p)
+    fresh = []; fresh += y.tolist()
+    loss = F.cross_entropy(out, y) + 0.1 * (out.logsumexp(1) * torch.tensor(fresh)).mean()
+    optim.zero_grad(); loss.backward(); optim.step()
+    print(loss.item())
+print(said)
+"""
+    + TAIL
+)
+# Lists with an entry for each row; `kinds` is one for the whole batch.
+NAMES = (
+    HEAD
+    + """
+class Pictures(torch.utils.data.Dataset):
+    def __init__(self): self.x, self.y = torch.randn(ROWS, 4), torch.randint(0, 3, (ROWS,))
+    def __len__(self): return ROWS
+    def __getitem__(self, i): return {"x": self.x[i], "y": self.y[i], "name": f"n{i}", "box": {"id": i, "at": self.x[i, : i % 3]}}
+def collate(rows):
+    fields = {key: [row[key] for row in rows] for key in rows[0]}
+    return {**fields, "x": torch.stack(fields["x"]), "y": torch.stack(fields["y"]), "kinds": ["a", "b", "c"]}
+ahead, behind, of_name, ids, counter, last = [], [], {}, [], Counter(), []
+for batch in DataLoader(Pictures(), BATCH, shuffle=True, collate_fn=collate):
+    x, y, names, boxes = batch["x"], batch["y"], batch["name"], batch["box"]
+    out = net(x)
+    weight = torch.tensor([1.0 + len(box["at"]) for box in boxes]) * torch.tensor([float(name[1:]) for name in names])
+    loss = (F.cross_entropy(out, y, reduction="none") * weight).mean()
+    ahead += names
+    counter.update(names)
+    print(names, names[-1], names[:4], len(names), f"{sorted(names)}", batch["kinds"])
+"""
+    + STEP
+    + """
+    behind.extend(batch["name"])
+    of_name.update(zip(names, p.tolist()))
+    for name, box, k in zip(names, boxes, p): of_name[name] = k.item(), box["id"], box["at"].tolist(), batch["kinds"][k]
+    ids += [box["id"] for box in boxes]
+    last.append((boxes[-1]["at"].sum().item(), names.index(names[-2]), "n3" in names, names.count("n4"), max(names), max(names, key=len), sum(ids)))
+    print(loss.item(), ", ".join(names), names + ["end"], ["first"] + names, list(enumerate(names)), [*reversed(names)], np.array(names))
+    for i in range(len(names)): print(i, names[i], end=" ")
+print(ahead, behind, of_name, ids, counter, last)
+"""
+    + TAIL
+)
 
 
 @pytest.mark.parametrize(
     ("text", "count", "layout"),
-    [(COUNTED, 3, ""), (PLACES, 3, ""), (PLACES, 2, "fsdp"), (AHEAD, 3, ""), (AHEAD, 2, "fsdp")],
+    [
+        *((COUNTED, 3, ""), (PLACES, 3, ""), (PLACES, 2, "fsdp"), (AHEAD, 3, ""), (AHEAD, 2, "fsdp")),
+        *((FLOW, 3, ""), (FLOW, 2, "fsdp"), (NAMES, 3, ""), (NAMES, 2, "fsdp")),
+        (NAMES.replace("ROWS, BATCH = 25, 7", "ROWS, BATCH = 9, 3"), 4, ""),
+    ],
 )
 def test_what_is_logged_is_of_all_rows(work, text, count, layout):
     same_run(work, text, *plain(work, text), count, layout=layout)
+
+
+MIXED = (
+    HEAD
+    + """
+table, rates = np.array([1.0, 2.0, 0.5]), []
+for x, y, index in loader:
+    out = net(x)
+    preds, labels = out.argmax(1).numpy(), y.numpy()
+    right = preds == labels
+    rates.append(right.mean())
+    loss = (F.cross_entropy(out, y, reduction="none") * torch.tensor(table[labels])).mean()
+    optim.zero_grad(); loss.backward(); optim.step()
+    print(loss.item())
+"""
+    + TAIL
+)
+
+
+def test_what_goes_with_numbers_for_the_loss_is_of_the_same_rows(work):
+    """Labels for the loss are a rank's, and so are predictions that are compared with them: a sentence says so."""
+    _, ranks = same_run(work, MIXED, *plain(work, MIXED), 3)
+    assert ranks[0].err.count("takes a list or an array of the rows of a batch before backward()") == 1

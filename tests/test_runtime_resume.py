@@ -12,7 +12,8 @@ from runtime_ranks import Run, ended, launch, submitit
 
 from lumi_moai.errors import RequestError
 from lumi_moai.plan import Layout, Wishes
-from lumi_moai.runtime.parallel.resume import folder, interval
+from lumi_moai.runtime.meeting import Meeting
+from lumi_moai.runtime.parallel.resume import files, folder, interval
 from lumi_moai.runtime.parallel.resume.ghosts import Ghosts, set_value
 from lumi_moai.runtime.parallel.resume.imagine import Imagination
 from lumi_moai.runtime.parallel.resume.journal import Journal
@@ -607,3 +608,16 @@ def test_a_killed_run_of_one_model_after_another_goes_on(tmp_path):
     second = whole(ended(start(run, FOLDS, 2, job="78")))
     assert "resumed at step" in second.err
     assert_one_run(first, second, lines)
+
+
+def test_a_rank_that_ends_while_steps_are_repeated_says_so(tmp_path):
+    """Its note was left beside its place, since the script moves no files then; it was called killed, with no reason."""
+    undo = files.guard(lambda: False)
+    try:
+        Meeting(tmp_path).post("ended-1", 1)
+        (tmp_path / "script's").write_text("")
+        (tmp_path / "script's").replace(tmp_path / "moved")
+    finally:
+        undo()
+    assert Meeting(tmp_path).read("ended-1") == 1
+    assert not (tmp_path / "moved").exists()

@@ -222,7 +222,7 @@ class Engine:
         # Trainers count over the ranks themselves, as scripts do with accelerate's gather.
         if share is not None and not self.self_check.is_of_library and not self.ahead.is_held:
             batch = self.whole_batches.handed_out(loader, batch, share)
-            counts.mark(batch, share, self.time_first.places)
+            batch = counts.mark(batch, share, self.time_first.places)
         elif share is None and self.ahead.looks:
             counts.mark_whole(batch)
         return batch

@@ -5,6 +5,7 @@ every batch. `len(loader)`, `loader.batch_size` and the dataset stay what the sc
 """
 
 import copy
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from ...errors import RequestError
-from .counts import states
+from .counts import logged, states
 from .cut_batches import CutBatches
 from .cut_stream import CutStream
 from .fetching import fetching
@@ -54,6 +55,7 @@ class Batches:
             self.end()
             raise
         batch, share = self.weigh(fetched)
+        logged.note_loop(sys._getframe(1))
         return self.begin(share, batch)
 
     def __len__(self) -> int:

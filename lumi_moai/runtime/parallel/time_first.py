@@ -29,7 +29,8 @@ Path = tuple[str, ...]
 Places = Mapping[Path, int | None]
 """The dimension of the rows of the tensor at each place of a batch; None where no dimension has them on all ranks.
 
-None as well for a list whose entries are the rows, such as pictures, which have as many channels as a rank has rows.
+None as well for a list whose entries are the rows, such as pictures, which have as many channels as a rank has rows;
+0 for one of names.
 """
 _Votes = dict[Path, set[str]]
 _ENTRIES, _FIELDS = "entries", "fields"
@@ -59,7 +60,7 @@ class TimeFirst:
         engine = self.engine
         self.is_of_library = engine.self_check.is_of_library or engine.ahead.is_held
         self.places = {}
-        is_idle = engine.is_repeating and not engine.whole_batches.may_change(loader)
+        is_idle = engine.is_repeating and not engine.whole_batches.may_change(loader) and not _has_lists(batch)
         if loader is None or share is None or share.ranks == 1 or is_idle or self.is_of_library:
             return
         if loader not in self._of:
@@ -95,13 +96,17 @@ def agreed(batch: Any, share: Share, twice: Twice) -> Places:
     rows = max(share.rows, 1)
     mine = _votes(batch, rows, twice)
     every: list[Any] = [None] * share.ranks
-    dist.all_gather_object(every, (_found(batch, rows, twice), mine), group=group.data_group())
-    entries = _entries([votes for _, votes in every])
-    every = [{place: dims for place, dims in each.items() if not is_within(place, entries)} for each, _ in every]
+    dist.all_gather_object(every, (_found(batch, rows, twice), *mine), group=group.data_group())
+    entries = _entries([votes for _, votes, _ in every])
+    # Words that are alike on all ranks, where no rows could be put together twice, are rather names of classes.
+    entries -= {place for place, word in mine[1].items() if all(each.get(place) == word for *_, each in every)}
+    every = [{place: dims for place, dims in each.items() if not is_within(place, entries)} for each, *_ in every]
     places = {place for each in every for place in each}
     common = {place: set.intersection(*(each[place] for each in every if place in each)) for place in places}
-    found = {place: min(dims, default=None) for place, dims in common.items()} | dict.fromkeys(entries)
-    return found if any(found.values()) or None in found.values() else {}
+    found = {place: min(dims, default=None) for place, dims in common.items()}
+    words = {place for place, part in _lists(batch) if not is_nested(part)} & entries
+    found |= dict.fromkeys(entries - words) | dict.fromkeys(words, 0)
+    return found if words or any(found.values()) or None in found.values() else {}
 
 
 def _found(batch: Any, rows: int, twice: Twice) -> dict[Path, set[int]]:
@@ -129,29 +134,35 @@ def _entries(every: list[_Votes]) -> set[Path]:
     return {place for place in found if not is_within(place, found)}
 
 
-def _votes(batch: Any, rows: int, twice: Twice) -> _Votes:
-    """What the lists of tensors in *batch* have: entries for each row, or fields with rows; nothing if it may be both.
+def _votes(batch: Any, rows: int, twice: Twice) -> tuple[_Votes, dict[Path, str]]:
+    """What the lists in *batch* have: entries for each row, or fields with rows; nothing if it may be both.
 
-    Then some rows are put together once and twice, which makes entries twice as many.
+    Then some rows are put together once and twice, which makes entries twice as many. Where that cannot be, the words
+    of each list of words are given as well.
     """
     found = {place: _vote(part, rows) for place, part in _lists(batch)}
     # Fields may be as many as rows by chance, and one of them flat: `labels, words, offsets`.
     unsure = [place for place, said in found.items() if said != {_FIELDS}]
     tried = twice() if unsure else None
     if tried is None:
-        return found
+        return found, {place: repr([*part]) for place, part in _lists(batch) if not is_nested(part)}
     count, *batches = tried
     once, both = (dict(_lists(each)) for each in batches)
     for place in unsure:
         grows = (len(once.get(place, ())), len(both.get(place, ()))) == (count, 2 * count)
         found[place] = {_ENTRIES if grows else _FIELDS}
-    return found
+    return found, {}
 
 
 def _vote(part: Any, rows: int) -> set[str]:
     if len(part) != rows or are_fields(part):
         return {_FIELDS}
     return set() if all(_may_have_rows(each, rows) for each in part) else {_ENTRIES}
+
+
+def _has_lists(batch: Any) -> bool:
+    """Whether something in *batch* beside itself is a list, or its entries are words."""
+    return any(place or not is_nested(part) for place, part in _lists(batch))
 
 
 def _may_have_rows(part: Any, rows: int) -> bool:
@@ -163,12 +174,10 @@ def _may_have_rows(part: Any, rows: int) -> bool:
 
 
 def _lists(batch: Any, place: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """The lists in *batch* that hold other things than words and numbers, each with its place."""
-    if isinstance(batch, (list, tuple)) and not is_nested(batch):
-        return
+    """The lists in *batch*, each with its place."""
     if isinstance(batch, (list, tuple)):
         yield place, batch
-    if isinstance(batch, (Mapping, list, tuple)):
+    if isinstance(batch, Mapping) or (is_nested(batch) and not isinstance(batch, type)):
         for key, part in parts(batch).items():
             yield from _lists(part, (*place, str(key)))
 
@@ -178,9 +187,10 @@ def is_within(place: Path, entries: Collection[Path]) -> bool:
     return any(place[:end] in entries for end in range(len(place)))
 
 
-def lists_of_rows(batch: Any, places: Places) -> list[Any]:
-    """The lists in *batch* whose entries are rows, by what the ranks have agreed on."""
-    return [part for place, part in _lists(batch) if place in places and places[place] is None]
+def lists_of_rows(batch: Any, places: Places, *, of_words: bool = False) -> list[Any]:
+    """The lists in *batch* whose entries are rows, by what the ranks have agreed on; *of_words*: these too."""
+    dims = (None, 0) if of_words else (None,)
+    return [part for place, part in _lists(batch) if places.get(place, 1) in dims]
 
 
 def _size(part: torch.Tensor | None, dim: int) -> int:

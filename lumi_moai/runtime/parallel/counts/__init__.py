@@ -13,6 +13,7 @@ names     what the functions of torch do with rows
 places    in which dimension the rows are
 states    which tensors of a model are states of recurrent layers
 lists     lists of a batch with an entry for each row
+entries   what the script gets for them
 picking   some of the rows
 by_place  some of the rows by their place
 writing   rows that are written by their place

@@ -14,17 +14,20 @@ from ..share import Share
 from ..time_first import Places, is_within, lists_of_rows
 from ..time_first import tensors as placed
 from . import drawn, lists, of_graphs, said, states, steps
+from . import entries as entries_of_rows
 from .batch import OfBatch, are_of_all, become, has
 from .places import JOINED, PICKED
 from .size import Rows
 from .whole import OfAll, of_all, of_model
 
 
-def mark(batch: Any, share: Share, places: Places | None = None) -> None:
+def mark(batch: Any, share: Share, places: Places | None = None) -> Any:
     """The tensors of *batch*, which was cut as *share* says, are this rank's part from now on, and so are its lists.
 
-    *places*: where all ranks have found the rows; in the first dimension of what they do not name.
+    *places*: where all ranks have found the rows; in the first dimension of what they do not name. It gives the batch
+    for the script.
     """
+    batch = entries_of_rows.given(batch, share, lists_of_rows(batch, places or {}, of_words=True))
     entries = lists_of_rows(batch, places or {})
     lists.note(batch, share, entries)
     mark_graphs(batch, share, places or {})
@@ -40,6 +43,7 @@ def mark(batch: Any, share: Share, places: Places | None = None) -> None:
             become(part, share, dim)
     if 1 in at.values() and not share.steps:
         share.steps.append(False)
+    return batch
 
 
 def mark_graphs(batch: Any, share: Share, places: Mapping[graphs.Path, int | None]) -> None:

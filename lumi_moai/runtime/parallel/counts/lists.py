@@ -12,6 +12,7 @@ import torch
 from .. import graphs
 from ..parts import are_fields, parts
 from ..share import Share
+from . import entries
 
 _FOUND: deque[dict[int, tuple[Any, Share]]] = deque(maxlen=4)
 """Those of the last batches, by their identity; a script may fetch a batch before it uses the one before."""
@@ -30,7 +31,7 @@ def note(batch: Any, share: Share, entries: Sequence[Any] = ()) -> None:
 def share_of_entries(things: Any) -> Share | None:
     """How the batch was cut whose rows the list *things* has, one for each, in a list of its own even."""
     share = share_of(things)
-    if share is not None or type(things) not in (list, tuple) or not things:
+    if share is not None or type(things) not in entries.KINDS or not things:
         return share
     for kept, share in (pair for batch in reversed(_FOUND) for pair in batch.values()):
         if len(kept) == len(things) and any(all(map(_is_same, each, things)) for each in _columns(kept)):

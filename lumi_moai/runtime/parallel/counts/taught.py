@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from ... import group
 from .. import graphs
 from ..share import Share
-from . import lists, reducing, said, users
+from . import entries, lists, reducing, said, users
 from .ranged import Own, Range, first_of, kind_of, own
 from .size import Rows
 
@@ -30,7 +30,7 @@ def length(thing: Any) -> int | Rows:
     found = len(thing)
     if graphs.are_graphs(thing):
         return thing.num_graphs
-    if type(thing) not in (list, tuple):
+    if type(thing) not in entries.KINDS:
         return thing.size(0) if type(thing) is FakeTensor else found  # in a step that a restart repeats
     share = lists.share_of(thing)
     if share is not None:
@@ -40,8 +40,8 @@ def length(thing: Any) -> int | Rows:
 
 def added(things: Any, *start: Any) -> Any:
     """`sum()` for the script, which of a list with a number for each row of a batch is that of all ranks."""
-    share = lists.share_of(things) if type(things) in (list, tuple) and not start else None
-    found = sum(things, *start)
+    share = lists.share_of(things) if type(things) in entries.KINDS and not start else None
+    found = sum(entries.own(things), *start)
     if share is None or type(found) not in (int, float):
         return found
     whole = reducing.total(share, torch.tensor(float(found), dtype=torch.float64, device="cpu")).item()
@@ -53,10 +53,12 @@ def _extreme(own: Callable[..., Any], sign: int) -> Callable[..., Any]:
 
     @functools.wraps(own)
     def extreme(*things: Any, **words: Any) -> Any:
-        share = lists.share_of(things[0]) if len(things) == 1 and type(things[0]) in (list, tuple) else None
-        found = own(*things, **words)
-        if share is None or words or type(found) is not int:
-            return found
+        share = lists.share_of(things[0]) if len(things) == 1 and type(things[0]) in entries.KINDS else None
+        if share is None:
+            return own(*things, **words)
+        found = own(entries.own(things[0]), **words)
+        if words or type(found) is not int:
+            return own(entries.meant(things[0], sys._getframe(1)), **words)
         return sign * group.most([sign * found])[0]
 
     return extreme
@@ -80,14 +82,15 @@ class _Enumerate(type):
 
     def __call__(cls, iterable: Any, start: Any = 0) -> Iterator[tuple[int, Any]]:
         first = None
-        if getattr(type(iterable), "rows_along", None):
+        is_known = isinstance(iterable, entries.Entries)
+        if is_known or getattr(type(iterable), "rows_along", None):
             number = length(iterable)
             kind, first = kind_of(number), first_of(number)
         else:
             is_list = type(iterable) in (list, tuple) and _may_be_rows(len(iterable))
             share = _AT_HAND[0]() if _AT_HAND and type(iterable) is zip else None
             kind = Own if is_list or (share is not None and not share.went_back) else None
-        pairs = enumerate(iterable, start)
+        pairs = enumerate(entries.meant(iterable, sys._getframe(1)) if is_known else iterable, start)
         if kind is Own:
             return ((own(place, first), each) for place, each in pairs)
         return pairs if kind is None else ((kind(place), each) for place, each in pairs)
@@ -150,7 +153,7 @@ def _of_entries(own: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(own)
     def stack(tensors: Any, *args: Any, **kwargs: Any) -> Any:
-        share = _AT_HAND[0]() if _AT_HAND and type(tensors) in (list, tuple) else None
+        share = _AT_HAND[0]() if _AT_HAND and type(tensors) in entries.KINDS else None
         is_asked = share is not None and not share.went_back and users.asks_in_loop(sys._getframe(1))
         if is_asked and lists.share_of_entries(tensors) is share:
             said.say("stacked", said.STACKED)

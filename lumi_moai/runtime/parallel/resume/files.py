@@ -6,6 +6,7 @@ as it is: models and arrays (whose values are not computed again), lines that ar
 
 import builtins
 import os
+import pathlib
 import shutil
 import sys
 from collections.abc import Callable
@@ -72,7 +73,10 @@ def guard(is_over: Callable[[], bool]) -> Callable[[], None]:
 
 def _is_asked_by_script() -> bool:
     """Whether the script, or a library that writes for it, wants something of files; the runtime's own files stay."""
-    return is_scripts(sys._getframe(2).f_code)
+    frame = sys._getframe(2)
+    while frame.f_code.co_filename == pathlib.__file__ and frame.f_back is not None:
+        frame = frame.f_back
+    return is_scripts(frame.f_code)
 
 
 def _opening(own: Callable[..., Any], is_over: Callable[[], bool]) -> Callable[..., Any]:

@@ -252,7 +252,7 @@ class SelfCheck:
         alone = self._run_alone(ready, few)
         part = rows.fresh(few.mine)
         if share is not None and not self.is_of_library:
-            counts.mark(part, share, self._places)
+            part = counts.mark(part, share, self._places)
         together = self._run(*ready(part), share=share, rows_here=few.sizes[1], pieces=pieces)
         is_alike = self._is_on_all(alone.drawn == together.drawn)
         is_by_row = not self._is_on_all(alone.singles == together.singles) and self._is_in_one_piece()
