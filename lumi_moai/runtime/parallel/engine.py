@@ -179,6 +179,7 @@ class Engine:
     def _compute(self, root: torch.nn.Module, own: roots.Call, args: tuple, kwargs: dict[str, Any]) -> Any:
         self.self_check.saw()
         alike.check(self.share, alike.Doing.call)
+        counts.find_rows((args, kwargs), self.share)
         with counts.plainly((args, kwargs)) as given, self.at_hand.computing(given):
             result = counts.mark_outputs(self.within.call(root, own, args, kwargs, given), given)
         if self.resume is not None and self.resume.replay is None:

@@ -49,7 +49,7 @@ from .batch import (
 )
 from .by_place import wholly
 from .constants import own_rows
-from .given import Given, followed, mark, mark_outputs, mark_whole, plainly
+from .given import Given, find_rows, followed, mark, mark_outputs, mark_whole, plainly
 from .mapped import mapping
 from .places import PICKED
 from .rows import among_all, picked_rows
@@ -73,6 +73,7 @@ __all__ = [
     "counted",
     "drawn",
     "explain",
+    "find_rows",
     "fitting",
     "followed",
     "keeping",

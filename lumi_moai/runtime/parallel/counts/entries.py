@@ -19,7 +19,7 @@ from torch.utils._pytree import register_pytree_node, tree_map
 from ... import group
 from ..parts import made_of, parts
 from ..share import Share
-from . import logged, users
+from . import logged, said, users
 from .ranged import Own
 
 _PASSED = {"collections", "csv", "json", "random", "statistics", "numpy", "pandas"}
@@ -109,6 +109,7 @@ def meant(entries: Any, frame: FrameType | None, *, by_place: bool = False) -> A
     if share is None or len(mine) != max(share.rows, 1) or not _asks(frame):
         return mine
     if not (share.went_back or by_place or logged.is_for_log()):
+        said.say("one by one", said.ONE_BY_ONE)
         return mine
     if entries._every is None:
         entries._every = entries.kind(_of_all(mine, share))

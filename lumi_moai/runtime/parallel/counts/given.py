@@ -9,16 +9,22 @@ import torch
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ....errors import RequestError
+from ... import group
 from .. import graphs
+from ..known import Known
 from ..share import Share
 from ..time_first import Places, is_within, lists_of_rows
 from ..time_first import tensors as placed
 from . import drawn, lists, of_graphs, said, states, steps
 from . import entries as entries_of_rows
 from .batch import OfBatch, are_of_all, become, has
+from .entries import Entries
 from .places import JOINED, PICKED
 from .size import Rows
 from .whole import OfAll, of_all, of_model
+
+_PLAIN = Known()
+"""Arguments of models that are no rows of a batch."""
 
 
 def mark(batch: Any, share: Share, places: Places | None = None) -> Any:
@@ -160,6 +166,37 @@ def _at(part: Any, inputs: list[OfBatch]) -> int | None:
 def _is_of_nodes(part: torch.Tensor, inputs: list[OfBatch]) -> bool:
     """Whether *part*, which a model made of graphs, has a row for each of their nodes, or for each edge."""
     return any(has(part, 0, of_graphs.count(each)) for each in inputs if each.at == PICKED or of_graphs.kind_of(each))
+
+
+def find_rows(arguments: Any, share: Share | None) -> None:
+    """The plain tensors among *arguments*, a model's, that the script made of the texts of its rows are its part too.
+
+    *share*: how the batch at hand was cut. All ranks come here together, and find the same: one number for each row on
+    all of them, and not the same numbers.
+    """
+    if share is None or share.ranks == 1 or not any(isinstance(each, Entries) for each in share.lists):
+        return
+    found = [
+        leaf for leaf in tree_leaves(arguments) if type(leaf) is torch.Tensor and leaf.dim() and leaf not in _PLAIN
+    ]
+    if not found:
+        return
+    sums = [_digest(leaf) for leaf in found]
+    fits = [has(leaf, 0, max(share.rows, 1)) for leaf in found]
+    most = group.most([*sums, *(-each for each in sums), *(not each for each in fits)])
+    count = len(found)
+    for leaf, high, low, is_unfit in zip(found, most[:count], most[count:-count], most[-count:], strict=True):
+        if is_unfit or high == -low:
+            _PLAIN.add(leaf)
+        else:
+            become(leaf, share, 0)
+
+
+def _digest(tensor: torch.Tensor) -> int:
+    """A number that tells *tensor* from others, the same on all ranks."""
+    flat = tensor.detach().double().flatten()
+    places = torch.arange(1, len(flat) + 1, device=flat.device)
+    return hash((tuple(tensor.shape), flat.sum().item(), (flat * places).sum().item())) % (1 << 60)
 
 
 @contextmanager
