@@ -28,6 +28,8 @@ reducing  sums, means and extremes over rows
 rows      the rows of all ranks in one tensor, and gradients that the script asks for them
 said      sentences about what cannot be put right
 logged    which rows are read for a log
+flow      where a value goes in the script's source
+source    what that source says
 users     which code is the user's own
 """
 

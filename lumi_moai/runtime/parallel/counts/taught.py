@@ -15,6 +15,7 @@ from ... import group
 from .. import graphs
 from ..share import Share
 from . import entries, lists, reducing, said, users
+from .batch import become
 from .ranged import Own, Range, first_of, kind_of, own
 from .size import Rows
 
@@ -113,6 +114,8 @@ def teach(at_hand: Callable[[], Share | None] = lambda: None, say: Callable[[str
         for name in ("__iadd__", "add_"):
             setattr(torch.Tensor, name, _adding(getattr(torch.Tensor, name)))
         torch.stack = _of_entries(torch.stack)
+        for name in ("tensor", "as_tensor"):
+            setattr(torch, name, _of_numbers(getattr(torch, name)))
     for module in list(sys.modules.values()):
         if not isinstance(module, ModuleType):
             continue  # some packages put an object in the place of their module
@@ -160,6 +163,22 @@ def _of_entries(own: Callable[..., Any]) -> Callable[..., Any]:
         return own(tensors, *args, **kwargs)
 
     return stack
+
+
+def _of_numbers(own: Callable[..., Any]) -> Callable[..., Any]:
+    """`tensor`, which of a list with a number for each row of a batch gives its rows, and of all of them all."""
+
+    @functools.wraps(own)
+    def tensor(things: Any, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(things, entries.Entries):
+            return own(things, *args, **kwargs)
+        numbers, share = entries.meant(things, sys._getframe(1)), things.share
+        made = own(numbers, *args, **kwargs)
+        if share is None or share.went_back or len(numbers) != max(share.rows, 1) or not users.asks(sys._getframe(1)):
+            return made
+        return become(made, share, 0) if made.dim() else made
+
+    return tensor
 
 
 def _adding(own: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,0 +1,315 @@
+"""Where a value goes in the source of the script: through which statements, under which names, into what."""
+
+import ast
+import inspect
+from types import FrameType, ModuleType
+
+import torch
+
+from . import users
+from .source import KEEPING, are_named_apart, counts, filled, set_name, source_of, value_of
+
+_UNFIT = (ast.Lambda, ast.Await, ast.Yield, ast.YieldFrom, ast.NamedExpr)
+_NUMBERS = {"numpy", "tolist", "item"}
+"""Methods of a tensor that give Python's or numpy's numbers."""
+_READ = {"numpy", "tolist"}
+"""Those that give as many as there are rows."""
+_LOOPS: dict[str, set[int]] = {}
+"""On which lines of which files the script fetches its batches."""
+_FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+
+
+def note_loop(frame: FrameType | None) -> None:
+    """The script fetches a batch in *frame*, or in one that called it."""
+    while frame is not None:
+        if users.is_scripts(frame):
+            _LOOPS.setdefault(frame.f_code.co_filename, set()).add(frame.f_lineno)
+            if not frame.f_code.co_flags & inspect.CO_GENERATOR:
+                return  # what a generator of the script's yields is for its caller
+        frame = frame.f_back
+
+
+class Flow:
+    """Follows what is asked in *frame* through the statements of its function, and of those that called it."""
+
+    def __init__(self, frame: FrameType) -> None:
+        self.frame = frame
+        self.source = source_of(frame.f_code.co_filename)
+        place = list(frame.f_code.co_positions())[frame.f_lasti // 2]
+        self.node = self.source.of_place.get(place)
+        self.scope = self._function_of(self.node) or self.source.tree
+        """The function that is at work, or all of the file."""
+        self._found: dict[str, bool] = {}
+        """Of names, whether their uses lead to nothing but logs."""
+        self._of_rows: dict[str, bool] = {}
+        self._guessed: set[str] = set()
+        """Names without a value as yet, of which what they will be given was looked at."""
+
+    def is_kept(self, place: int | None = None) -> bool:
+        """Whether what is asked now leads to nothing but logs; *place*: of several things, that one alone."""
+        named = self.source.parents.get(self.node) if place is not None and self.node is not None else None
+        if isinstance(named, ast.Assign) and all(map(are_named_apart, named.targets)):
+            return all(self._is_named_for_log(each.elts[place]) for each in named.targets)  # type: ignore[attr-defined]
+        if isinstance(self.node, ast.AugAssign):  # `names += batch["name"]`, which asks as it adds
+            return self._grows(self.node)
+        return self.node is not None and self._leads(self.node)
+
+    def _leads(self, node: ast.AST) -> bool:
+        """Whether the value of the expression *node* does so."""
+        while (parent := self.source.parents.get(node)) is not None and not isinstance(parent, _UNFIT):
+            if isinstance(parent, ast.stmt):
+                return self._ends(node, parent)
+            if isinstance(parent, ast.Tuple) and (found := self._is_apart_for_log(node, parent)) is not None:
+                return found
+            is_argument = isinstance(parent, ast.Call) and node is not parent.func
+            is_last = isinstance(self.source.parents.get(parent), ast.Expr)
+            if is_argument and not is_last and not counts(parent.func, self.frame):  # type: ignore[attr-defined]
+                return False
+            if not self._is_beside_numbers(node, parent):
+                return False
+            node = parent
+        return False
+
+    def _ends(self, node: ast.AST, statement: ast.stmt) -> bool:
+        """Whether *statement*, which begins with the value of *node*, only keeps it, or what it names is only kept."""
+        if isinstance(statement, ast.Expr):
+            is_kept = isinstance(node, ast.Call) and self._keeps(node.func)
+        elif isinstance(statement, (ast.If, ast.While, ast.Assert)):
+            is_kept = True  # a choice is made by all rows
+        elif isinstance(statement, ast.Return):
+            is_kept = self._is_given_back(statement)
+        elif isinstance(statement, ast.For):
+            is_kept = (
+                self._is_numbers(statement.iter)
+                and self._is_named_for_log(statement.target)
+                and all(map(self._only_logs, [*statement.body, *statement.orelse]))
+            )
+        else:
+            is_kept = self._only_logs(statement)
+        return is_kept and self._goes_with_logs(node if hasattr(statement, "body") else statement)
+
+    def _is_given_back(self, statement: ast.stmt, place: int | None = None) -> bool:
+        """Whether what *statement* returns, or that at *place* of it, only goes to logs in the function that called."""
+        above = self.frame.f_back
+        is_own = self._function_of(statement) is self.scope and not self._loops()
+        return is_own and above is not None and users.is_scripts(above) and Flow(above).is_kept(place)
+
+    def _is_apart_for_log(self, node: ast.AST, several: ast.Tuple) -> bool | None:
+        """Whether *node* leads to logs where *several* get a name each, or are returned; None for any other use."""
+        statement, place = self.source.parents.get(several), several.elts.index(node)  # type: ignore[arg-type]
+        if isinstance(statement, ast.Return):
+            return self._is_given_back(statement, place) and self._goes_with_logs(node)
+        if (
+            isinstance(statement, ast.Assign)
+            and statement.value is several
+            and all(map(are_named_apart, statement.targets))
+        ):
+            names = [each.elts[place] for each in statement.targets]  # type: ignore[attr-defined]
+            return all(map(self._is_named_for_log, names)) and self._goes_with_logs(node)
+        return None
+
+    def _only_logs(self, statement: ast.stmt) -> bool:
+        """Whether *statement*, within a loop over numbers of rows perhaps, only keeps, counts or prints."""
+        if isinstance(statement, ast.Expr):
+            return isinstance(statement.value, ast.Call) and self._keeps(statement.value.func)
+        if isinstance(statement, ast.AugAssign):
+            return self._grows(statement)
+        if isinstance(statement, ast.Assign):
+            return self._grows(statement) or all(map(self._is_named_for_log, statement.targets))
+        if isinstance(statement, (ast.If, ast.For)):
+            return all(map(self._only_logs, [*statement.body, *statement.orelse]))
+        return isinstance(statement, (ast.Pass, ast.Continue, ast.Break))
+
+    def _goes_with_logs(self, together: ast.AST) -> bool:
+        """Whether all else in *together* that was made of rows leads to logs: it would have other rows than this."""
+        names = {each.id: each for each in ast.walk(together) if isinstance(each, ast.Name)}
+        names = {name: each for name, each in names.items() if self._is_made_anew(each) and self._names_numbers(each)}
+        of_rows = filter(self._is_of_rows, names)
+        return all(map(self._uses_lead, of_rows))
+
+    def _is_of_rows(self, name: str) -> bool:
+        """Whether *name* stands for numbers that the script has made of rows."""
+        if name not in self._of_rows:
+            self._of_rows[name] = False
+            made = [*self._values(name), *self._filled_in(name), *self._filled_with(name)]
+            self._of_rows[name] = self._is_made_row_by_row(name) or any(map(self._makes_of_rows, made))
+        return self._of_rows[name]
+
+    def _is_made_row_by_row(self, name: str) -> bool:
+        """Whether *name* is a list of what the script computes in a loop over rows, which is over this rank's."""
+        iterated = [
+            each.iter for value in self._values(name) for each in ast.walk(value) if isinstance(each, ast.comprehension)
+        ]
+        return not all(map(self._is_numbers, [*iterated, *self._filled_in(name)]))
+
+    def _filled_in(self, name: str) -> list[ast.expr]:
+        """What the loops go through, within a batch, that add to *name*."""
+        return [
+            loop.iter
+            for loop in ast.walk(self.scope)
+            if isinstance(loop, ast.For) and loop not in self._loops() and name in map(filled, ast.walk(loop))
+        ]
+
+    def _filled_with(self, name: str) -> list[ast.expr]:
+        """What is added to *name* by methods such as `append`."""
+        return [word for each in ast.walk(self.scope) if filled(each) == name for word in each.args]  # type: ignore[attr-defined]
+
+    def _makes_of_rows(self, value: ast.expr) -> bool:
+        for each in ast.walk(value):
+            if isinstance(each, ast.Attribute) and each.attr in _READ:
+                return True
+            if isinstance(each, ast.Call) and users.is_by_user(value_of(each.func, self.frame)):
+                return True
+            is_plain = isinstance(each, ast.Name) and not isinstance(value_of(each, self.frame), torch.Tensor)
+            if is_plain and self._is_of_rows(each.id):  # type: ignore[attr-defined]
+                return True
+        return False
+
+    def _values(self, name: str) -> list[ast.expr]:
+        """The expressions that give *name* its values in the scope, and the loops that go through some for it."""
+        through = [
+            each.iter
+            for each in ast.walk(self.scope)
+            if isinstance(each, ast.For) and name in map(set_name, ast.walk(each.target))
+        ]
+        return through + [
+            each.value
+            for each in ast.walk(self.scope)
+            if isinstance(each, (ast.Assign, ast.AugAssign))
+            for target in (each.targets if isinstance(each, ast.Assign) else [each.target])
+            if name in map(set_name, ast.walk(target))
+        ]
+
+    def _is_named_for_log(self, target: ast.expr) -> bool:
+        """Whether all uses of what *target* names lead to logs."""
+        if isinstance(target, (ast.Tuple, ast.List)):
+            return all(map(self._is_named_for_log, target.elts))
+        if isinstance(target, ast.Subscript):  # `said[k] = ...`
+            return self._is_numbers(target.value) and self._outlasts(target.value)
+        return isinstance(target, ast.Name) and self._uses_lead(target.id)
+
+    def _uses_lead(self, name: str) -> bool:
+        if name not in self._found:
+            self._found[name] = True  # as long as nothing else is found
+            self._found[name] = self._do_uses_lead(name)
+        return self._found[name]
+
+    def _do_uses_lead(self, name: str) -> bool:
+        if self._is_made_row_by_row(name):
+            return False
+        if not all(map(self._leads, filter(self._makes_of_rows, self._filled_in(name)))):
+            return False
+        if any(isinstance(each, (ast.Global, ast.Nonlocal)) and name in each.names for each in ast.walk(self.scope)):
+            return False
+        uses = [each for each in ast.walk(self.scope) if isinstance(each, ast.Name) and each.id == name]
+        return all(self._leads(each) for each in uses if isinstance(each.ctx, ast.Load) and not self._is_others(each))
+
+    def _is_others(self, name: ast.Name) -> bool:
+        """Whether *name* is one of a function within the scope, which has its own of that name."""
+        function = self._function_of(name)
+        if function is None or function is self.scope:
+            return False
+        names = (each.arg if isinstance(each, ast.arg) else set_name(each) for each in ast.walk(function))
+        return name.id in names
+
+    def _keeps(self, called: ast.expr) -> bool:
+        """Whether *called*, whose result the script drops, is called for what it keeps or prints."""
+        if not isinstance(called, ast.Attribute):
+            return counts(called, self.frame)
+        held = value_of(called.value, self.frame)
+        if called.attr not in KEEPING or isinstance(held, (torch.Tensor, torch.nn.Module)):
+            return False
+        return isinstance(held, ModuleType) or self._outlasts(called.value)
+
+    def _grows(self, statement: ast.AugAssign | ast.Assign) -> bool:
+        """Whether *statement* adds to something of the script's: `hits += ...`, `said = np.append(said, ...)`."""
+        if isinstance(statement, ast.AugAssign):
+            held = value_of(statement.target, self.frame)
+            return not isinstance(held, torch.Tensor) and self._outlasts(statement.target)
+        first, *others = statement.targets
+        own = first.id if isinstance(first, ast.Name) and not others else ""
+        grows = any(isinstance(each, ast.Name) and each.id == own for each in ast.walk(statement.value))
+        return grows and self._outlasts(first)
+
+    def _outlasts(self, held: ast.expr) -> bool:
+        """Whether *held*, to which something is added, is there for more than this batch, or only logged after all."""
+        while isinstance(held, (ast.Subscript, ast.Attribute)):
+            if isinstance(held, ast.Attribute):
+                return True
+            held = held.value
+        if not isinstance(held, ast.Name):
+            return True
+        return not self._is_made_anew(held) or self._uses_lead(held.id)
+
+    def _is_made_anew(self, name: ast.Name) -> bool:
+        """Whether each batch has a value of its own under *name*."""
+        loops = self._loops()
+        return any(
+            set_name(each) == name.id and self._is_set(each) for each in ast.walk(loops[-1] if loops else self.scope)
+        )
+
+    def _loops(self) -> list[ast.AST]:
+        """Those of the scope in which the script fetches its batches, the innermost last."""
+        lines = _LOOPS.get(self.frame.f_code.co_filename, set())
+        return [
+            each
+            for each in ast.walk(self.scope)
+            if isinstance(each, (ast.For, ast.While))
+            and any(each.lineno <= line <= (each.end_lineno or line) for line in lines)
+            and (self._function_of(each) or self.source.tree) is self.scope
+        ]
+
+    def _is_set(self, name: ast.AST) -> bool:
+        """Whether *name* gets a value there that has nothing to do with what it was."""
+        statement: ast.AST | None = name
+        while statement is not None and not isinstance(statement, ast.stmt):
+            statement = self.source.parents.get(statement)
+        if isinstance(statement, ast.Assign):
+            return not any(
+                isinstance(each, ast.Name) and each.id == set_name(name) for each in ast.walk(statement.value)
+            )
+        return not isinstance(statement, ast.AugAssign)
+
+    def _is_beside_numbers(self, node: ast.AST, parent: ast.AST) -> bool:
+        """Whether *parent* puts the value of *node* together with no tensor."""
+        if isinstance(parent, ast.BinOp):
+            others = [parent.left, parent.right]
+        elif isinstance(parent, ast.Compare):
+            others = [parent.left, *parent.comparators]
+        elif isinstance(parent, ast.Subscript):
+            others = [parent.value]
+        else:
+            return True
+        return all(other is node or self._is_numbers(other) for other in others)
+
+    def _is_numbers(self, other: ast.AST) -> bool:
+        """Whether *other* is made of Python's or numpy's numbers, as far as its names tell."""
+        if isinstance(other, ast.Attribute) and other.attr in _NUMBERS:
+            return True
+        if isinstance(other, ast.Call) and isinstance(other.func, ast.Attribute) and other.func.attr in _NUMBERS:
+            return True
+        if isinstance(other, ast.Name):
+            return not isinstance(other.ctx, ast.Load) or self._names_numbers(other)
+        return all(map(self._is_numbers, ast.iter_child_nodes(other)))
+
+    def _names_numbers(self, name: ast.Name) -> bool:
+        if name.id in self._found:  # which is followed as such
+            return True
+        held = value_of(name, self.frame)
+        if held is not None:
+            return not isinstance(held, (torch.Tensor, torch.nn.Module))
+        if name.id in self._guessed:
+            return True
+        self._guessed.add(name.id)
+        if any(
+            isinstance(each, ast.comprehension) and name.id in map(set_name, ast.walk(each.target))
+            for each in ast.walk(self.scope)
+        ):
+            return True  # of what is gone through there, which is looked at as well
+        given = self._values(name.id)
+        return bool(given) and all(map(self._is_numbers, given))
+
+    def _function_of(self, node: ast.AST | None) -> ast.AST | None:
+        while node is not None and not isinstance(node, _FUNCTION):
+            node = self.source.parents.get(node)
+        return node
