@@ -115,6 +115,7 @@ for step, (x, y, index) in enumerate(loader):
     rates.append(float(np.mean(p.detach().cpu().numpy() == y.numpy()))); counter.update(y.tolist())
     bins += np.bincount(p.numpy(), minlength=3); listed += [int(v) for v in p.tolist()]; kept.add(len(y.tolist()), sorted(p.tolist()))
     print(step, p, [y], f"{x[:, 0]} {index.tolist()}", *out.detach().numpy()[-1])
+    if y.tolist()[0] == 1: print("first", out.sum().item())
     loss = (torch.tensor(weigh[y.numpy()]) * F.cross_entropy(out, y, reduction="none")).mean()
     loss += 0.1 * (torch.tensor([weigh[c] for c in y.tolist()]) * out[:, 0]).mean()
 """
@@ -229,6 +230,31 @@ print(ahead, behind, of_name, ids, counter, last)
 """
     + TAIL
 )
+# As many numbers as the batch has rows: for what is kept those of all ranks, for the loss this rank's.
+REPEATED = (
+    HEAD
+    + """
+import itertools
+scores, full, again, joined, behind, counter = [], [], [], np.array([]), [], Counter()
+for x, y, index in loader:
+    n = len(x)
+    out = net(x)
+    targets, weight, ones = torch.tensor([0.5] * n), torch.tensor(np.full(n, 2.0)), np.ones(y.size(0))
+    loss = F.cross_entropy(out, y) + (targets * weight * out[:, 0]).sum() / n + (torch.from_numpy(ones) * out[:, 1]).mean()
+    scores += [round(loss.item(), 9)] * n
+    full.extend(np.full(n, loss.item())); again.extend(itertools.repeat("a", n))
+    print([0] * n, np.linspace(0, 1, n), ["k"] * len(y), np.arange(len(x)))
+"""
+    + STEP
+    + """
+    joined = np.concatenate([joined, np.full(n, loss.item())]); counter.update(["s"] * n)
+    behind += [round(loss.item(), 9)] * y.size(0)
+    places, zeros = np.arange(n), np.zeros(n, int)
+    print(places.sum(), zeros.shape, list(zip(places, y.tolist())), np.random.RandomState(0).permutation(n).tolist())
+print(scores, len(full), np.mean(full), len(again), len(joined), joined.mean(), behind, counter)
+"""
+    + TAIL
+)
 # Words are made numbers in the loop: what the model gets is plain, and is the rank's rows all the same.
 TEXTS = (
     HEAD
@@ -269,7 +295,7 @@ print(said, errors)
 @pytest.mark.parametrize(
     ("text", "count", "layout"),
     [
-        *((TEXTS, 3, ""), (TEXTS, 2, "fsdp")),
+        *((TEXTS, 3, ""), (TEXTS, 2, "fsdp"), (REPEATED, 3, "")),
         *((COUNTED, 3, ""), (PLACES, 3, ""), (PLACES, 2, "fsdp"), (AHEAD, 3, ""), (AHEAD, 2, "fsdp")),
         *((FLOW, 3, ""), (FLOW, 2, "fsdp"), (NAMES, 3, ""), (NAMES, 2, "fsdp")),
         (NAMES.replace("ROWS, BATCH = 25, 7", "ROWS, BATCH = 9, 3"), 4, ""),

@@ -216,15 +216,15 @@ model = nn.Linear(1, 1)
 optim = torch.optim.SGD(model.parameters(), lr=0.01)
 for rows in DataLoader(torch.arange(16.0)[:, None], batch_size=8):
     out = model(rows)
-    if rows.tolist()[0][0] == 4:
+    if NAME == "1":
         print(out.sum().item())
-    if rows.tolist()[0][0] == 0:
+    if NAME != "1":
         optim.zero_grad(); F.mse_loss(out, rows).backward(); optim.step()
 """
 )
 
 
-IN_ONE_LINE = ALONE.partition("    if rows")[0] + (
+IN_ONE_LINE = ALONE.partition("    if NAME")[0] + (
     "    [out.sum().item() for _ in range(rows.tolist()[0][0] == 4)]; F.mse_loss(out, rows).backward(); optim.step()\n"
 )
 

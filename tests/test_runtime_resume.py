@@ -248,7 +248,9 @@ PLAIN = """
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
     for number, (x,) in enumerate(loader):
         out = model(x.to("cuda"))
-        if "EARLY" in os.environ:  # behind backward the rows are those of the whole batch
+        if "EARLY" in os.environ:  # a tensor of them may go into the loss: they are this rank's
+            rows = torch.tensor(out.detach().tolist())
+        if "KEPT" in os.environ:  # of all ranks, and so is what the script reads behind backward
             rows = out.detach().tolist()
         (out**2).mean().backward()
         optimizer.step()
@@ -283,6 +285,13 @@ def test_what_cannot_go_on_is_refused(tmp_path):
     (rank,) = ended(start(early, PLAIN, 1, job="90", EARLY="1"))
     assert rank.code == 1
     assert "reads [4, 2] numbers of the model with .tolist(), of which [2, 2] kept" in rank.err
+
+
+def test_rows_that_are_kept_ahead_of_backward_are_read_again_on_other_ranks(tmp_path):
+    run = Run(tmp_path / "run", launch(2))
+    killed_after(run, start(run, PLAIN, 2, KEPT="1"), 4)
+    (rank,) = ended(start(run, PLAIN, 1, job="90", KEPT="1", LAST="20"))
+    assert rank.code == 0, rank.err
 
 
 def test_a_torn_checkpoint_is_passed_over(tmp_path):

@@ -632,6 +632,7 @@ def test_a_batch_of_a_class_that_a_function_made_is_checked(work):
     script = HEAD + LOCAL
     _, ranks = same_run(work, script, *plain(work, script), 2)
     assert "self-check of the first step: loss" in ranks[0].err
+    assert "asks whether type(...) is a list or a tuple (line 29 of script.py)" in ranks[0].err
 
 
 PENALTY = """

@@ -6,6 +6,7 @@ keeps, counts or prints them. Libraries, and models within their forward, find a
 """
 
 import copy
+import os
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import is_dataclass
@@ -21,6 +22,7 @@ from ..parts import made_of, parts
 from ..share import Share
 from . import logged, said, users
 from .ranged import Own
+from .source import line_that_asks_for_kinds
 
 _PASSED = {"collections", "csv", "json", "random", "statistics", "numpy", "pandas"}
 """Packages that go through a list for the script that called them."""
@@ -137,7 +139,15 @@ def _sent(leaf: Any) -> Any:
 def given(batch: Any, share: Share, found: Collection[Any]) -> Any:
     """*batch*, which was cut as *share* says, with those of its lists that are *found* to have entries for rows."""
     of_rows = {id(each) for each in found if type(each) in _OF}
-    return _given(batch, share, of_rows) if of_rows and share.ranks > 1 else batch
+    return _given(batch, share, of_rows) if of_rows and share.ranks > 1 and not _must_be_plain() else batch
+
+
+def _must_be_plain() -> bool:
+    for path in users.files():
+        if line := line_that_asks_for_kinds(path):
+            said.say("kinds", said.KINDS.format(line=line, file=os.path.basename(path)))
+            return True
+    return False
 
 
 def _given(batch: Any, share: Share, of_rows: Collection[int]) -> Any:

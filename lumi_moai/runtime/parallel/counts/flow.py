@@ -54,6 +54,10 @@ class Flow:
             return self._grows(self.node)
         return self.node is not None and self._leads(self.node)
 
+    def is_made_and_kept(self) -> bool:
+        """Whether Python or numpy makes what leads to nothing but logs."""
+        return isinstance(self.node, ast.Call) and counts(self.node.func, self.frame) and self.is_kept()
+
     def _leads(self, node: ast.AST) -> bool:
         """Whether the value of the expression *node* does so."""
         while (parent := self.source.parents.get(node)) is not None and not isinstance(parent, _UNFIT):

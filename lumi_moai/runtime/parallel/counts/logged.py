@@ -7,7 +7,7 @@ name goes elsewhere, enters no loss. What cannot be followed is taken for a loss
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import CodeType, FrameType
 
 from . import users
@@ -18,12 +18,21 @@ _KNOWN: dict[tuple, bool] = {}
 
 def is_for_log() -> bool:
     """Whether what the script asks of rows now is only kept, counted or printed, until the next batch."""
+    return _is(Flow.is_kept)
+
+
+def makes_for_log() -> bool:
+    """Whether the script has Python or numpy make so many numbers now, `np.full(rows, loss.item())`, for such a use."""
+    return _is(Flow.is_made_and_kept)
+
+
+def _is(wanted: Callable[[Flow], bool]) -> bool:
     frame = in_loop()
     if frame is None:
         return False
-    key = (frame.f_code, frame.f_lasti, *_callers(frame.f_back))
+    key = (wanted, frame.f_code, frame.f_lasti, *_callers(frame.f_back))
     if key not in _KNOWN:
-        _KNOWN[key] = Flow(frame).is_kept()
+        _KNOWN[key] = wanted(Flow(frame))
     return _KNOWN[key]
 
 

@@ -21,6 +21,11 @@ ARRAY = (
     " Python, numpy or a dictionary looks up, counts or adds up by it is this rank's part; look up in a tensor"
     " (weights[y]), which is followed, or behind backward()"
 )
+KINDS = (
+    "the script asks whether type(...) is a list or a tuple (line {line} of {file}), so the lists of a batch stay"
+    " plain: what it keeps, counts or prints of their entries is this rank's part; with isinstance(names, list) it is"
+    " that of all rows"
+)
 READ = {"unbind": ("one by one", ONE_BY_ONE), **dict.fromkeys(("tolist", "numpy", "array"), ("array", ARRAY))}
 """What is said, by what the script reads the rows with, and its topic."""
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ..share import Share
+from . import logged
 from .users import is_scripts
 
 
@@ -64,7 +65,7 @@ class Rows(np.int64):
         return self.whole != 0
 
     def __index__(self) -> int:
-        return self.whole if _is_operand(sys._getframe(1)) else _mine(self)
+        return self.whole if _is_operand(sys._getframe(1)) or logged.makes_for_log() else _mine(self)
 
     def __int__(self) -> int:
         return self.whole
@@ -162,7 +163,8 @@ def _as_size(work: _Work) -> _Work:
 
     def both(first: Any, second: Any) -> Any:
         if isinstance(first, (list, tuple)) or isinstance(second, (list, tuple)):  # `[0] * rows`
-            return work(_mine(first), _mine(second))
+            meant = _number if logged.is_for_log() else _mine
+            return work(meant(first), meant(second))
         if not isinstance(first, _SIZES) or not isinstance(second, _SIZES):
             return _whole(work, first, second)
         given = [each for each in (first, second) if isinstance(each, Rows)]

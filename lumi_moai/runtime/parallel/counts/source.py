@@ -92,6 +92,22 @@ def source_of(path: str) -> Source:
     return Source(tree=tree, parents=parents, of_place={place_of(node): node for node in placed})
 
 
+@functools.cache
+def line_that_asks_for_kinds(path: str) -> int | None:
+    """Where `type(...) is list`, or tuple, is asked in *path*, which a class of its own would answer with no."""
+    asked = (each.lineno for each in ast.walk(source_of(path).tree) if isinstance(each, ast.Compare) and _asks(each))
+    return next(asked, None)
+
+
+def _asks(comparison: ast.Compare) -> bool:
+    within = [*ast.walk(comparison)]
+    names = {each.id for each in within if isinstance(each, ast.Name)}
+    is_of_class = "type" in names or any(
+        isinstance(each, ast.Attribute) and each.attr == "__class__" for each in within
+    )
+    return is_of_class and not names.isdisjoint({"list", "tuple"})
+
+
 def place_of(node: ast.expr | ast.AugAssign) -> tuple[int, int | None, int, int | None]:
     """Where *node* stands, as Python says of what runs: lines and columns."""
     return node.lineno, node.end_lineno, node.col_offset, node.end_col_offset

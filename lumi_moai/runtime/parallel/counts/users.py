@@ -4,7 +4,9 @@ import enum
 import inspect
 import os
 import re
+import sys
 import sysconfig
+from collections.abc import Iterator
 from types import CodeType, FrameType
 from typing import Any
 
@@ -65,6 +67,14 @@ def is_users(path: str, module: str) -> bool:
     if not path or path.startswith(_NOT_USERS) or any(part in path for part in _LIBRARIES):
         return False
     return not module.startswith("torch.")  # what torch.compile writes, to a folder of its own
+
+
+def files() -> Iterator[str]:
+    """The user's files whose code is at hand."""
+    for name, module in [*sys.modules.items()]:
+        path = getattr(module, "__file__", None)
+        if isinstance(path, str) and is_users(path, name):
+            yield path
 
 
 def is_by_user(function: Any) -> bool:
