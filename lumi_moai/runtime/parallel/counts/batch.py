@@ -31,7 +31,7 @@ from .names import ADDED, AS_ONE, CROSSED, EACH, LIKE, PAIRED, PRODUCTS, READS, 
 from .places import FIRST, PICKED, Part, after_each, after_einsum, after_product, after_view, check_alike, squeezed
 from .size import Rows, Shape
 from .users import Asker
-from .whole import OfAll, OfModel, copied, counted, felt_by_all, name_of, note_written, of_all
+from .whole import OfAll, OfModel, copied, counted, felt_by_all, kinds, name_of, note_written, of_all
 
 _GRAPH = re.compile(r", (?:grad_fn=<\w+>|requires_grad=True)\)$")
 """What torch shows of a tensor behind its numbers."""
@@ -43,6 +43,7 @@ class OfBatch(Part):
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
         """Do *func*; what the script does with it alone is followed, libraries and models get plain tensors."""
+        types = kinds(func, types, args)
         if any(each not in _OURS for each in types):
             return NotImplemented  # the other class decides, and comes back without itself
         kwargs = kwargs or {}
@@ -268,9 +269,10 @@ def _of_all_rows(name: str, func: Any, tensor: OfBatch, args: tuple, kwargs: dic
         steps.check_read(name, tensor)
     is_of_rows = name in READS and (name != "unbind" or (tensor.at == 0 and args[1:] in ((), (0,))))
     gives_places = name in picking.PLACES or (name == "where" and len(args) == 1 and not kwargs)
-    is_kept = name in READS and name != "unbind" and _is_kept(tensor)
+    is_kept = (is_of_rows or (name in READS and name != "unbind")) and _is_kept(tensor)
     if is_kept or ((name in READS or gives_places) and rows.is_read_whole(tensor)):
-        found = func(rows.whole(tensor).detach(), *args[1:], **kwargs)
+        found = rows.whole(tensor)
+        found = func(found if is_kept and name == "unbind" else found.detach(), *args[1:], **kwargs)
         return tree_map(of_all, found) if gives_places else found
     if is_of_rows and tensor.at == 0 and not tensor.share.went_back and (name != "tolist" or logged.in_loop()):
         said.say(*said.READ[name])

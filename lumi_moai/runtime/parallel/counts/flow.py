@@ -1,13 +1,14 @@
 """Where a value goes in the source of the script: through which statements, under which names, into what."""
 
 import ast
+import functools
 import inspect
 from types import FrameType, ModuleType
 
 import torch
 
 from . import users
-from .source import KEEPING, are_named_apart, counts, filled, set_name, source_of, value_of
+from .source import KEEPING, are_named_apart, counts, filled, given_to, set_name, source_of, value_of
 
 _UNFIT = (ast.Lambda, ast.Await, ast.Yield, ast.YieldFrom, ast.NamedExpr)
 _NUMBERS = {"numpy", "tolist", "item"}
@@ -16,6 +17,7 @@ _READ = {"numpy", "tolist"}
 """Those that give as many as there are rows."""
 _LOOPS: dict[str, set[int]] = {}
 """On which lines of which files the script fetches its batches."""
+_COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 _FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 
@@ -36,12 +38,15 @@ class Flow:
         self.frame = frame
         self.source = source_of(frame.f_code.co_filename)
         place = list(frame.f_code.co_positions())[frame.f_lasti // 2]
-        self.node = self.source.of_place.get(place)
+        node = self.source.of_place.get(place)
+        self.node = node.iter if isinstance(node, ast.For) else node
         self.scope = self._function_of(self.node) or self.source.tree
         """The function that is at work, or all of the file."""
-        self._found: dict[str, bool] = {}
-        """Of names, whether their uses lead to nothing but logs."""
+        self._found: dict[tuple[str, ast.AST | None], bool] = {}
+        """Of names, and what binds them, whether their uses lead to nothing but logs."""
         self._of_rows: dict[str, bool] = {}
+        self._for_log: dict[ast.For, bool] = {}
+        """Of loops within a batch, whether they do nothing but log."""
         self._guessed: set[str] = set()
         """Names without a value as yet, of which what they will be given was looked at."""
 
@@ -83,19 +88,31 @@ class Flow:
         elif isinstance(statement, ast.Return):
             is_kept = self._is_given_back(statement)
         elif isinstance(statement, ast.For):
-            is_kept = (
-                self._is_numbers(statement.iter)
-                and self._is_named_for_log(statement.target)
-                and all(map(self._only_logs, [*statement.body, *statement.orelse]))
-            )
+            is_kept = self._is_for_log(statement)
         else:
             is_kept = self._only_logs(statement)
         return is_kept and self._goes_with_logs(node if hasattr(statement, "body") else statement)
 
+    def _is_for_log(self, loop: ast.For) -> bool:
+        """Whether *loop*, over rows or numbers of them, does nothing but log."""
+        if loop not in self._for_log:
+            self._for_log[loop] = True  # as long as nothing else is found
+            self._for_log[loop] = (
+                (self._is_numbers(loop.iter) or self._is_of_torch(loop.iter))
+                and self._is_named_for_log(loop.target)
+                and all(map(self._only_logs, [*loop.body, *loop.orelse]))
+            )
+        return self._for_log[loop]
+
+    def _is_of_torch(self, iterated: ast.expr) -> bool:
+        """Whether all rows that *iterated* has are asked for here, and none were made by the script's functions."""
+        calls = (each.func for each in ast.walk(iterated) if isinstance(each, ast.Call))
+        return not any(users.is_by_user(value_of(each, self.frame)) for each in calls)
+
     def _is_given_back(self, statement: ast.stmt, place: int | None = None) -> bool:
         """Whether what *statement* returns, or that at *place* of it, only goes to logs in the function that called."""
         above = self.frame.f_back
-        is_own = self._function_of(statement) is self.scope and not self._loops()
+        is_own = self._function_of(statement) is self.scope and not self._loops
         return is_own and above is not None and users.is_scripts(above) and Flow(above).is_kept(place)
 
     def _is_apart_for_log(self, node: ast.AST, several: ast.Tuple) -> bool | None:
@@ -126,10 +143,9 @@ class Flow:
 
     def _goes_with_logs(self, together: ast.AST) -> bool:
         """Whether all else in *together* that was made of rows leads to logs: it would have other rows than this."""
-        names = {each.id: each for each in ast.walk(together) if isinstance(each, ast.Name)}
-        names = {name: each for name, each in names.items() if self._is_made_anew(each) and self._names_numbers(each)}
-        of_rows = filter(self._is_of_rows, names)
-        return all(map(self._uses_lead, of_rows))
+        names = [each for each in ast.walk(together) if isinstance(each, ast.Name)]
+        anew = (each for each in names if self._is_made_anew(each) and self._names_numbers(each))
+        return all(self._uses_lead(each) for each in anew if self._is_of_rows(each.id))
 
     def _is_of_rows(self, name: str) -> bool:
         """Whether *name* stands for numbers that the script has made of rows."""
@@ -140,18 +156,26 @@ class Flow:
         return self._of_rows[name]
 
     def _is_made_row_by_row(self, name: str) -> bool:
-        """Whether *name* is a list of what the script computes in a loop over rows, which is over this rank's."""
-        iterated = [
-            each.iter for value in self._values(name) for each in ast.walk(value) if isinstance(each, ast.comprehension)
+        """Whether *name* is a list of what the script computes in a loop over rows."""
+        return not all(map(self._is_numbers, self._gone_through(name)))
+
+    def _gone_through(self, name: str) -> list[ast.expr]:
+        """What the script goes through for the entries of the list *name*."""
+        comprehensions = [
+            each for value in self._values(name) for each in ast.walk(value) if isinstance(each, ast.comprehension)
         ]
-        return not all(map(self._is_numbers, [*iterated, *self._filled_in(name)]))
+        return [*(each.iter for each in comprehensions), *self._filled_in(name)]
+
+    def _has_rows(self, iterated: ast.expr) -> bool:
+        """Whether *iterated* may be rows of the batch, or numbers of them."""
+        return not self._is_numbers(iterated) or self._makes_of_rows(iterated)
 
     def _filled_in(self, name: str) -> list[ast.expr]:
         """What the loops go through, within a batch, that add to *name*."""
         return [
             loop.iter
             for loop in ast.walk(self.scope)
-            if isinstance(loop, ast.For) and loop not in self._loops() and name in map(filled, ast.walk(loop))
+            if isinstance(loop, ast.For) and loop not in self._loops and name in map(filled, ast.walk(loop))
         ]
 
     def _filled_with(self, name: str) -> list[ast.expr]:
@@ -189,24 +213,42 @@ class Flow:
         if isinstance(target, (ast.Tuple, ast.List)):
             return all(map(self._is_named_for_log, target.elts))
         if isinstance(target, ast.Subscript):  # `said[k] = ...`
-            return self._is_numbers(target.value) and self._outlasts(target.value)
-        return isinstance(target, ast.Name) and self._uses_lead(target.id)
+            return self._outlasts(target.value)
+        return isinstance(target, ast.Name) and self._uses_lead(target)
 
-    def _uses_lead(self, name: str) -> bool:
-        if name not in self._found:
-            self._found[name] = True  # as long as nothing else is found
-            self._found[name] = self._do_uses_lead(name)
-        return self._found[name]
+    def _uses_lead(self, named: ast.Name) -> bool:
+        """Whether all uses of what *named* stands for, where it stands, lead to logs."""
+        key = named.id, self._binder(named)
+        if key not in self._found:
+            self._found[key] = True  # as long as nothing else is found
+            self._found[key] = self._do_uses_lead(*key)
+        return self._found[key]
 
-    def _do_uses_lead(self, name: str) -> bool:
-        if self._is_made_row_by_row(name):
-            return False
-        if not all(map(self._leads, filter(self._makes_of_rows, self._filled_in(name)))):
+    def _do_uses_lead(self, name: str, binder: ast.AST | None) -> bool:
+        if not all(map(self._leads, filter(self._has_rows, self._gone_through(name)))):
             return False
         if any(isinstance(each, (ast.Global, ast.Nonlocal)) and name in each.names for each in ast.walk(self.scope)):
             return False
         uses = [each for each in ast.walk(self.scope) if isinstance(each, ast.Name) and each.id == name]
-        return all(self._leads(each) for each in uses if isinstance(each.ctx, ast.Load) and not self._is_others(each))
+        uses = [each for each in uses if isinstance(each.ctx, ast.Load) and not self._is_others(each)]
+        return all(map(self._leads, (each for each in uses if self._is_same(each, binder))))
+
+    def _is_same(self, use: ast.Name, binder: ast.AST | None) -> bool:
+        """Whether *use* is of the name that *binder* binds, a loop within a batch; None for other statements."""
+        found = self._binder(use)
+        is_behind = isinstance(binder, ast.For) and use.lineno > (binder.end_lineno or binder.lineno)
+        return found is binder or (found is None and is_behind)
+
+    def _binder(self, name: ast.Name) -> ast.AST | None:
+        """The loop within a batch, or the comprehension, that gives *name* what it stands for; None for neither."""
+        node: ast.AST = name
+        while (parent := self.source.parents.get(node)) is not None and not isinstance(parent, _FUNCTION):
+            is_loop = isinstance(parent, ast.For) and node is not parent.iter and parent not in self._loops
+            loops = parent.generators if isinstance(parent, _COMPREHENSIONS) else [parent] if is_loop else []
+            if any(name.id == set_name(each) for loop in loops for each in ast.walk(loop.target)):  # type: ignore[attr-defined]
+                return parent
+            node = parent
+        return None
 
     def _is_others(self, name: ast.Name) -> bool:
         """Whether *name* is one of a function within the scope, which has its own of that name."""
@@ -243,15 +285,20 @@ class Flow:
             held = held.value
         if not isinstance(held, ast.Name):
             return True
-        return not self._is_made_anew(held) or self._uses_lead(held.id)
+        value, binder = value_of(held, self.frame), self._binder(held)
+        is_row = isinstance(binder, ast.For) and not self._is_numbers(binder.iter)
+        if is_row or (isinstance(value, torch.Tensor) and hasattr(value, "share")):  # of this batch
+            return False
+        return not self._is_made_anew(held) or self._uses_lead(held)
 
     def _is_made_anew(self, name: ast.Name) -> bool:
         """Whether each batch has a value of its own under *name*."""
-        loops = self._loops()
+        loops = self._loops
         return any(
             set_name(each) == name.id and self._is_set(each) for each in ast.walk(loops[-1] if loops else self.scope)
         )
 
+    @functools.cached_property
     def _loops(self) -> list[ast.AST]:
         """Those of the scope in which the script fetches its batches, the innermost last."""
         lines = _LOOPS.get(self.frame.f_code.co_filename, set())
@@ -265,9 +312,7 @@ class Flow:
 
     def _is_set(self, name: ast.AST) -> bool:
         """Whether *name* gets a value there that has nothing to do with what it was."""
-        statement: ast.AST | None = name
-        while statement is not None and not isinstance(statement, ast.stmt):
-            statement = self.source.parents.get(statement)
+        statement = self._statement_of(name)
         if isinstance(statement, ast.Assign):
             return not any(
                 isinstance(each, ast.Name) and each.id == set_name(name) for each in ast.walk(statement.value)
@@ -280,11 +325,20 @@ class Flow:
             others = [parent.left, parent.right]
         elif isinstance(parent, ast.Compare):
             others = [parent.left, *parent.comparators]
-        elif isinstance(parent, ast.Subscript):
-            others = [parent.value]
+        elif isinstance(parent, ast.Subscript) and node is not parent.value:
+            return isinstance(parent.ctx, ast.Store) or self._is_numbers(parent.value) or self._is_taken(parent)
+        elif isinstance(parent, ast.comprehension):
+            return node is not parent.iter or self._is_numbers(node) or self._is_of_torch(parent.iter)
         else:
             return True
-        return all(other is node or self._is_numbers(other) for other in others)
+        return all(other is node or self._is_numbers(other) or self._is_taken(other) for other in others)
+
+    def _is_taken(self, other: ast.AST) -> bool:
+        """Whether *other* is one row of a tensor, by a place among all rows: `p[i]`."""
+        if not isinstance(other, ast.Subscript) or not isinstance(other.value, ast.Name):
+            return False
+        place = other.slice
+        return isinstance(place, ast.Name) and self._names_numbers(place)
 
     def _is_numbers(self, other: ast.AST) -> bool:
         """Whether *other* is made of Python's or numpy's numbers, as far as its names tell."""
@@ -297,21 +351,47 @@ class Flow:
         return all(map(self._is_numbers, ast.iter_child_nodes(other)))
 
     def _names_numbers(self, name: ast.Name) -> bool:
-        if name.id in self._found:  # which is followed as such
+        binder = self._binder(name)
+        if (name.id, binder) in self._found:  # which is followed as such
             return True
+        if isinstance(binder, ast.For) or self._becomes_numbers(name):
+            return not isinstance(binder, ast.For) or self._is_numbers(binder.iter) or self._is_for_log(binder)
         held = value_of(name, self.frame)
         if held is not None:
             return not isinstance(held, (torch.Tensor, torch.nn.Module))
         if name.id in self._guessed:
             return True
         self._guessed.add(name.id)
-        if any(
-            isinstance(each, ast.comprehension) and name.id in map(set_name, ast.walk(each.target))
-            for each in ast.walk(self.scope)
-        ):
+        if binder is not None:
             return True  # of what is gone through there, which is looked at as well
         given = self._values(name.id)
         return bool(given) and all(map(self._is_numbers, given))
+
+    def _becomes_numbers(self, name: ast.Name) -> bool:
+        """Whether the statement at work, or those from it to *name*, have made numbers of what *name* stood for."""
+        statement = self._statement_of(self.node)
+        first = statement.lineno if statement is not None else name.lineno
+        made = [
+            (each, value)
+            for each in ast.walk(self.scope)
+            if isinstance(each, ast.Assign) and first <= each.lineno < name.lineno
+            for value in given_to(name.id, each)
+        ]
+        return any(self._is_in_block_of(name, each) for each, _ in made) and all(
+            self._is_numbers(value) for _, value in made
+        )
+
+    def _is_in_block_of(self, node: ast.AST | None, statement: ast.stmt) -> bool:
+        """Whether *node* is behind *statement* wherever that is."""
+        block = self.source.parents.get(statement)
+        while node is not None and node is not block:
+            node = self.source.parents.get(node)
+        return node is not None
+
+    def _statement_of(self, node: ast.AST | None) -> ast.stmt | None:
+        while node is not None and not isinstance(node, ast.stmt):
+            node = self.source.parents.get(node)
+        return node
 
     def _function_of(self, node: ast.AST | None) -> ast.AST | None:
         while node is not None and not isinstance(node, _FUNCTION):

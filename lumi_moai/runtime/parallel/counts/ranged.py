@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 from ... import group
 from ..share import bounds
-from . import said
+from . import logged, said
 from .size import Rows
 
 
@@ -135,7 +135,8 @@ def kind_of(number: Any) -> type | None:
         return type(number)
     if not isinstance(number, Rows):
         return None
-    return OfWhole if number.share is not None and number.share.went_back else Own
+    is_behind = number.share is not None and number.share.went_back
+    return OfWhole if is_behind or logged.is_for_log() else Own
 
 
 def first_of(number: Any) -> int | None:

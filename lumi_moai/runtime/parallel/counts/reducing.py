@@ -11,6 +11,7 @@ from ... import group
 from .. import marks
 from ..share import Share
 from . import rows, steps
+from .constants import own_rows
 from .names import DIM_AT, LAST_DIM, OF_MATRIX, OVER_ALL, SECOND_DIM, SORTED_IN
 from .places import FIRST, JOINED, PICKED, Part
 from .whole import felt_by_all, of_all
@@ -104,13 +105,15 @@ def _whole(name: str, tensor: Part) -> torch.Tensor:
 def sorted_in(name: str, func: Any, args: tuple, kwargs: dict[str, Any]) -> torch.Tensor | None:
     """What *func*, such as `index_add_`, makes of a tensor to which the rows of all ranks are added; else None."""
     into, index = args[0], args[SORTED_IN[name]] if len(args) > SORTED_IN[name] else kwargs.get("index")
-    first = index[0] if isinstance(index, (tuple, list)) and index else index
+    several = index if isinstance(index, (tuple, list)) and index else [index]
+    first = next((each for each in several if isinstance(each, Part)), several[0])
     is_put = name == "index_put"
     if isinstance(into, Part) or not isinstance(first, Part) or first.at not in FIRST or into.requires_grad:
         return None
     if not (kwargs.get("accumulate", args[3:4] == (True,)) if is_put else args[1] == 0 or first.dim() == 1):
         return None
-    mine = func(torch.zeros_like(into), *args[1:], **kwargs)
+    given, words = tree_map(lambda each: own_rows(each, first), (args[1:], kwargs))  # of what all ranks have whole
+    mine = func(torch.zeros_like(into), *given, **words)
     found = total(first.share, mine)
     return into.add_(found) if func.__name__.endswith("_") else into + found
 

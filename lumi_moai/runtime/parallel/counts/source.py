@@ -51,7 +51,7 @@ class Source:
     tree: ast.Module
     parents: dict[ast.AST, ast.AST]
     of_place: dict[Any, ast.AST]
-    """Expressions, and statements that add, by where they stand."""
+    """Expressions, and statements that add or go through something, by where they stand."""
 
 
 def counts(called: ast.expr, frame: FrameType) -> bool:
@@ -88,7 +88,7 @@ def source_of(path: str) -> Source:
     except (SyntaxError, ValueError):
         tree = ast.Module(body=[], type_ignores=[])
     parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
-    placed = (node for node in parents if isinstance(node, (ast.expr, ast.AugAssign)))
+    placed = (node for node in parents if isinstance(node, (ast.expr, ast.AugAssign, ast.For)))
     return Source(tree=tree, parents=parents, of_place={place_of(node): node for node in placed})
 
 
@@ -108,7 +108,7 @@ def _asks(comparison: ast.Compare) -> bool:
     return is_of_class and not names.isdisjoint({"list", "tuple"})
 
 
-def place_of(node: ast.expr | ast.AugAssign) -> tuple[int, int | None, int, int | None]:
+def place_of(node: ast.expr | ast.AugAssign | ast.For) -> tuple[int, int | None, int, int | None]:
     """Where *node* stands, as Python says of what runs: lines and columns."""
     return node.lineno, node.end_lineno, node.col_offset, node.end_col_offset
 
@@ -116,6 +116,18 @@ def place_of(node: ast.expr | ast.AugAssign) -> tuple[int, int | None, int, int 
 def are_named_apart(target: ast.expr) -> bool:
     """Whether *target* gives each of several things a name."""
     return isinstance(target, (ast.Tuple, ast.List)) and not any(isinstance(each, ast.Starred) for each in target.elts)
+
+
+def given_to(name: str, statement: ast.Assign) -> list[ast.expr]:
+    """What *statement* gives to *name*: of several, each to its own, the one that it gets."""
+    given: list[ast.expr] = []
+    for target in statement.targets:
+        if are_named_apart(target) and isinstance(statement.value, ast.Tuple):
+            pairs = zip(target.elts, statement.value.elts, strict=False)  # type: ignore[attr-defined]
+        else:
+            pairs = zip([target], [statement.value], strict=True)
+        given += [value for each, value in pairs if name in map(set_name, ast.walk(each))]
+    return given
 
 
 def set_name(node: ast.AST) -> str | None:

@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from ... import group
 from .. import graphs
 from ..share import Share
-from . import entries, lists, reducing, said, users
+from . import entries, lists, logged, reducing, said, users
 from .batch import become
 from .ranged import Own, Range, first_of, kind_of, own
 from .size import Rows
@@ -90,7 +90,8 @@ class _Enumerate(type):
         else:
             is_list = type(iterable) in (list, tuple) and _may_be_rows(len(iterable))
             share = _AT_HAND[0]() if _AT_HAND and type(iterable) is zip else None
-            kind = Own if is_list or (share is not None and not share.went_back) else None
+            is_own = share is not None and not share.went_back and not logged.is_for_log()
+            kind = Own if is_list or is_own else None
         pairs = enumerate(entries.meant(iterable, sys._getframe(1)) if is_known else iterable, start)
         if kind is Own:
             return ((own(place, first), each) for place, each in pairs)

@@ -27,7 +27,7 @@ class OfAll(torch.Tensor):
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
         """Do *func*; what the script makes of it alone is of all ranks too."""
-        if any(each not in (OfAll, torch.Tensor, torch.nn.Parameter) for each in types):
+        if any(each not in (OfAll, torch.Tensor, torch.nn.Parameter) for each in kinds(func, types, args)):
             return NotImplemented  # the other class decides
         kwargs = kwargs or {}
         asks = users.asks(sys._getframe(1))
@@ -64,7 +64,7 @@ class OfModel(OfAll):
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
         """Do *func*; a single number that the script makes of it is one as well."""
-        if any(each not in (OfModel, OfAll, torch.Tensor, torch.nn.Parameter) for each in types):
+        if any(each not in (OfModel, OfAll, torch.Tensor, torch.nn.Parameter) for each in kinds(func, types, args)):
             return NotImplemented  # the other class decides
         kwargs = kwargs or {}
         asks = users.asks(sys._getframe(1))
@@ -72,6 +72,12 @@ class OfModel(OfAll):
         with torch._C.DisableTorchFunctionSubclass():
             result = func(*args, **kwargs)
             return tree_map(of_model, result) if asks and name_of(func) not in _UNLIKE else result
+
+
+def kinds(func: Any, types: Any, args: tuple) -> Any:
+    """The classes among *args*, of which torch has named *types*: for `==` it names that of the first alone."""
+    is_same = func is torch.Tensor.__eq__
+    return [type(each) for each in args if isinstance(each, torch.Tensor)] if is_same else types
 
 
 def of_model(tensor: Any) -> Any:
