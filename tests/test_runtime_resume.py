@@ -579,6 +579,52 @@ def test_a_killed_run_that_takes_its_gradients_itself_goes_on(tmp_path):
     assert_same_weights(torch.load(run.folder / "weights.pt"), weights)
 
 
+# Rows that the model has computed, one by one, ahead of backward and behind it; torch reads numbers of them as places.
+ONE_BY_ONE = """
+    import sys, time
+    import lumi_moai, torch
+    import torch.nn.functional as F
+    from torch import nn
+    from torch.utils.data import DataLoader, TensorDataset
+
+    torch.manual_seed(0)
+    lumi_moai.enable_advanced_parallelization()
+    data = TensorDataset(torch.randn(30, 6), torch.randint(0, 5, (30,)), torch.arange(30))
+    model = nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 5))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    ahead, behind, hits, scores, of = torch.zeros(5, 5), torch.zeros(5, 5), 0, [], {}
+    for epoch in range(10):
+        for x, y, index in DataLoader(data, 7, shuffle=True):
+            out = model(x)
+            loss, p = F.cross_entropy(out, y), out.argmax(1)
+            for q, t in zip(p, y):
+                ahead[t, q] += 1
+            for i in range(len(y)):
+                if p[i] == y[i]: hits += 1
+            for n, o in zip(index, out.softmax(1)): of[n.item()] = o.max().item()
+            scores += [round(loss.item(), 6)] * len(y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            for q, t in zip(p, y):
+                behind[t, q] += 1
+            for i in range(len(y)): hits += p[i].item() * i
+            print(f"{loss.item():.6f}", hits, ahead.tolist(), behind.tolist(), sum(of.values()), len(scores), sum(scores))
+            time.sleep(PAUSE)
+    torch.save(model.state_dict(), sys.argv[1])
+"""
+
+
+def test_a_killed_run_that_goes_through_its_rows_one_by_one_goes_on(tmp_path):
+    lines, weights = plain(tmp_path, textwrap.dedent(ONE_BY_ONE.replace("PAUSE", "0")))
+    run = Run(tmp_path / "run", launch(2))
+    first = killed_after(run, start(run, ONE_BY_ONE, 2), 8)
+    last = whole(ended(start(run, ONE_BY_ONE, 3, job="78")))
+    assert "resumed at step" in last.err
+    assert_one_run(first[0], last, lines)
+    assert_same_weights(torch.load(run.folder / "weights.pt"), weights)
+
+
 # One model after another, as in a cross-validation: of other widths, and selected by a mask of the data.
 FOLDS = """
     import sys, time

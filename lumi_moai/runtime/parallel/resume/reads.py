@@ -27,6 +27,7 @@ _THROUGH = tuple(_TORCH + name for name in ("_tensor.py", "optim/lr_scheduler.py
 """Where torch reads for the script: `f"{loss:.3f}"`, `x in tensor`, a scheduler that watches a loss."""
 _OF_RANK = (f"{os.sep}torch_geometric{os.sep}",)
 """Libraries that read how many graphs or nodes there are from the numbers of these."""
+_WHOLE_NUMBERS = (torch.int64, torch.int32, torch.int16, torch.int8)
 _PLACES: dict[tuple[CodeType, int], str] = {}
 _FORMS: dict[type, str] = {float: "f", int: "i", bool: "b"}
 _SCALARS: dict[str, Callable[[Any], Any]] = {"f": float, "i": int, "b": bool}
@@ -150,6 +151,28 @@ def watched(what: str, own: Callable[..., Any], current: Callable[[], Any]) -> C
         return own(tensor, *args, **kwargs) if where is None else resume.read(what, where, own, tensor, *args, **kwargs)
 
     return read
+
+
+def placed(own: Callable[..., Any], current: Callable[[], Any]) -> Callable[..., Any]:
+    """`table[t, p]`: numbers at which the script reads or writes a tensor of its own; torch reads them for it."""
+
+    @functools.wraps(own)
+    def take(tensor: torch.Tensor, index: Any, *values: Any) -> Any:
+        resume = current()
+        is_own = resume is not None and not resume.is_paused and not hasattr(tensor, "share")
+        if not is_own or (resume.replay is not None and resume.replay.twins.rowed.has(tensor)):
+            return own(tensor, index, *values)
+        return own(tensor, _placed(index, current), *values)
+
+    return take
+
+
+def _placed(index: Any, current: Callable[[], Any]) -> Any:
+    if type(index) is tuple:
+        return tuple(_placed(each, current) for each in index)
+    if not isinstance(index, torch.Tensor) or index.dim() or index.dtype not in _WHOLE_NUMBERS:
+        return index
+    return _number(index, current)
 
 
 def formatted(own: Callable[..., str], current: Callable[[], Any]) -> Callable[..., str]:

@@ -9,8 +9,9 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from ..counts import PICKED, Rows, become, name_of, picked_rows
+from ..counts import PICKED, Rows, become, logged, name_of, picked_rows
 from ..counts.of_graphs import HELD_ASIDE
+from ..counts.ranged import OfWhole
 from ..counts.size import Shape
 from ..share import Share
 
@@ -60,6 +61,26 @@ class Rowed:
         dim = args[1] if len(args) > 1 else kwargs.get("dim", 0 if name == "len" else None)
         return Shape([rows, *others]) if dim is None else [rows, *others][dim]
 
+    def has(self, tensor: torch.Tensor) -> bool:
+        """Whether *tensor* is one of them."""
+        return isinstance(tensor, FakeTensor) and tensor in self._places
+
+    def by_row(self, func: Any, args: tuple) -> Any:
+        """Rows that *func* takes of a ghost one by one where the script means those of all ranks, else None."""
+        name = name_of(func)
+        is_each = name == "unbind" and args[1:] in ((), (0,))
+        if not (is_each or _is_by_place(name, args)) or not self.has(args[0]):
+            return None
+        share, at = self._places[args[0]]
+        is_behind = bool(share.went_back) and logged.in_loop() is not None
+        if share.ranks == 1 or (is_each and not is_behind and not logged.is_for_log()):
+            return None
+        first, *others = args[0].size()
+        mine = max(share.rows, 1)
+        number = picked_rows(first, share).whole if at == PICKED else first // mine * share.total
+        every = args[0].new_empty((int(number), *others))
+        return every.unbind() if is_each else every[args[1]]
+
     def with_values(self, arguments: Any) -> Any:
         """*arguments* with what the checkpoint held of ghosts, which has the rows of the batch as well."""
         return tree_map_only(FakeTensor, self._with_value, arguments)
@@ -69,6 +90,14 @@ class Rowed:
         if value is not None and type(value) is torch.Tensor and ghost in self._places and value.shape == ghost.shape:
             become(value, *self._places[ghost])
         return ghost if value is None else value
+
+
+def _is_by_place(name: str, args: tuple) -> bool:
+    """Whether a row is asked for by its place among all, `p[i]`."""
+    if name != "getitem":
+        return False
+    first = args[1][0] if isinstance(args[1], tuple) and args[1] else args[1]
+    return type(first) is OfWhole
 
 
 def _has_rows_in_front(tensor: torch.Tensor) -> bool:

@@ -27,6 +27,8 @@ def install(seen: "Seen") -> None:
     for name in reads.NAMES:
         setattr(torch.Tensor, name, reads.watched(name, getattr(torch.Tensor, name), current))
     FakeTensor.tolist = reads.watched("tolist", FakeTensor.tolist, current)  # it has one of its own
+    for name in ("__getitem__", "__setitem__"):
+        setattr(torch.Tensor, name, reads.placed(getattr(torch.Tensor, name), current))
     torch.Tensor.__format__ = reads.formatted(torch.Tensor.__format__, current)
     torch.load = _loading(torch.load, current)
     torch.autograd.grad = _asking(torch.autograd.grad, seen)
