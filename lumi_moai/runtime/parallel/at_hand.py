@@ -73,7 +73,7 @@ class AtHand:
         before = self._called, self._is_of_all
         self.turn_to(given.parts[0].share if given.parts else None)
         self._called = given.parts[0].share if given.parts else self._called
-        self._is_of_all |= given.is_of_all
+        self._is_of_all |= bool(given.of_all)
         try:
             yield
         finally:

@@ -16,6 +16,8 @@ lists     lists of a batch with an entry for each row
 entries   what the script gets for them
 picking   some of the rows
 by_place  some of the rows by their place
+pieces    such rows, put together again
+felt      numbers of all rows in what is computed for some
 writing   rows that are written by their place
 ranged    places that the script counts through
 taught    `len`, `range` and `enumerate` for the script

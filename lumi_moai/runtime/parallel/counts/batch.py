@@ -19,6 +19,7 @@ from . import (
     logged,
     of_graphs,
     picking,
+    pieces,
     reducing,
     rows,
     said,
@@ -27,11 +28,12 @@ from . import (
     users,
     writing,
 )
+from .felt import felt_by_all
 from .names import ADDED, AS_ONE, CROSSED, EACH, LIKE, PAIRED, PRODUCTS, READS, SORTED_IN, VIEW
 from .places import FIRST, PICKED, Part, after_each, after_einsum, after_product, after_view, check_alike, squeezed
 from .size import Rows, Shape
 from .users import Asker
-from .whole import OfAll, OfModel, copied, counted, felt_by_all, kinds, name_of, note_written, of_all
+from .whole import OfAll, OfModel, copied, counted, kinds, name_of, note_written, of_all
 
 _GRAPH = re.compile(r", (?:grad_fn=<\w+>|requires_grad=True)\)$")
 """What torch shows of a tensor behind its numbers."""
@@ -56,6 +58,8 @@ class OfBatch(Part):
                 return helped.passed_on(name_of(func), args, kwargs, result) if helps else result
         if OfModel in types:  # beside rows it is a number like any other
             args, kwargs = tree_map(lambda leaf: plain(leaf) if type(leaf) is OfModel else leaf, (args, kwargs))
+        if OfAll in types:
+            args, kwargs = pieces.beside(name_of(func), args, kwargs)
         parts = _parts(args) or _parts(tree_leaves((args, kwargs)))
         args, kwargs = counted(func, args, kwargs)
         if OfAll in types:
@@ -291,6 +295,8 @@ def _taken(name: str, func: Any, tensor: OfBatch, args: tuple, kwargs: dict[str,
     if found is not None:
         return become(found, tensor.share, 0)
     taken = of_all(by_place.taken(name, func, args, kwargs))
+    if name == "getitem" and isinstance(args[1][0] if type(args[1]) is tuple and args[1] else args[1], slice):
+        pieces.note(taken, tensor)
     return taken if taken is None or name != "getitem" else writing.noted(taken, *args)
 
 

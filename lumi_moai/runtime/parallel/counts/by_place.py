@@ -12,11 +12,12 @@ import torch.distributed as dist
 from ....errors import RequestError
 from ... import group
 from ..share import Share, bounds
-from . import of_graphs, rows
+from . import of_graphs, pieces, rows
+from .felt import felt_by_all
 from .places import JOINED, MANY, PICKED, Part, times
 from .ranged import Computed, OfWhole, Own, Places
 from .size import Rows, of_all_ranks
-from .whole import OfAll, felt_by_all, of_all
+from .whole import OfAll, of_all
 
 PIECES = {"chunk": "chunks", "split": "split_size", "tensor_split": "indices_or_sections"}
 """What takes a tensor apart by place, and how its second argument is called."""
@@ -133,7 +134,7 @@ def apart(name: str, func: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[to
     if is_joined and _at_seams(name, size, tensor):
         return None
     whole = wholly(tensor) if is_joined else _some(tensor, range(_all(tensor)))
-    return tuple(of_all(part) for part in func(whole, _all_of(size)))
+    return tuple(pieces.note(of_all(part), tensor) for part in func(whole, _all_of(size)))
 
 
 def _at_seams(name: str, size: Any, tensor: Part) -> bool:

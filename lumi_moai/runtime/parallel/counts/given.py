@@ -15,7 +15,7 @@ from ..known import Known
 from ..share import Share
 from ..time_first import Places, is_within, lists_of_rows
 from ..time_first import tensors as placed
-from . import drawn, lists, of_graphs, said, states, steps
+from . import drawn, lists, of_graphs, pieces, said, states, steps
 from . import entries as entries_of_rows
 from .batch import OfBatch, are_of_all, become, has
 from .entries import Entries
@@ -119,14 +119,15 @@ class Given:
     """What a model was given."""
 
     parts: list[OfBatch]
-    is_of_all: bool
-    """Whether it is rows that all ranks have."""
+    of_all: list[torch.Tensor]
+    """Rows that all ranks have, if it is nothing but these."""
 
 
 def mark_outputs(result: Any, given: Given) -> Any:
     """*result*, which a model made of what was *given*, is this rank's part as well, as far as it has its rows."""
-    if given.is_of_all:
+    if given.of_all:
         tree_map(of_all, result)
+        pieces.pass_on("", (given.of_all,), result)
     inputs = given.parts
     if not inputs:
         return result
@@ -205,13 +206,13 @@ def plainly(arguments: Any) -> Iterator[Given]:
     for leaf in tree_leaves(arguments):
         if type(leaf) is torch.Tensor and leaf.dim() and (share := drawn.share_of(leaf)) is not None:
             become(leaf, share, 0)
-    is_of_all = are_of_all(arguments)
+    every = [leaf for leaf in tree_leaves(arguments) if type(leaf) is OfAll] if are_of_all(arguments) else []
     marked = [(leaf, type(leaf)) for leaf in _leaves(arguments) if type(leaf) in (OfBatch, OfAll)]
     for tensor, _ in marked:
         tensor.__class__ = torch.Tensor
     parts = [tensor for tensor, kind in marked if kind is OfBatch]
     try:
-        yield Given(parts, is_of_all)
+        yield Given(parts, every)
     except RuntimeError as error:
         said.explain(error, parts[0].share if parts else None)
         raise

@@ -16,7 +16,14 @@ EACH = ARITHMETIC | {
 """What works on each element for itself."""
 LIKE = {"view_as", "reshape_as"}
 """What gives a tensor the shape of another."""
-VIEW = LIKE | {"view", "reshape", "flatten", "unsqueeze", "squeeze", "ravel", "t", "T", "mT", "transpose", "permute"}
+SWAPS = {"transpose", "swapaxes", "swapdims"}
+TURNS = {"t", "T", "mT", "H", "mH", "adjoint"}
+VIEW = (
+    LIKE
+    | SWAPS
+    | TURNS
+    | {"view", "reshape", "flatten", "unsqueeze", "squeeze", "ravel", "permute", "movedim", "moveaxis"}
+)
 ADDED = {"sum", "nansum", "count_nonzero", "mean", "any", "all"}
 """What is added up over the ranks."""
 AS_ONE = {
@@ -25,17 +32,33 @@ AS_ONE = {
     *("sort", "argsort", "topk", "kthvalue", "unique", "bincount", "histc", "vector_norm", "cov", "corrcoef"),
     *("_unique2", "return_output", "return_counts", "return_inverse", "unique_consecutive", "diff", "flip", "roll"),
     *("normalize", "cosine_similarity", "softmin", "logcumsumexp", "nanmean", "equal", "allclose"),
+    *("msort", "vander", "diag", "diagflat", "block_diag"),
 }
 """What needs the rows of all ranks when it goes over the dimension of the rows, or over all elements."""
 OF_MATRIX = {
     *("matrix_norm", "svd", "svdvals", "qr", "pinv", "pinverse", "matrix_rank", "cond", "lstsq", "eigh", "eigvalsh"),
-    *("eig", "eigvals", "inv", "inverse", "det", "slogdet", "logdet", "cholesky", "lu", "svd_lowrank", "pca_lowrank"),
+    *(
+        "tril",
+        "triu",
+        "diagonal",
+        "eig",
+        "eigvals",
+        "inv",
+        "inverse",
+        "det",
+        "slogdet",
+        "logdet",
+        "cholesky",
+        "lu",
+        "svd_lowrank",
+        "pca_lowrank",
+    ),
 }
 """The same of a matrix: goes over the last two dimensions."""
 AS_ONE |= OF_MATRIX
 OVER_ALL = {
     *("unique", "_unique2", "return_output", "return_counts", "return_inverse", "bincount", "histc", "corrcoef"),
-    *("equal", "allclose"),
+    *("equal", "allclose", "msort", "vander", "diag", "diagflat", "block_diag"),
 }
 """What goes over all elements, whatever else it is given."""
 DIM_AT = {

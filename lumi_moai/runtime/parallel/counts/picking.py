@@ -4,10 +4,10 @@ from typing import Any
 
 import torch
 
-from . import rows, steps
+from . import rows, said, steps
+from .felt import felt_by_all
 from .names import AS_ONE
 from .places import FIRST, JOINED, MANY, PICKED, Part, after_seams, joined
-from .whole import felt_by_all
 
 JOINS = {"cat", "concat", "concatenate", "vstack"}
 ASIDE = {"cat": 1, "concat": 1, "concatenate": 1, "stack": 1, "chunk": 2, "split": 2, "tensor_split": 2, "unbind": 1}
@@ -32,6 +32,8 @@ MIXES = {
     ),
 }
 """What may give other rows, though as many."""
+_BY_DIM = {"take_along_dim": 2, "index_select": 1}
+"""The same, but where their dimension, which stands there, is another one."""
 
 
 def reordered(args: tuple) -> torch.Tensor | None:
@@ -156,11 +158,20 @@ def _after_join(name: str, tensor: Part, result: torch.Tensor, args: tuple, kwar
     return joined(args[0] if args else kwargs["tensors"], dim)
 
 
+def _goes_aside(name: str, tensor: Part, args: tuple, kwargs: dict[str, Any]) -> bool:
+    """Whether *name* takes numbers by another dimension than that of the rows: `take_along_dim(out, y[:, None], 1)`."""
+    if name not in _BY_DIM or tensor.at is None or tensor is not args[0]:
+        return False
+    dim = args[_BY_DIM[name]] if len(args) > _BY_DIM[name] else kwargs.get("dim")
+    return isinstance(dim, int) and dim % tensor.dim() != max(tensor.at, 0)
+
+
 def left(
     name: str, parts: list[Any], result: torch.Tensor, args: tuple, kwargs: dict[str, Any]
 ) -> tuple[bool, int | None]:
     """The same for what *name*, of which nothing else is known, makes of *parts*: as many rows are the rows."""
-    tensor, mixes = parts[0], name in MIXES - AS_ONE  # `x.flip(1)` mixes none
+    tensor = parts[0]
+    mixes = name in MIXES - AS_ONE and not _goes_aside(name, tensor, args, kwargs)  # `x.flip(1)` mixes none
     if name in {*JOINS, "hstack"} and all(each.at in (0, None, *MANY) for each in parts):
         return True, _after_join(name, tensor, result, args, kwargs)
     if name in REPEATS:
@@ -171,4 +182,7 @@ def left(
     if tensor.at is None or steps.is_aside(tensor.at):
         is_part, at = steps.left(name, tensor, result)
         return (is_part and not mixes) or result.shape == tensor.shape, at if is_part else None
-    return tensor.at == 0 and not mixes and result.shape[0] == tensor.shape[0], 0
+    is_rows = tensor.at == 0 and not mixes and result.shape[0] == tensor.shape[0]
+    if not is_rows:
+        said.say(f"unknown {name}", said.UNKNOWN.format(name=name))
+    return is_rows, 0

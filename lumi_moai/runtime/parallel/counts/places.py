@@ -7,6 +7,7 @@ import torch
 
 from ....errors import RequestError
 from ..share import Share
+from .names import SWAPS, TURNS
 from .ranged import Own
 from .size import Rows
 
@@ -131,12 +132,12 @@ def after_view(name: str, tensor: Part, result: torch.Tensor, args: tuple, kwarg
     words = [each for each in given if isinstance(each, int)]
     if name == "unsqueeze":
         return at + (words[0] % (dims + 1) <= at)
-    if name in ("t", "T", "mT", "transpose"):
-        first, second = (each % dims for each in (words if name == "transpose" else (-2, -1) if dims > 1 else (0, 0)))
+    if name in TURNS | SWAPS:
+        first, second = (each % dims for each in (words if name in SWAPS else (-2, -1) if dims > 1 else (0, 0)))
         return {first: second, second: first}.get(at, at)
-    if name == "permute":
-        order: Any = words or next(each for each in (*args[1:], *kwargs.values()) if isinstance(each, (tuple, list)))
-        return [each % dims for each in order].index(at)
+    if name in ("permute", "movedim", "moveaxis"):
+        own = torch.empty(tuple(range(dims)), device="meta")  # whose sizes tell its dimensions from each other
+        return getattr(own, name)(*given).shape.index(at)
     return _after_squeeze(tensor, words) if name == "squeeze" and at > 0 else _reshaped(tensor, result, given)
 
 
@@ -146,7 +147,8 @@ def _joined_view(name: str, tensor: Part, result: torch.Tensor, given: tuple) ->
         order: Any = words or next(each for each in given if isinstance(each, (tuple, list)))
         return JOINED if order[0] == 0 else None
     dims = [each % tensor.dim() for each in words]
-    if (name in ("t", "T", "mT") and tensor.dim() < 3) or (name == "transpose" and 0 in dims):
+    is_moved = name in ("movedim", "moveaxis")
+    if is_moved or (name in TURNS and tensor.dim() < 3) or (name in SWAPS and 0 in dims):
         return None
     first: Any = next(iter(given[0] if given and isinstance(given[0], (tuple, list)) else given), -1)
     if name in ("view", "reshape") and not isinstance(first, Rows) and first != -1:

@@ -12,9 +12,10 @@ from .. import marks
 from ..share import Share
 from . import rows, steps
 from .constants import own_rows
+from .felt import felt_by_all
 from .names import DIM_AT, LAST_DIM, OF_MATRIX, OVER_ALL, SECOND_DIM, SORTED_IN
 from .places import FIRST, JOINED, PICKED, Part
-from .whole import felt_by_all, of_all
+from .whole import of_all
 
 Loss = Callable[[torch.Tensor, torch.Tensor | float | None, Share], torch.Tensor]
 LOSS: list[Loss] = []

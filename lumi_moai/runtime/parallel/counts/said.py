@@ -21,6 +21,10 @@ ARRAY = (
     " Python, numpy or a dictionary looks up, counts or adds up by it is this rank's part; look up in a tensor"
     " (weights[y]), which is followed, or behind backward()"
 )
+UNKNOWN = (
+    "what {name} gives for the rows of a batch is not followed: each rank has that of its own rows, and so is what the"
+    " script adds up, counts or prints of it"
+)
 KINDS = (
     "the script asks whether type(...) is a list or a tuple (line {line} of {file}), so the lists of a batch stay"
     " plain: what it keeps, counts or prints of their entries is this rank's part; with isinstance(names, list) it is"

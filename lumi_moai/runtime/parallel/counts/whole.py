@@ -8,9 +8,7 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_leaves, tree_map
 
-from ... import group
-from ..share import Share, weight_in_backward
-from . import users
+from . import pieces, users
 from .names import ARITHMETIC
 from .size import Rows
 
@@ -32,12 +30,15 @@ class OfAll(torch.Tensor):
         kwargs = kwargs or {}
         asks = users.asks(sys._getframe(1))
         args, kwargs = counted(func, args, kwargs) if asks else (args, kwargs)
+        if asks and name_of(func) == "getitem" and (found := pieces.own_row(args)) is not None:
+            return found
         with torch._C.DisableTorchFunctionSubclass():
             result = func(*args, **kwargs)
             # What is added to in place was the script's before: only a single number is surely of all ranks then.
             is_new = not any(result is each for each in args) or (torch.is_tensor(result) and result.numel() == 1)
             if asks and is_new and _is_alike(name_of(func), result, (args, kwargs)):
                 tree_map(of_all, result)
+                pieces.pass_on(name_of(func), args, result)
             if asks and args and (write := getattr(args[0], "write_back", None)) is not None:
                 note_written(func, args[0], write, result)
         return result
@@ -149,21 +150,3 @@ def name_of(func: Any) -> str:
     if name in ("__get__", "__set__"):
         return ("" if name == "__get__" else "set_") + func.__self__.__name__
     return name.strip("_").removeprefix("linalg_")
-
-
-def felt_by_all(number: torch.Tensor, share: Share) -> torch.Tensor:
-    """*number*, the same on all ranks, for use with single rows: its gradient is that of the rows of all ranks."""
-    with torch._C.DisableTorchFunctionSubclass():
-        return _FeltByAll.apply(number, share) if number.requires_grad and torch.is_grad_enabled() else number
-
-
-class _FeltByAll(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, number: torch.Tensor, share: Share) -> torch.Tensor:
-        ctx.share = share
-        return number.view_as(number)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
-        # Backward has begun with the rank's weight, times the number of ranks.
-        return (group.total(gradient.double()) * weight_in_backward(ctx.share)).to(gradient.dtype), None

@@ -12,8 +12,9 @@ from ... import group
 from ..share import bounds
 from .by_place import are_places, has_places, numbers, places_of
 from .constants import own_rows
+from .felt import felt_by_all
 from .places import Part
-from .whole import OfAll, felt_by_all
+from .whole import OfAll
 
 
 def placed(target: Part, index: Any, value: Any) -> tuple[Any, Any]:
