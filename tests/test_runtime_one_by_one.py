@@ -48,6 +48,12 @@ for x, y, index in loader:
         rows += 1
         if rows % 5 == 0: print("row", rows, i, y[i].item(), p[i].item())
     meter.update(p, y)
+    pairs, sizes = 0, index % 3
+    for i in range(x.size(0)):
+        for j in range(sizes[i]): pairs += int(x[i, j] > 0)
+    for q, l in zip(p, y): hard.append((q.item(), l.tolist()))
+    q, l = p.double().mean(), F.cross_entropy(out.detach(), y)
+    print(pairs, q.item(), l.item(), len(hard))
     print(mistaken, first, any(t == 1 for t in y), all(t < 3 for t in y), round(max(o.max().item() for o in out), 6), hits, total, wrong)
     # What the loss is made of as well is that of all rows on one device, too.
     for t in y: means[t] = 0.9 * means[t] + 0.1

@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from ...errors import RequestError
-from .counts import flow, states
+from .counts import scope, states
 from .cut_batches import CutBatches
 from .cut_stream import CutStream
 from .fetching import fetching
@@ -55,7 +55,7 @@ class Batches:
             self.end()
             raise
         batch, share = self.weigh(fetched)
-        flow.note_loop(sys._getframe(1))
+        scope.note_loop(sys._getframe(1))
         return self.begin(share, batch)
 
     def __len__(self) -> int:

@@ -57,12 +57,12 @@ def install(seen: Seen) -> None:
     for name in ("grad", "grad_and_value"):
         setattr(torch.func, name, asked.functional(getattr(torch.func, name), lambda: _share(seen)))
     torch.vmap = torch.func.vmap = counts.mapping(torch.func.vmap)
-    torch.Tensor.__getitem__ = _indexing(torch.Tensor.__getitem__)
     for name in ("item", "tolist", "__float__", "detach"):
         setattr(torch.Tensor, name, _reading(getattr(torch.Tensor, name), seen))
     checkpoint.checkpoint = _recomputing(checkpoint.checkpoint, seen)
     torch.autocast.__enter__ = _casting(torch.autocast.__enter__, seen)
     watch.install(seen)
+    torch.Tensor.__getitem__ = _indexing(torch.Tensor.__getitem__)  # the outermost, for it looks at who calls
     cycled.install(seen)
     hooks.install(seen)
     Optimizer.add_param_group = _adopting(Optimizer.add_param_group, seen)

@@ -31,6 +31,7 @@ rows      the rows of all ranks in one tensor, and gradients that the script ask
 said      sentences about what cannot be put right
 logged    which rows are read for a log
 flow      where a value goes in the script's source
+scope     what binds the names of a function there
 source    what that source says
 users     which code is the user's own
 """

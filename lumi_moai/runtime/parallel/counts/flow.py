@@ -1,47 +1,26 @@
 """Where a value goes in the source of the script: through which statements, under which names, into what."""
 
 import ast
-import functools
-import inspect
 from types import FrameType, ModuleType
 
 import torch
 
 from . import users
-from .source import KEEPING, are_named_apart, counts, filled, given_to, set_name, source_of, value_of
+from .scope import Scope
+from .source import KEEPING, are_named_apart, counts, value_of
 
 _UNFIT = (ast.Lambda, ast.Await, ast.Yield, ast.YieldFrom, ast.NamedExpr)
 _NUMBERS = {"numpy", "tolist", "item"}
 """Methods of a tensor that give Python's or numpy's numbers."""
 _READ = {"numpy", "tolist"}
 """Those that give as many as there are rows."""
-_LOOPS: dict[str, set[int]] = {}
-"""On which lines of which files the script fetches its batches."""
-_COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
-_FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 
-def note_loop(frame: FrameType | None) -> None:
-    """The script fetches a batch in *frame*, or in one that called it."""
-    while frame is not None:
-        if users.is_scripts(frame):
-            _LOOPS.setdefault(frame.f_code.co_filename, set()).add(frame.f_lineno)
-            if not frame.f_code.co_flags & inspect.CO_GENERATOR:
-                return  # what a generator of the script's yields is for its caller
-        frame = frame.f_back
-
-
-class Flow:
+class Flow(Scope):
     """Follows what is asked in *frame* through the statements of its function, and of those that called it."""
 
     def __init__(self, frame: FrameType) -> None:
-        self.frame = frame
-        self.source = source_of(frame.f_code.co_filename)
-        place = list(frame.f_code.co_positions())[frame.f_lasti // 2]
-        node = self.source.of_place.get(place)
-        self.node = node.iter if isinstance(node, ast.For) else node
-        self.scope = self._function_of(self.node) or self.source.tree
-        """The function that is at work, or all of the file."""
+        super().__init__(frame)
         self._found: dict[tuple[str, ast.AST | None], bool] = {}
         """Of names, and what binds them, whether their uses lead to nothing but logs."""
         self._of_rows: dict[str, bool] = {}
@@ -112,7 +91,7 @@ class Flow:
     def _is_given_back(self, statement: ast.stmt, place: int | None = None) -> bool:
         """Whether what *statement* returns, or that at *place* of it, only goes to logs in the function that called."""
         above = self.frame.f_back
-        is_own = self._function_of(statement) is self.scope and not self._loops
+        is_own = self.function_of(statement) is self.scope and not self.loops
         return is_own and above is not None and users.is_scripts(above) and Flow(above).is_kept(place)
 
     def _is_apart_for_log(self, node: ast.AST, several: ast.Tuple) -> bool | None:
@@ -144,43 +123,24 @@ class Flow:
     def _goes_with_logs(self, together: ast.AST) -> bool:
         """Whether all else in *together* that was made of rows leads to logs: it would have other rows than this."""
         names = [each for each in ast.walk(together) if isinstance(each, ast.Name)]
-        anew = (each for each in names if self._is_made_anew(each) and self._names_numbers(each))
+        anew = (each for each in names if self.is_made_anew(each) and self._names_numbers(each))
         return all(self._uses_lead(each) for each in anew if self._is_of_rows(each.id))
 
     def _is_of_rows(self, name: str) -> bool:
         """Whether *name* stands for numbers that the script has made of rows."""
         if name not in self._of_rows:
             self._of_rows[name] = False
-            made = [*self._values(name), *self._filled_in(name), *self._filled_with(name)]
+            made = [*self.values_of(name), *self.filled_in(name), *self.filled_with(name)]
             self._of_rows[name] = self._is_made_row_by_row(name) or any(map(self._makes_of_rows, made))
         return self._of_rows[name]
 
     def _is_made_row_by_row(self, name: str) -> bool:
         """Whether *name* is a list of what the script computes in a loop over rows."""
-        return not all(map(self._is_numbers, self._gone_through(name)))
-
-    def _gone_through(self, name: str) -> list[ast.expr]:
-        """What the script goes through for the entries of the list *name*."""
-        comprehensions = [
-            each for value in self._values(name) for each in ast.walk(value) if isinstance(each, ast.comprehension)
-        ]
-        return [*(each.iter for each in comprehensions), *self._filled_in(name)]
+        return not all(map(self._is_numbers, self.gone_through(name)))
 
     def _has_rows(self, iterated: ast.expr) -> bool:
         """Whether *iterated* may be rows of the batch, or numbers of them."""
         return not self._is_numbers(iterated) or self._makes_of_rows(iterated)
-
-    def _filled_in(self, name: str) -> list[ast.expr]:
-        """What the loops go through, within a batch, that add to *name*."""
-        return [
-            loop.iter
-            for loop in ast.walk(self.scope)
-            if isinstance(loop, ast.For) and loop not in self._loops and name in map(filled, ast.walk(loop))
-        ]
-
-    def _filled_with(self, name: str) -> list[ast.expr]:
-        """What is added to *name* by methods such as `append`."""
-        return [word for each in ast.walk(self.scope) if filled(each) == name for word in each.args]  # type: ignore[attr-defined]
 
     def _makes_of_rows(self, value: ast.expr) -> bool:
         for each in ast.walk(value):
@@ -193,21 +153,6 @@ class Flow:
                 return True
         return False
 
-    def _values(self, name: str) -> list[ast.expr]:
-        """The expressions that give *name* its values in the scope, and the loops that go through some for it."""
-        through = [
-            each.iter
-            for each in ast.walk(self.scope)
-            if isinstance(each, ast.For) and name in map(set_name, ast.walk(each.target))
-        ]
-        return through + [
-            each.value
-            for each in ast.walk(self.scope)
-            if isinstance(each, (ast.Assign, ast.AugAssign))
-            for target in (each.targets if isinstance(each, ast.Assign) else [each.target])
-            if name in map(set_name, ast.walk(target))
-        ]
-
     def _is_named_for_log(self, target: ast.expr) -> bool:
         """Whether all uses of what *target* names lead to logs."""
         if isinstance(target, (ast.Tuple, ast.List)):
@@ -218,45 +163,20 @@ class Flow:
 
     def _uses_lead(self, named: ast.Name) -> bool:
         """Whether all uses of what *named* stands for, where it stands, lead to logs."""
-        key = named.id, self._binder(named)
+        key = named.id, self.binder_of(named)
         if key not in self._found:
             self._found[key] = True  # as long as nothing else is found
             self._found[key] = self._do_uses_lead(*key)
         return self._found[key]
 
     def _do_uses_lead(self, name: str, binder: ast.AST | None) -> bool:
-        if not all(map(self._leads, filter(self._has_rows, self._gone_through(name)))):
+        if not all(map(self._leads, filter(self._has_rows, self.gone_through(name)))):
             return False
         if any(isinstance(each, (ast.Global, ast.Nonlocal)) and name in each.names for each in ast.walk(self.scope)):
             return False
         uses = [each for each in ast.walk(self.scope) if isinstance(each, ast.Name) and each.id == name]
-        uses = [each for each in uses if isinstance(each.ctx, ast.Load) and not self._is_others(each)]
-        return all(map(self._leads, (each for each in uses if self._is_same(each, binder))))
-
-    def _is_same(self, use: ast.Name, binder: ast.AST | None) -> bool:
-        """Whether *use* is of the name that *binder* binds, a loop within a batch; None for other statements."""
-        found = self._binder(use)
-        is_behind = isinstance(binder, ast.For) and use.lineno > (binder.end_lineno or binder.lineno)
-        return found is binder or (found is None and is_behind)
-
-    def _binder(self, name: ast.Name) -> ast.AST | None:
-        """The loop within a batch, or the comprehension, that gives *name* what it stands for; None for neither."""
-        node: ast.AST = name
-        while (parent := self.source.parents.get(node)) is not None and not isinstance(parent, _FUNCTION):
-            is_loop = isinstance(parent, ast.For) and node is not parent.iter and parent not in self._loops
-            loops = parent.generators if isinstance(parent, _COMPREHENSIONS) else [parent] if is_loop else []
-            if any(name.id == set_name(each) for loop in loops for each in ast.walk(loop.target)):  # type: ignore[attr-defined]
-                return parent
-            node = parent
-        return None
-
-    def _is_others(self, name: ast.Name) -> bool:
-        """Whether *name* is one of a function within the scope, which has its own of that name."""
-        function = self._function_of(name)
-        if function is None or function is self.scope:
-            return False
-        names = (each.arg if isinstance(each, ast.arg) else set_name(each) for each in ast.walk(function))
-        return name.id in names
+        uses = [each for each in uses if isinstance(each.ctx, ast.Load) and not self.is_others(each)]
+        return all(map(self._leads, (each for each in uses if self.is_same(each, binder))))
 
     def _keeps(self, called: ast.expr) -> bool:
         """Whether *called*, whose result the script drops, is called for what it keeps or prints."""
@@ -285,39 +205,11 @@ class Flow:
             held = held.value
         if not isinstance(held, ast.Name):
             return True
-        value, binder = value_of(held, self.frame), self._binder(held)
+        value, binder = value_of(held, self.frame), self.binder_of(held)
         is_row = isinstance(binder, ast.For) and not self._is_numbers(binder.iter)
         if is_row or (isinstance(value, torch.Tensor) and hasattr(value, "share")):  # of this batch
             return False
-        return not self._is_made_anew(held) or self._uses_lead(held)
-
-    def _is_made_anew(self, name: ast.Name) -> bool:
-        """Whether each batch has a value of its own under *name*."""
-        loops = self._loops
-        return any(
-            set_name(each) == name.id and self._is_set(each) for each in ast.walk(loops[-1] if loops else self.scope)
-        )
-
-    @functools.cached_property
-    def _loops(self) -> list[ast.AST]:
-        """Those of the scope in which the script fetches its batches, the innermost last."""
-        lines = _LOOPS.get(self.frame.f_code.co_filename, set())
-        return [
-            each
-            for each in ast.walk(self.scope)
-            if isinstance(each, (ast.For, ast.While))
-            and any(each.lineno <= line <= (each.end_lineno or line) for line in lines)
-            and (self._function_of(each) or self.source.tree) is self.scope
-        ]
-
-    def _is_set(self, name: ast.AST) -> bool:
-        """Whether *name* gets a value there that has nothing to do with what it was."""
-        statement = self._statement_of(name)
-        if isinstance(statement, ast.Assign):
-            return not any(
-                isinstance(each, ast.Name) and each.id == set_name(name) for each in ast.walk(statement.value)
-            )
-        return not isinstance(statement, ast.AugAssign)
+        return not self.is_made_anew(held) or self._uses_lead(held)
 
     def _is_beside_numbers(self, node: ast.AST, parent: ast.AST) -> bool:
         """Whether *parent* puts the value of *node* together with no tensor."""
@@ -337,7 +229,7 @@ class Flow:
         """Whether *other* is one row of a tensor, by a place among all rows: `p[i]`."""
         if not isinstance(other, ast.Subscript) or not isinstance(other.value, ast.Name):
             return False
-        place = other.slice
+        place = other.slice.elts[0] if isinstance(other.slice, ast.Tuple) and other.slice.elts else other.slice
         return isinstance(place, ast.Name) and self._names_numbers(place)
 
     def _is_numbers(self, other: ast.AST) -> bool:
@@ -351,7 +243,7 @@ class Flow:
         return all(map(self._is_numbers, ast.iter_child_nodes(other)))
 
     def _names_numbers(self, name: ast.Name) -> bool:
-        binder = self._binder(name)
+        binder = self.binder_of(name)
         if (name.id, binder) in self._found:  # which is followed as such
             return True
         if isinstance(binder, ast.For) or self._becomes_numbers(name):
@@ -364,36 +256,13 @@ class Flow:
         self._guessed.add(name.id)
         if binder is not None:
             return True  # of what is gone through there, which is looked at as well
-        given = self._values(name.id)
+        given = self.values_of(name.id)
         return bool(given) and all(map(self._is_numbers, given))
 
     def _becomes_numbers(self, name: ast.Name) -> bool:
         """Whether the statement at work, or those from it to *name*, have made numbers of what *name* stood for."""
-        statement = self._statement_of(self.node)
+        statement = self.statement_of(self.node)
         first = statement.lineno if statement is not None else name.lineno
-        made = [
-            (each, value)
-            for each in ast.walk(self.scope)
-            if isinstance(each, ast.Assign) and first <= each.lineno < name.lineno
-            for value in given_to(name.id, each)
-        ]
-        return any(self._is_in_block_of(name, each) for each, _ in made) and all(
-            self._is_numbers(value) for _, value in made
-        )
-
-    def _is_in_block_of(self, node: ast.AST | None, statement: ast.stmt) -> bool:
-        """Whether *node* is behind *statement* wherever that is."""
-        block = self.source.parents.get(statement)
-        while node is not None and node is not block:
-            node = self.source.parents.get(node)
-        return node is not None
-
-    def _statement_of(self, node: ast.AST | None) -> ast.stmt | None:
-        while node is not None and not isinstance(node, ast.stmt):
-            node = self.source.parents.get(node)
-        return node
-
-    def _function_of(self, node: ast.AST | None) -> ast.AST | None:
-        while node is not None and not isinstance(node, _FUNCTION):
-            node = self.source.parents.get(node)
-        return node
+        made = self.given(name, first)
+        is_made = any(self.is_in_block_of(name, each) for each, _ in made)
+        return is_made and all(self._is_numbers(value) for _, value in made)

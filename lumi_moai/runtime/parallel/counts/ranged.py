@@ -135,8 +135,8 @@ def kind_of(number: Any) -> type | None:
         return type(number)
     if not isinstance(number, Rows):
         return None
-    is_behind = number.share is not None and number.share.went_back
-    return OfWhole if is_behind or logged.is_for_log() else Own
+    share = number.share
+    return OfWhole if share is not None and (share.went_back or logged.is_for_log()) else Own
 
 
 def first_of(number: Any) -> int | None:

@@ -65,7 +65,8 @@ class Rows(np.int64):
         return self.whole != 0
 
     def __index__(self) -> int:
-        return self.whole if _is_operand(sys._getframe(1)) or logged.makes_for_log() else _mine(self)
+        frame = sys._getframe(1)
+        return self.whole if _is_operand(frame) or logged.makes_for_log(frame) else _mine(self)
 
     def __int__(self) -> int:
         return self.whole

@@ -113,6 +113,11 @@ def is_scripts(frame: FrameType) -> bool:
     return _known(frame) is Asker.script
 
 
+def is_ours(frame: FrameType) -> bool:
+    """Whether *frame* is of lumi-moai's code."""
+    return frame.f_code.co_filename.startswith(_OURS)
+
+
 def _known(frame: FrameType) -> Asker | None:
     code = frame.f_code
     if code not in _KNOWN:
