@@ -47,6 +47,27 @@ for x, y, index in loader:
     + STEP
     + TAIL
 )
+# A number of rows that is given to a method or a function, of plain tensors too.
+NUMBERS = (
+    HEAD
+    + """
+noise, joined = torch.randn(9, 3), np.array([])
+for x, y, index in loader:
+    n = len(x)
+    out, t = net(x), torch.ones(2)
+    print(t.mul(n).tolist(), torch.mul(t, n).tolist(), t.div(n).tolist(), torch.tensor(2.0).mul_(n).item(), torch.div(torch.tensor(1.0), n).item())
+    print(np.repeat(0.5, n), np.tile([1, 2], n), np.repeat([1, 2], n).tolist())
+    loss = F.mse_loss(out + noise.narrow(0, 0, n), 0.5 * torch.narrow(noise, 0, 0, n)) + F.cross_entropy(out, y).mul(n).div(n)
+    loss = loss + (torch.tensor(np.repeat(2.0, n)) * out[:, 0]).mean()
+"""
+    + STEP
+    + """
+    joined = np.concatenate([joined, np.repeat(round(loss.item(), 6), n)])
+    print(noise.narrow(0, 0, n).sum().item())
+print(joined.tolist(), len(joined))
+"""
+    + TAIL
+)
 UNKNOWN = (
     HEAD
     + "for x, y, index in loader:\n    loss = net(x).pow(2).mean()\n    pairs = torch.combinations(y)\n"
@@ -57,8 +78,8 @@ UNKNOWN = (
 
 @pytest.mark.parametrize(
     ("text", "count", "layout"),
-    [(PIECES, 3, ""), (PIECES, 2, "fsdp"), (FUNCTIONS, 3, "")],
-    ids=["pieces", "pieces-fsdp", "functions"],
+    [(PIECES, 3, ""), (PIECES, 2, "fsdp"), (FUNCTIONS, 3, ""), (NUMBERS, 3, "")],
+    ids=["pieces", "pieces-fsdp", "functions", "numbers"],
 )
 def test_rows_in_pieces_and_functions_of_rows(work, text, count, layout):
     same_run(work, text, *plain(work, text), count, layout=layout)

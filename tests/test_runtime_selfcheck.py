@@ -635,6 +635,52 @@ def test_a_batch_of_a_class_that_a_function_made_is_checked(work):
     assert "asks whether type(...) is a list or a tuple (line 29 of script.py)" in ranks[0].err
 
 
+# What functions share with those that made them, their attributes and their defaults.
+CLOSED = """
+def counter():
+    n, seen = 0, []
+    def step(k, *, by=[0]):
+        nonlocal n
+        n += 1
+        seen.append(k)
+        by[0] += 1
+        return n, len(seen), by[0]
+    return step
+step = counter()
+def tick():
+    tick.calls += 1
+    return tick.calls
+tick.calls = 0
+class Meter:
+    def __init__(self): self.n = 0
+    def add(self, k): self.n += k
+meter = Meter()
+add = meter.add
+def train():
+    it = 0
+    def rate():
+        nonlocal it
+        it += 1
+        return 0.1 / it
+    for a, b, m in loader:
+        optim.param_groups[0]["lr"] = rate()
+        loss = F.mse_loss(model(a), b)
+        add(len(a))
+        print(step(len(a)), tick(), meter.n)
+        optim.zero_grad(); loss.backward(); optim.step()
+        print(loss.item(), it)
+    torch.save(model.state_dict(), sys.argv[1])
+train()
+"""
+
+
+def test_functions_are_as_they_were_behind_it(work):
+    """A count of steps in a closure was two more, and with it the learning rate was another one."""
+    script = HEAD + CLOSED
+    _, ranks = same_run(work, script, *plain(work, script), 2)
+    assert "self-check of the first step: loss" in ranks[0].err
+
+
 PENALTY = """
 from torch.utils.flop_counter import FlopCounterMode
 for a, b, m in loader:

@@ -6,6 +6,7 @@ from types import FrameType, ModuleType
 import torch
 
 from . import users
+from .names import ARITHMETIC
 from .scope import Scope
 from .source import KEEPING, are_named_apart, counts, value_of
 
@@ -38,9 +39,13 @@ class Flow(Scope):
             return self._grows(self.node)
         return self.node is not None and self._leads(self.node)
 
-    def is_made_and_kept(self) -> bool:
-        """Whether Python or numpy makes what leads to nothing but logs."""
-        return isinstance(self.node, ast.Call) and counts(self.node.func, self.frame) and self.is_kept()
+    def is_of_all(self) -> bool:
+        """Whether a number of rows is a number here, `t.mul(n)`, or of what Python or numpy makes for a log."""
+        if not isinstance(self.node, ast.Call):
+            return False
+        called = self.node.func
+        is_number = isinstance(called, ast.Attribute) and called.attr.removesuffix("_") in ARITHMETIC
+        return is_number or (counts(called, self.frame) and self.is_kept())
 
     def _leads(self, node: ast.AST) -> bool:
         """Whether the value of the expression *node* does so."""

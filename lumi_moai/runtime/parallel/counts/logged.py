@@ -21,9 +21,9 @@ def is_for_log() -> bool:
     return _is(Flow.is_kept)
 
 
-def makes_for_log(frame: FrameType) -> bool:
-    """Whether the script has Python or numpy, in *frame*, make so many numbers, `np.full(rows, v)`, for such a use."""
-    return not users.is_ours(frame) and _is(Flow.is_made_and_kept)
+def means_all(frame: FrameType) -> bool:
+    """Whether a number of rows, asked for in *frame*, is all ranks': of `t.mul(rows)`, `np.full(rows, v)` for a log."""
+    return not users.is_ours(frame) and _is(Flow.is_of_all)
 
 
 def _is(wanted: Callable[[Flow], bool]) -> bool:

@@ -66,7 +66,7 @@ class Rows(np.int64):
 
     def __index__(self) -> int:
         frame = sys._getframe(1)
-        return self.whole if _is_operand(frame) or logged.makes_for_log(frame) else _mine(self)
+        return self.whole if _is_operand(frame) or logged.means_all(frame) else _mine(self)
 
     def __int__(self) -> int:
         return self.whole

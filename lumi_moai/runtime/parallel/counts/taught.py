@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
+import numpy
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
 from ... import group
 from .. import graphs
 from ..share import Share
-from . import entries, lists, logged, reducing, said, users
+from . import entries, lists, logged, reducing, said, tables, users
 from .batch import become
 from .ranged import Own, Range, first_of, kind_of, own
 from .size import Rows
@@ -112,6 +113,9 @@ def teach(at_hand: Callable[[], Share | None] = lambda: None, say: Callable[[str
         json.JSONEncoder.default = _written(json.JSONEncoder.default)  # type: ignore[method-assign,assignment]
     if not hasattr(torch.Tensor.split, "__wrapped__"):
         torch.Tensor.split = _split(torch.Tensor.split)
+        torch.Tensor.narrow, torch.narrow = _narrow(torch.Tensor.narrow), _narrow(torch.narrow)
+        for name in ("repeat", "tile"):
+            setattr(numpy, name, _repeat(getattr(numpy, name)))
         for name in ("__iadd__", "add_"):
             setattr(torch.Tensor, name, _adding(getattr(torch.Tensor, name)))
         torch.stack = _of_entries(torch.stack)
@@ -147,6 +151,30 @@ def _split(own: Callable[..., Any]) -> Callable[..., Any]:
         return own(tensor, operator.index(size) if is_rows else size, *args, **kwargs)
 
     return split
+
+
+def _narrow(own: Callable[..., Any]) -> Callable[..., Any]:
+    """`narrow`, which of the first rows of the script's own tensor takes those that go with the batch's: `t[:n]`."""
+
+    @functools.wraps(own)
+    def narrow(input: torch.Tensor, dim: int, start: Any, length: Any) -> Any:
+        is_front = isinstance(length, Rows) and dim == 0 and type(start) is int and start == 0
+        found = tables.taken(torch.Tensor.__getitem__, input, slice(length)) if is_front else None
+        return own(input, dim, start, length) if found is None else found
+
+    return narrow
+
+
+def _repeat(own: Callable[..., Any]) -> Callable[..., Any]:
+    """numpy's, which reads a number of rows as a number: this rank's, but where the script only keeps what it makes."""
+
+    @functools.wraps(own)
+    def repeat(a: Any, repeats: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(repeats, Rows):
+            repeats = repeats.whole if logged.is_for_log() else operator.index(repeats)
+        return own(a, repeats, *args, **kwargs)
+
+    return repeat
 
 
 def _of_entries(own: Callable[..., Any]) -> Callable[..., Any]:

@@ -5,7 +5,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
-from types import FunctionType, MethodType, ModuleType
+from types import CellType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
@@ -77,14 +77,18 @@ class Snapshot:
         if id(value) in self._seen:
             return []
         self._seen.add(id(value))
+        holders: list[tuple[Any, Callable[[Any], list[Any]]]] = [
+            ((list, deque), self._keep_sequence),
+            (dict, self._keep_dict),
+            (tuple, list),
+            (FunctionType, self._keep_function),
+            (MethodType, lambda method: [method.__self__, method.__func__]),
+        ]
+        for kinds, keep in holders:
+            if isinstance(value, kinds):
+                return keep(value)
         if isinstance(value, torch.Tensor):
             self._keep_tensor(value)
-        elif isinstance(value, (list, deque)):
-            return self._keep_sequence(value)
-        elif isinstance(value, dict):
-            return self._keep_dict(value)
-        elif isinstance(value, tuple):
-            return list(value)
         elif (back := self._back_of(value)) is not None:
             self._back.append(back)
         elif isinstance(value, (type, nn.Module)) or _is_own(value):
@@ -164,6 +168,20 @@ class Snapshot:
         self._back.append(back)
         return _leading(list(own.values()))
 
+    def _keep_function(self, function: FunctionType) -> list[Any]:
+        """What a function of the script's shares with the one that made it, `nonlocal steps`, and its attributes."""
+        if is_library(function.__code__.co_filename):
+            return []
+        cells = [(cell, cell.cell_contents) for cell in function.__closure__ or () if _is_filled(cell)]
+
+        def back() -> None:
+            for cell, held in cells:
+                cell.cell_contents = held
+
+        self._back.append(back)
+        defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+        return [vars(function), *_leading([*defaults, *(held for _, held in cells)])]
+
     def _keep_object(self, value: Any) -> list[Any]:
         own = {key: each for key, each in vars(value).items() if key not in _HELD}
 
@@ -210,6 +228,13 @@ def single_numbers() -> tuple[Any, ...]:
     """What `random` and numpy will draw next."""
     of_numpy = sys.modules["numpy"].random.get_state() if "numpy" in sys.modules else None
     return random.getstate(), of_numpy and (of_numpy[1].tobytes(), *of_numpy[2:])
+
+
+def _is_filled(cell: CellType) -> bool:
+    try:
+        return cell.cell_contents is not cell
+    except ValueError:  # its variable has no value as yet
+        return False
 
 
 def _chance_of(value: Any) -> Callable[[], Any] | None:
