@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ....errors import RequestError
+from ..counts import of_all_ranks
 from .ghosts import is_ghost, value_of
 
 if TYPE_CHECKING:
@@ -159,8 +160,11 @@ def placed(own: Callable[..., Any], current: Callable[[], Any]) -> Callable[...,
     @functools.wraps(own)
     def take(tensor: torch.Tensor, index: Any, *values: Any) -> Any:
         resume = current()
-        is_own = resume is not None and not resume.is_paused and not hasattr(tensor, "share")
-        if not is_own or (resume.replay is not None and resume.replay.twins.rowed.has(tensor)):
+        if hasattr(tensor, "share"):  # rows of a batch
+            return own(tensor, index, *values)
+        if is_scripts(sys._getframe(1).f_code):  # `meter[0] = len(x)` counts
+            index, values = of_all_ranks(index), of_all_ranks(values)
+        if resume is None or resume.is_paused or (resume.replay is not None and resume.replay.twins.rowed.has(tensor)):
             return own(tensor, index, *values)
         return own(tensor, _placed(index, current), *values)
 
