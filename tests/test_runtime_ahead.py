@@ -94,12 +94,12 @@ class Sums(nn.Module):
     def __init__(self):
         super().__init__()
         self.net = model
-    def forward(self, texts, labels, num_items_in_batch=None):
+    def forward(self, texts, labels, longest=0, num_items_in_batch=None):
         out = self.net(texts)
         return {"loss": F.cross_entropy(out, labels[:, 0], reduction="sum") / num_items_in_batch, "logits": out}
 def labelled(rows):
     texts = collate([(each["texts"], each["labels"]) for each in rows])["texts"]
-    return {"texts": texts, "labels": texts % 3}
+    return {"texts": texts, "labels": texts % 3, "longest": texts.shape[1]}
 class Named(Dataset):
     def __len__(self):
         return 19
@@ -130,6 +130,8 @@ FETCHED = {
     "lightning's stream": lightning(data="Stream()", by_itself=False),
     "trainer": TRAINER,
 }
+# Nothing but what it fills in is unlike in a batch of all rows.
+FILLED = TRAINER.replace(', "longest": texts.shape[1]}', "}")
 
 
 def test_a_recurrent_layer_that_a_step_calls_by_itself_may_be_spread(work):
@@ -145,6 +147,12 @@ def test_a_model_that_reads_the_padding_gets_that_of_one_device(work, text):
     run, ranks = same_run(work, text, *plain(work, text), 2)
     assert WHOLE in ranks[0].err
     assert (run.folder / "whole-batches.json").exists()
+
+
+def test_rows_of_a_trainer_are_filled_up_to_the_longest_of_all_ranks(work):
+    """Ahead of the count of tokens, which the padding is part of here."""
+    _, ranks = same_run(work, FILLED, *plain(work, FILLED), 2)
+    assert WHOLE not in ranks[0].err
 
 
 def test_a_hook_that_has_seen_the_padding_of_a_rank_stops_the_run(work):

@@ -217,8 +217,7 @@ class Engine:
 
     def begin_batch(self, share: Share | None, batch: Any, *, trains: bool, loader: Any = None) -> Any:
         """What *loader* hands out as *batch*, of which this rank has *share*, in a loop begun to train or not."""
-        self.time_first.look(loader, batch, share)
-        tell = partial(self._begin_batch, share, batch, trains=trains)
+        tell = partial(self._begin_batch, share, batch, trains=trains, loader=loader)
         self.ahead.tell(News(tell=tell, of_batch=True, share=share, loader=loader, batch=batch))
         # Trainers count over the ranks themselves, as scripts do with accelerate's gather.
         if share is not None and not self.self_check.is_of_library and not self.ahead.is_held:
@@ -235,8 +234,9 @@ class Engine:
 
         self.ahead.tell(News(tell=end, of_batch=False))
 
-    def _begin_batch(self, share: Share | None, batch: Any, *, trains: bool) -> None:
+    def _begin_batch(self, share: Share | None, batch: Any, *, trains: bool, loader: Any) -> None:
         alike.check(self.share, alike.Doing.batch)
+        self.time_first.look(loader, batch, share)
         self.in_training = trains  # also after an evaluation amid an epoch
         if self.in_training and self.resume is not None:
             self.resume.batch(share)

@@ -30,8 +30,12 @@ def adopt(root: nn.Module, caller: Caller) -> None:
     if own not in _CLASSES:
         body = {"__call__": _called(caller, own), "__module__": own.__module__, "__qualname__": own.__qualname__}
         _CLASSES[own] = type(own.__name__, (Adopted, own), body)
-    root.__class__ = _CLASSES[own]
+    _become(root, _CLASSES[own])
     _ADOPTED.add(root)
+
+
+def _become(root: nn.Module, kind: type) -> None:
+    object.__setattr__(root, "__class__", kind)  # a wrapper such as Fabric's passes on what is set to what it wraps
 
 
 @contextmanager
@@ -44,12 +48,12 @@ def as_made() -> Iterator[None]:
     roots = [] if is_in_thread() else [root for root in _ADOPTED if type(root) in _CLASSES.values()]
     swapped = [(root, type(root)) for root in roots]
     for root, adopted in swapped:
-        root.__class__ = _own_class(adopted)
+        _become(root, _own_class(adopted))
     try:
         yield
     finally:
         for root, adopted in swapped:
-            root.__class__ = adopted
+            _become(root, adopted)
 
 
 class Adopted(nn.Module):

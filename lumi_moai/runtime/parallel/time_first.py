@@ -51,17 +51,14 @@ class TimeFirst:
         self.engine = engine
         self.places: Places = {}
         """Of the batch that a loader hands out."""
-        self.is_of_library = False
-        """Whether a library fetches it."""
         self._of: WeakKeyDictionary[DataLoader, Places] = WeakKeyDictionary()
 
     def look(self, loader: DataLoader | None, batch: Any, share: Share | None) -> None:
         """*loader* hands out *batch*, of which this rank has *share*; all ranks come here together."""
         engine = self.engine
-        self.is_of_library = engine.self_check.is_of_library or engine.ahead.is_held
         self.places = {}
         is_idle = engine.is_repeating and not engine.whole_batches.may_change(loader) and not _has_lists(batch)
-        if loader is None or share is None or share.ranks == 1 or is_idle or self.is_of_library:
+        if loader is None or share is None or share.ranks == 1 or is_idle:
             return
         if loader not in self._of:
             keys = engine.cutter.keys(loader)
@@ -69,6 +66,10 @@ class TimeFirst:
                 self._of[loader] = agreed(batch, share, lambda: _twice(loader, keys))
                 self._tell_flat(batch, self._of[loader], lambda: _twice(loader, keys))
         self.places = self._of[loader]
+
+    def of(self, loader: DataLoader) -> Places:
+        """What they have agreed on for *loader*."""
+        return self._of.get(loader, {})
 
     def _tell_flat(self, batch: Any, places: Places, twice: Twice) -> None:
         """Say which parts have the entries of all rows one after the other: these are counted by no rank for all."""
@@ -85,7 +86,7 @@ class TimeFirst:
 
     def turned(self, loader: DataLoader, batch: Any) -> Any:
         """A *batch* of *loader* with rows first in place of time, and the other way round."""
-        return turned(batch, self._of.get(loader, {}))
+        return turned(batch, self.of(loader))
 
 
 def agreed(batch: Any, share: Share, twice: Twice) -> Places:

@@ -72,7 +72,7 @@ class WholeBatches:
         if loader is None or share is None or not self.may_change(loader):
             return batch
         if not self.is_on:
-            return batch if self.engine.ahead.is_held else self.widths.filled(loader, batch, share)
+            return self.widths.filled(loader, batch, share)
         with self.engine.unjournaled():
             return self.engine.cutter.as_one_device(loader, batch, share)
 
@@ -82,7 +82,7 @@ class WholeBatches:
 
     def put_in_place(self, news: News | None, held: Any) -> None:
         """The batch that *news* tells of becomes that, where a library has it already as *held*."""
-        if news is None or not self.is_on:
+        if news is None:
             return
         found = self.handed_out(news.loader, news.batch, news.share)
         if found is not news.batch:

@@ -69,7 +69,7 @@ class Widths:
         if loader in self._whole:
             return self.engine.cutter.as_one_device(loader, batch, share)
         self._looks[loader] = self._looks.get(loader, 0) + 1
-        places = self.engine.time_first.places
+        places = self.engine.time_first.of(loader)
         mine = _sizes(batch, places)
         most = _agreed(mine)
         if not most:
@@ -83,7 +83,7 @@ class Widths:
 
     def of_few(self, few: rows.Few, places: time_first.Places) -> rows.Few:
         """The *few* rows with the rank's own as wide as those of all ranks, where they are unlike in nothing else."""
-        if self.engine.time_first.is_of_library or few.share is None or any(True for _ in graphs.within(few.whole)):
+        if few.share is None or any(True for _ in graphs.within(few.whole)):
             return few
         every: list[Any] = [None] * few.share.ranks
         dist.all_gather_object(every, _compared(few.whole, few.mine, places), group=group.data_group())

@@ -138,12 +138,14 @@ def _sent(leaf: Any) -> Any:
 
 def given(batch: Any, share: Share, found: Collection[Any]) -> Any:
     """*batch*, which was cut as *share* says, with those of its lists that are *found* to have entries for rows."""
-    of_rows = {id(each) for each in found if type(each) in _OF}
+    # One without a share is what a library made of one of ours, on its way to the device.
+    of_rows = {id(each) for each in found if type(each) in KINDS and getattr(each, "share", None) is None}
     return _given(batch, share, of_rows) if of_rows and share.ranks > 1 and not _must_be_plain() else batch
 
 
 def _must_be_plain() -> bool:
-    for path in users.files():
+    for module in users.modules():
+        path = str(module.__file__)
         if line := line_that_asks_for_kinds(path):
             said.say("kinds", said.KINDS.format(line=line, file=os.path.basename(path)))
             return True
@@ -161,6 +163,6 @@ def _given(batch: Any, share: Share, of_rows: Collection[int]) -> Any:
 
 
 def _of(entries: Any, share: Share | None) -> Any:
-    made = _OF[type(entries)](entries)
+    made = _OF.get(type(entries), type(entries))(entries)
     made.share = share
     return made

@@ -7,7 +7,7 @@ import re
 import sys
 import sysconfig
 from collections.abc import Iterator
-from types import CodeType, FrameType
+from types import CodeType, FrameType, ModuleType
 from typing import Any
 
 import torch
@@ -69,12 +69,12 @@ def is_users(path: str, module: str) -> bool:
     return not module.startswith("torch.")  # what torch.compile writes, to a folder of its own
 
 
-def files() -> Iterator[str]:
-    """The user's files whose code is at hand."""
+def modules() -> Iterator[ModuleType]:
+    """The user's, whose code is at hand."""
     for name, module in [*sys.modules.items()]:
         path = getattr(module, "__file__", None)
         if isinstance(path, str) and is_users(path, name):
-            yield path
+            yield module
 
 
 def is_by_user(function: Any) -> bool:

@@ -60,9 +60,10 @@ def _looking_ahead(engine: "Engine", own: Callable[[Any], Iterator], loader: Any
         for _ in range(skipped):
             _drop_batch(held)
         skipped = 0
-        engine.whole_batches.put_in_place(engine.ahead.tell_next(held), batch)
-        if engine.share is not None and not engine.self_check.is_of_library:
-            counts.mark(batch, engine.share)  # the loop is the script's
+        news = engine.ahead.tell_next(held)
+        engine.whole_batches.put_in_place(news, batch)
+        if news is not None and news.share is not None and not engine.self_check.is_of_library:
+            batch = counts.mark(batch, news.share, engine.time_first.places)  # the loop is the script's
         yield batch
     while held:
         engine.ahead.tell(held.popleft())

@@ -3,12 +3,13 @@
 import sys
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_map
 
 from ....errors import RequestError
 from ... import group
@@ -18,6 +19,7 @@ from ..ahead import News
 from ..counts import users
 from ..files import together
 from ..selfcheck.body import Unfit
+from ..share import Share
 from . import whole
 from .around import around
 from .of_accelerate import refuse
@@ -62,6 +64,7 @@ def install(engine: Callable[[], "Engine | None"]) -> None:
             (fetchers, "_PrefetchDataFetcher.__iter__", _prefetching),
             (fetchers, "_PrefetchDataFetcher.__next__", _fetching),
             (fetchers, "_DataFetcher.__next__", _fetching_raw),
+            (f"{fabric}.wrappers", "_FabricDataLoader.__iter__", _moving),
         ):
             around(module, name, engine, call)
         after_import(f"{fabric}.utilities.rank_zero", lambda: begin(engine()))
@@ -143,22 +146,43 @@ def _sizing(engine: "Engine", own: Callable[..., int], results: Any, metric: Any
 
 
 def _handing(engine: "Engine", own: Callable[..., Any], strategy: Any, batch: Any, *args: Any, **kwargs: Any) -> Any:
-    """A batch is on the device now, where the script's own steps and hooks get it."""
+    """A batch is on the device now; lists of it are made anew on the way."""
     found = own(strategy, batch, *args, **kwargs)
-    parts = tree_leaves(batch), tree_leaves(found)
-    shares = {id(leaf): news.share for news in _AT_HAND for leaf in tree_leaves(news.batch)}
-    if engine.share is not None and not engine.ahead.looks and len(set(map(len, parts))) == 1:
-        for before, now in zip(*parts, strict=True):
-            if (share := shares.get(id(before))) is not None:  # of one of several loaders
-                counts.mark(now, share)
-    return _marked(engine, found)
+    if engine.share is None or engine.ahead.looks:
+        return found
+    if len(_AT_HAND) == 1:  # also where a hook of the script has made something else of it
+        return _marked(engine, _AT_HAND[0], engine.share, found)
+    with suppress(ValueError):  # as many parts, unless a hook has made others of them
+        return _of_each(lambda news, part: _marked(engine, news, news.share, part), batch, found)
+    return found
 
 
-def _marked(engine: "Engine", batch: Any) -> Any:
-    """*batch*, of which the script counts the rows of all ranks if it is one to train on."""
-    if (share := engine.share) is not None and not engine.ahead.looks and len(_AT_HAND) < 2:
-        counts.mark(batch, share)
-    return batch
+def _of_each(change: Callable[[News, Any], Any], batch: Any, found: Any) -> Any:
+    """*found*, made of *batch*, with a *change* of what each loader gave.
+
+    Raises ValueError where it has other parts.
+    """
+    of = {id(news.batch): news for news in _AT_HAND}
+    return tree_map(
+        lambda part, now: change(of[id(part)], now) if id(part) in of else now,
+        batch,
+        found,
+        is_leaf=lambda part: id(part) in of,
+    )
+
+
+def _moving(engine: "Engine", own: Callable[..., Iterator], loader: Any) -> Iterator:
+    """Fabric's loader brings batches to the device, and makes their lists anew."""
+    for batch in own(loader):
+        share = engine.at_hand.fetched
+        yield batch if share is None else counts.mark(batch, share, engine.time_first.places)
+
+
+def _marked(engine: "Engine", news: News, share: Share | None, batch: Any) -> Any:
+    """*batch*, made of the one that *news* tells of: the script counts the rows of all ranks, if it is to train on."""
+    if share is None or news.loader is None:
+        return batch
+    return counts.mark(batch, share, engine.time_first.of(news.loader))
 
 
 def _hooking(engine: "Engine", own: Callable[..., Any], trainer: Any, name: str, *args: Any, **kwargs: Any) -> Any:
@@ -234,7 +258,7 @@ def _check(
     elif len(_AT_HAND) != 1:
         check.leave_out("training_step gets batches of several loaders at once")
     elif check.check(
-        lambda few: step(OrderedDict({**words, "batch": _marked(engine, few)})),
+        lambda few: step(OrderedDict({**words, "batch": _marked(engine, _AT_HAND[0], engine.share, few)})),
         words["batch"],
         engine.share,
         [loop.trainer._results],
@@ -307,6 +331,9 @@ def _fetching(engine: "Engine", own: Callable[..., Any], fetcher: Any) -> Any:
     _AT_HAND[:] = _told(engine, fetcher.held.popleft())
     for news in _AT_HAND:
         engine.whole_batches.put_in_place(news, news.batch)
+    given = {id(news.batch): _marked(engine, news, news.share, news.batch) for news in _AT_HAND}
+    found = _of_each(lambda news, _: given[id(news.batch)], found, found)
+    _AT_HAND[:] = [replace(news, batch=given[id(news.batch)]) for news in _AT_HAND]
     return found
 
 

@@ -63,11 +63,11 @@ class Announced(list):
         self.items = found if self.items is None else self.items.copy_(found)
         return self.items
 
-    def put_in_place(self, engine: "Engine", trainer: Any, device: Any) -> None:
-        """They become whole batches' rows, where ranks put these together from now on."""
+    def put_in_place(self, engine: "Engine") -> None:
+        """They become as wide as the global batch, or whole batches' rows where ranks put these together."""
         for news, batch in zip(self.news, list.__iter__(self), strict=True):
+            engine.time_first.look(news.loader, news.batch, news.share)
             engine.whole_batches.put_in_place(news, batch)
-        self.total(trainer, self.items, device)
 
 
 def _choosing(engine: "Engine", own: Callable[..., None], arguments: Any) -> None:
@@ -110,9 +110,12 @@ def _follow(engine: "Engine", trainer: Any, name: str, at: int) -> None:
 
     @functools.wraps(own)
     def followed(*args: Any, **kwargs: Any) -> Any:
-        if engine.share is not None:
-            counts.mark([*args[at:], *kwargs.values()], engine.share)
-        return own(*args, **kwargs)
+        share = engine.share
+        if share is None:
+            return own(*args, **kwargs)
+        places = engine.time_first.places
+        given = [*args[:at], *(counts.mark(each, share, places) for each in args[at:])]
+        return own(*given, **{key: counts.mark(each, share, places) for key, each in kwargs.items()})
 
     setattr(trainer, name, followed)
 
@@ -128,6 +131,7 @@ def _fetching(engine: "Engine", own: Callable[..., Any], trainer: Any, batches: 
     with engine.ahead.held(held):
         fetched, items = own(trainer, batches, count, device)
     found = _FETCHED[trainer] = Announced(fetched, held, engine.ahead)
+    found.put_in_place(engine)
     return found, found.total(trainer, items, device)
 
 
@@ -141,7 +145,9 @@ def _stepping(
         if engine.self_check.check(
             lambda few: step(few, *args, **kwargs), inputs, engine.share, [vars(trainer)], is_shown=is_shown
         ):
-            _FETCHED[trainer].put_in_place(engine, trainer, trainer.args.device)
+            fetched = _FETCHED[trainer]
+            fetched.put_in_place(engine)
+            fetched.total(trainer, fetched.items, trainer.args.device)
     return own(trainer, model, inputs, *args, **kwargs)
 
 

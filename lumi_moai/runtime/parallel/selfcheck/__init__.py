@@ -26,6 +26,7 @@ from ....errors import RequestError
 from ... import accelerator, group
 from .. import counts, layout, time_first
 from ..at_hand import AtHand
+from ..counts import users
 from ..share import Share, bounds
 from ..single import is_one_number
 from . import body, quiet, rounding, rows, samples, words
@@ -116,7 +117,7 @@ class SelfCheck:
         place = self.engine.settle()
         if not self.is_due or (share is None and self.engine.micro.memory.pieces == place.plan.pp == 1):
             return False
-        self.is_due, self._is_shown = False, is_shown
+        self.is_due, self._is_shown, self._places = False, is_shown, self.engine.time_first.places
         try:
             self._check(lambda value: (lambda: forward_backward(value), [*state]), batch, share)
         except Unfit as reason:
@@ -158,7 +159,7 @@ class SelfCheck:
         def ready(value: Any) -> tuple[Callable[[], Any], list[Any]]:
             item = (0, value) if found.is_numbered else value
             names = {**found.names, body.VALUE: [item], body.STOP: EnoughError}
-            return lambda: exec(found.code, names), [found.frame.f_globals, *found.names.values()]  # noqa: S102
+            return lambda: exec(found.code, names), [*found.names.values()]  # noqa: S102
 
         return ready
 
@@ -320,7 +321,7 @@ class SelfCheck:
         Raises Unfit, on all ranks alike, when it does not get there.
         """
         models = list(self.engine.models())
-        before = Snapshot(names, models)
+        before = Snapshot([*map(vars, users.modules()), *names], models)
         self._result, self._share, reason = None, share, "the loop's first turn has no backward"
         try:
             with self._apart(share, rows_here, pieces), self.engine.stages.apart(alone=alone), quiet.silent(models):
