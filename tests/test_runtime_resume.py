@@ -496,17 +496,22 @@ AHEAD = (
 """With batches that a library has fetched ahead."""
 
 
+UNLIKE = ("pad_sequence(rows,", "pad_sequence([row.roll(longest) for row in rows],")
+"""What is filled in is not all that is unlike in a batch of all rows."""
+
+
+@pytest.mark.parametrize("is_whole", [False, True], ids=["filled", "whole"])
 @pytest.mark.parametrize("library", [(), AHEAD], ids=["none", "accelerate"])
-def test_a_killed_run_with_the_padding_of_one_device_goes_on(tmp_path, library):
+def test_a_killed_run_with_the_padding_of_one_device_goes_on(tmp_path, library, is_whole):
     """Its collate function reads more numbers for whole batches, so the next start fetches whole ones at once."""
     text = PADDED.replace("place % 4", "place % 5").replace("collate_fn=collate", "shuffle=True, collate_fn=collate")
-    for old, new in (*READS_PADDING, *library):
+    for old, new in (*READS_PADDING, *library, *[UNLIKE] * is_whole):
         assert old in text
         text = text.replace(old, new)
     lines = whole(ended(start(Run(tmp_path / "whole", launch(1)), text, 1, checkpoint="off"))).out.splitlines()
     run = Run(tmp_path / "run", launch(2))
     first = killed_after(run, start(run, text, 2), 3)
-    assert ("each rank puts whole batches together" in first[0].err) == bool(library)  # rows are filled up without it
+    assert ("each rank puts whole batches together" in first[0].err) == is_whole
     assert_one_run(first[0], whole(ended(start(run, text, 2, job="78"))), lines)
 
 

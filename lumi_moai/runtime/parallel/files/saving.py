@@ -114,6 +114,8 @@ def _reading(own: Callable[..., Any]) -> Callable[..., Any]:
 def _safely(own: Callable[..., None], seen: "Seen") -> Callable[..., None]:
     @functools.wraps(own)
     def save(what: Any, filename: Any, *args: Any, **kwargs: Any) -> None:
+        if seen.engine is not None and seen.engine.is_repeating:
+            return  # the values are not computed again, and the file of that step is there
         if seen.engine is None or together.is_alone():
             own(what, filename, *args, **kwargs)
             return

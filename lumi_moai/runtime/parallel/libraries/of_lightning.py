@@ -52,7 +52,12 @@ def install(engine: Callable[[], "Engine | None"]) -> None:
             (f"{trainer}.core.module", "LightningModule.log", _asking_to_log),
             (result, "_ResultCollection.log", _logging),
             (result, "_ResultCollection._extract_batch_size", _sizing),
-            (checkpoint, "ModelCheckpoint.file_exists", _agreed),
+            (checkpoint, "ModelCheckpoint.file_exists", _looking),
+            (f"{trainer}.trainer.trainer", "Trainer.save_checkpoint", _saving),
+            (f"{fabric}.loggers.csv_logs", "CSVLogger._get_next_version", _numbering),
+            (f"{fabric}.loggers.tensorboard", "TensorBoardLogger._get_next_version", _numbering),
+            (f"{fabric}.loggers.csv_logs", "_ExperimentWriter._rewrite_with_new_header", _saving),
+            (f"{trainer}.loggers.tensorboard", "TensorBoardLogger._get_next_version", _numbering),
             (single, "SingleDeviceStrategy.broadcast", _broadcasting),
             (f"{trainer}.strategies.strategy", "Strategy.batch_to_device", _handing),
             (f"{trainer}.trainer.call", "_call_callback_hooks", _hooking),
@@ -148,10 +153,10 @@ def _sizing(engine: "Engine", own: Callable[..., int], results: Any, metric: Any
 def _handing(engine: "Engine", own: Callable[..., Any], strategy: Any, batch: Any, *args: Any, **kwargs: Any) -> Any:
     """A batch is on the device now; lists of it are made anew on the way."""
     found = own(strategy, batch, *args, **kwargs)
-    if engine.share is None or engine.ahead.looks:
+    if engine.ahead.looks:
         return found
     if len(_AT_HAND) == 1:  # also where a hook of the script has made something else of it
-        return _marked(engine, _AT_HAND[0], engine.share, found)
+        return _marked(engine, _AT_HAND[0], _AT_HAND[0].share, found)
     with suppress(ValueError):  # as many parts, unless a hook has made others of them
         return _of_each(lambda news, part: _marked(engine, news, news.share, part), batch, found)
     return found
@@ -200,8 +205,29 @@ def _on_local_rank_0(engine: "Engine", own: Callable[..., Any], *args: Any, **kw
     dist.barrier()
 
 
-def _agreed(engine: "Engine", own: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    return group.agree(own(*args, **kwargs))
+def _looking(engine: "Engine", own: Callable[..., bool], saver: Any, path: Any, *args: Any, **kwargs: Any) -> bool:
+    resume = engine.resume
+
+    def look() -> bool:
+        return own(saver, path, *args, **kwargs) and not (resume is not None and resume.is_left_over(path))
+
+    return bool(_found(engine, look))
+
+
+def _numbering(engine: "Engine", own: Callable[..., Any], *args: Any, **kwargs: Any) -> int:
+    return int(_found(engine, lambda: own(*args, **kwargs)))
+
+
+def _found(engine: "Engine", look: Callable[[], float]) -> float:
+    """What rank 0 finds among its files, or found there before a restart: files of later steps are there by now."""
+    resume = engine.resume
+    return group.agree(look()) if resume is None else resume.value("a look at files", lambda: group.agree(look()))
+
+
+def _saving(engine: "Engine", own: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+    """What a step that a restart repeats has saved is there."""
+    if not engine.is_repeating:
+        own(*args, **kwargs)
 
 
 def _broadcasting(

@@ -32,6 +32,7 @@ def install(engine: Callable[[], "Engine | None"]) -> None:
     around("transformers.trainer", "Trainer.floating_point_ops", engine, _counting_flos)
     around("transformers.trainer", "Trainer.store_flos", engine, _storing_flos)
     around("transformers.trainer", "Trainer._load_rng_state", engine, _restoring)
+    around("transformers.trainer", "Trainer._save_checkpoint", engine, _saving)
     around("transformers.trainer_pt_utils", "LabelSmoother.__call__", engine, _smoothing)
 
 
@@ -110,7 +111,7 @@ def _follow(engine: "Engine", trainer: Any, name: str, at: int) -> None:
 
     @functools.wraps(own)
     def followed(*args: Any, **kwargs: Any) -> Any:
-        share = engine.share
+        share = engine.at_hand.share  # in steps that a restart repeats as well
         if share is None:
             return own(*args, **kwargs)
         places = engine.time_first.places
@@ -196,3 +197,15 @@ def _restoring(engine: "Engine", own: Callable[..., None], trainer: Any, checkpo
     own(trainer, checkpoint)
     engine.has_own_chance = False
     engine.take_own_chance()
+
+
+def _saving(engine: "Engine", own: Callable[..., None], trainer: Any, *args: Any, **kwargs: Any) -> None:
+    """What a step that a restart repeats has saved is there, or was taken away later: also the best one until then."""
+    resume, state = engine.resume, trainer.state
+    if engine.is_repeating:
+        trainer.store_flos()
+    else:
+        own(trainer, *args, **kwargs)
+    if resume is not None:
+        best = resume.value("best checkpoint", lambda: state.best_model_checkpoint or "", "t:")
+        state.best_model_checkpoint = best or None

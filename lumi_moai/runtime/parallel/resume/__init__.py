@@ -11,8 +11,10 @@ journal. At that step the state is loaded, and the run goes on. In reading order
     rowed      which of them have rows of a batch, that are counted over all ranks
     imagine    what a model would return
     survivors  what else the script holds at the step
+    held       the same with what a step gives back, for a checkpoint
     batch_rows what of it was made of a batch, so that each rank has its own rows
     forwards   calls of models that no backward has reached, for which a checkpoint waits
+    closures   what an optimizer calls for its loss
     files      what a repeating script must not write again
     state      models and optimizers as named tensors
     folder     checkpoints on disk: whole, torn, whose

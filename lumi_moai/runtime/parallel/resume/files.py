@@ -5,6 +5,7 @@ as it is: models and arrays (whose values are not computed again), lines that ar
 """
 
 import builtins
+import io
 import os
 import pathlib
 import shutil
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 
+from ..fetching import is_fetching
 from .reads import is_scripts
 
 _MOVES = ((os, "replace"), (os, "rename"), (os, "remove"), (os, "unlink"), (shutil, "move"), (shutil, "rmtree"))
@@ -55,11 +57,8 @@ class Gate:
 def guard(is_over: Callable[[], bool]) -> Callable[[], None]:
     """Leave the script's files alone from now on; call what is returned when *is_over*."""
     changed: list[tuple[Any, str, Any]] = [(builtins, "open", _opening(builtins.open, is_over))]
-    changed += [(torch, "save", _not_while(torch.save, is_over))]
+    changed += [(torch, "save", _saving(torch.save, is_over))]
     changed += [(owner, name, _not_while(getattr(owner, name), is_over)) for owner, name in _MOVES]
-    library = sys.modules.get("safetensors.torch")
-    if library is not None:
-        changed += [(library, "serialize_file", _not_while(library.serialize_file, is_over))]
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in changed]
     for owner, name, value in changed:
         setattr(owner, name, value)
@@ -100,6 +99,17 @@ def _not_while(own: Callable[..., Any], is_over: Callable[[], bool]) -> Callable
         return None
 
     return only_then
+
+
+def _saving(own: Callable[..., Any], is_over: Callable[[], bool]) -> Callable[..., Any]:
+    to_file = _not_while(own, is_over)
+
+    def save(obj: object, f: Any, *args: Any, **kwargs: Any) -> Any:
+        # As bytes samples travel, and a collate function's are kept from it.
+        save = own if isinstance(f, io.BytesIO) and is_fetching() else to_file
+        return save(obj, f, *args, **kwargs)
+
+    return save
 
 
 def torch_save(own: Callable[..., Any]) -> Callable[..., Any] | None:

@@ -66,6 +66,9 @@ class Ghosts(FakeTensorMode):
         self.written: list[torch.Tensor] = []
         """Real tensors that the last calls wrote ghosts into."""
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Ghosts":
+        return self  # a copy of a ghost is one of ours
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if self.is_over:

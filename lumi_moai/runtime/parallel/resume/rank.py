@@ -5,7 +5,8 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +21,10 @@ from ....errors import RequestError
 from ... import accelerator, again, alarm, group
 from ...output import Counted
 from .. import roots
-from ..counts import KINDS
 from ..files import together
-from ..undivided import arrived
-from . import batch_rows, chance, folder, reads, sharded, state, survivors
+from . import chance, closures, folder, reads, sharded, state
 from .forwards import Forwards
+from .held import Held, form
 from .journal import Journal
 from .replay import Replay
 from .saver import Saver
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 AGAIN = 75
 """Exit code of a job that has saved ahead of its time limit and wants to be queued again (`EX_TEMPFAIL`)."""
-_SMALL = 65536
 _LEFT_OUT = "step that a GradScaler left out"
 
 
@@ -49,6 +48,7 @@ class Resume:
         """While the steps up to a checkpoint are repeated."""
         self._leave: Callable[[], None] = lambda: None
         self.forwards = Forwards()
+        self.held = Held(engine)
         self.is_paused = 0
         """Reads are not the script's while a model, a backward or an optimizer runs."""
         self.steps = 0
@@ -56,7 +56,9 @@ class Resume:
         """The step at which this start went on."""
         wishes = engine.me.wishes
         self.saver = Saver(self.place, engine.rank, wishes.checkpoint, wishes.keep, alarm.time_is_short)
-        self._started = time.time()
+        self._started = self._born = time.time()
+        self._saved = self._born
+        """When the checkpoint was saved that this start went on from."""
         self._loaded: dict[str, float] = {}
         """Files that the script has loaded in this start, and when they were written."""
         self._gradients_stay = False
@@ -101,6 +103,7 @@ class Resume:
                 " made it, or start anew with --checkpoint off"
             )
         self._started, self._loaded, self._first = facts["started"], facts["loaded"], facts["first"]
+        self._saved = facts["saved"]
         self.journal = Journal.load((path / "journal").read_bytes())
         self.replay = Replay(path, facts, self.journal)
         self.engine.say_once("resume", f"a checkpoint of step {facts['step']} is there; repeating the steps up to it")
@@ -109,10 +112,6 @@ class Resume:
         """*root* is about to be laid out over the ranks."""
         if self.replay is not None:
             self.replay.imagination.sketch(root)
-
-    def models(self) -> list[nn.Module]:
-        """The models of the script."""
-        return [root for root in roots.find(self.engine.seen.modules()) if isinstance(root, roots.Adopted)]
 
     def optimizers(self) -> list[Optimizer]:
         """The optimizers of the script that are alive, in the order of their birth."""
@@ -135,23 +134,36 @@ class Resume:
     def stepper(self, optimizer: Optimizer, call: roots.Call, args: tuple, kwargs: dict[str, Any]) -> Any:
         """One step of an optimizer."""
         number = next(place for place, each in enumerate(self.optimizers()) if each is optimizer)
+        closure = closures.given(args, kwargs)
         if self.replay is not None:
             if self.steps == 0:
-                self.replay.check_models(state.describe(self.models()), self._first)
+                self.replay.check_models(state.describe(self.held.models()), self._first)
+            result = closures.repeat(closure, str(number), self.journal) if closure is not None else None
+            self.held.returned = result
             self.journal.take("step of optimizer", str(number))
             self.engine.meter.repeated(optimizer)
             self.steps += 1
-            result = self.replay.ghosts.scalar() if args or kwargs.get("closure") else None
             if self.steps == self.replay.step:
                 self._go_on(self.replay)
             return result
-        self._first = self._first or state.describe(self.models())
-        result = self.quietly(call, *args, **kwargs)
+        self._first = self._first or state.describe(self.held.models())
+        if closure is not None and self.engine.resume is self:  # the self-check goes no further than a backward
+            args, kwargs = (closures.noting(closure, str(number), self.journal, self._reading),), {}
+        result = self.held.returned = self.quietly(call, *args, **kwargs)
         self.journal.note("step of optimizer", str(number))
         self.steps += 1
         self._has_stepped = True
         self._after_step()
         return result
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Within this reads are the script's again, in what it gave to an optimizer."""
+        before, self.is_paused = self.is_paused, 0
+        try:
+            yield
+        finally:
+            self.is_paused = before
 
     def _after_step(self) -> None:
         why = self.saver.after_step()
@@ -183,8 +195,8 @@ class Resume:
         began = time.monotonic()
         optimizers = self.optimizers()
         tensors, rest = state.optimizer_states(optimizers)
-        weights = state.weights(self.models())
-        held = self._held(weights)
+        weights = state.weights(self.held.models())
+        held, self._gradients_stay = self.held.stored(weights, self.saver.group, gradients_stay=self._gradients_stay)
         facts = {
             "step": self.steps,
             "code": self._code,
@@ -195,65 +207,35 @@ class Resume:
             "scalers": [scaler.state_dict() for scaler in self.engine.seen.scalers()],
             "printed": [stream.count for stream in self._streams()],
             "started": self._started,
+            "saved": time.time(),
             "loaded": self._loaded,
             "world_size": self.engine.me.ranks.world_size,
-            "held": {name: [*_form(tensor)] for name, tensor in held.items()},
+            "held": {name: [*form(tensor)] for name, tensor in held.items()},
         }
         tensors |= weights | held | {f"chance.{self.engine.rank}": chance.packed()}
         if self._gradients_stay:
-            tensors |= state.gradients(self.models())
+            tensors |= state.gradients(self.held.models())
         self.saver.save(self.steps, tensors, facts, self.journal.dump() if self.engine.rank == 0 else b"")
         self.saver.stall = time.monotonic() - began
         self.engine.say_once(
             "saving", f"first checkpoint at step {self.steps}; training waited {self.saver.stall:.2f} s for it"
         )
 
-    def _held(self, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """What else the script holds that a restart needs: small tensors, and those shaped as a weight."""
-        shapes = {tuple(tensor.shape) for tensor in weights.values()}
-        mine = {
-            name: tensor
-            for name, tensor in arrived(self._found()).items()
-            if (type(tensor) in (*KINDS, nn.Parameter) or isinstance(tensor, DTensor))
-            and (tensor.numel() <= _SMALL or tuple(tensor.shape) in shapes)
-        }
-        named: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(named, ([*mine], self._gradients_stay), group=self.saver.group)
-        self._gradients_stay = any(stay for _, stay in named)
-        common = [name for name in named[0][0] if all(name in names for names, _ in named)]
-        # Rank 0's alone is stored: a number of the batch is the global one, for which all ranks are needed.
-        rows = batch_rows.together(mine, common, self.engine.share, self.engine.settle().data_rank, self.saver.group)
-        found = {f"script.{name}": self._global(mine[name]) if name not in rows else rows[name] for name in common}
-        return {name: each for name, each in found.items() if self.engine.rank == 0 or isinstance(each, DTensor)}
-
-    def _global(self, tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.requires_grad and tensor.dim() == 0 and not tensor.is_leaf:
-            return self.engine.number(tensor)
-        return tensor
-
-    def _found(self) -> dict[str, torch.Tensor]:
-        known = {id(tensor) for tensor in self.engine.seen.registered() if isinstance(tensor, nn.Parameter)}
-        covered = {id(tensor) for tensor in state.weights(self.models()).values()}
-        return survivors.find(reads.is_scripts, covered if self.models() else known)
-
     def _go_on(self, replay: Replay) -> None:
         """The step of the checkpoint is reached: load it; from here on all is real."""
         gc.collect()  # models that the script has let go of are not in the checkpoint
-        replay.check_models(state.describe(self.models()), replay.facts["models"])
+        replay.check_models(state.describe(self.held.models()), replay.facts["models"])
         self.replay, self._leave = None, replay.leave
         replay.end()
         for scaler, words in zip(self.engine.seen.scalers(), replay.facts["scalers"], strict=True):
             scaler.load_state_dict(words)
-        state.load(replay.path, self.models(), self.optimizers(), replay.facts, self.saver.group)
-        replay.give_values(self._found(), self.saver.group, self._own_rows)
+        state.load(replay.path, self.held.models(), self.optimizers(), replay.facts, self.saver.group)
+        replay.give_values(self.held.found(), self.saver.group, self.held.own_rows)
         self._restore_chance(replay)
         self.steps = self.began_at = self.saver.saved = replay.step
         for stream, count in zip(self._streams(), replay.facts["printed"], strict=False):
             stream.go_on(count)
         self.engine.say_once("resumed", f"resumed at step {self.steps}")
-
-    def _own_rows(self, stored: torch.Tensor, held: torch.Tensor) -> torch.Tensor:
-        return batch_rows.own(stored, held, self.engine.share, self.engine.settle().data_rank)
 
     def _restore_chance(self, replay: Replay) -> None:
         stored = sharded.kinds(replay.path)
@@ -303,7 +285,7 @@ class Resume:
     def settled(self) -> None:
         """The models are laid out over the ranks."""
         if self.replay is not None:
-            self.replay.begin_training(state.weights(self.models()).values())
+            self.replay.begin_training(state.weights(self.held.models()).values())
 
     def backward(self) -> bool:
         """A backward begins; whether it is one that is not computed again."""
@@ -363,6 +345,10 @@ class Resume:
             self.engine.say_once("own", f"the script goes on from its own file {path}, not from our checkpoint")
             self._start_anew(self.replay)
 
+    def is_left_over(self, path: str) -> bool:
+        """Whether an earlier start wrote the file at *path* in a step behind its checkpoint, which comes once more."""
+        return os.path.exists(path) and self._saved < os.path.getmtime(path) < self._born
+
     def _start_anew(self, replay: Replay) -> None:
         """Leave the checkpoints of earlier starts: their steps are counted from another beginning."""
         self.replay, self.journal, self._first = None, Journal(), {}
@@ -375,13 +361,13 @@ class Resume:
             for path in folder.found(self.place):
                 shutil.rmtree(path, ignore_errors=True)
 
-    def value(self, what: str, compute: Any) -> Any:
-        """A number that torch itself tells the script, such as a GradScaler's scale."""
+    def value(self, what: str, compute: Any, form: str = "f:") -> Any:
+        """A number, or a text (`t:`), that is told to the script, such as a GradScaler's scale."""
         if self.replay is not None:
             return self.journal.take(what).values[0]
-        number = compute()
-        self.journal.note(what, "", "f:", (number,))
-        return number
+        found = compute()
+        self.journal.note(what, "", form, (found,))
+        return found
 
     def finish(self) -> None:
         """The script has ended well.
@@ -394,7 +380,3 @@ class Resume:
                 " must be what they were, or start anew with --checkpoint off"
             )
         self.saver.settle()
-
-
-def _form(tensor: torch.Tensor) -> tuple[str, list[int]]:
-    return str(tensor.dtype).removeprefix("torch."), list(tensor.shape)

@@ -2,10 +2,11 @@
 
 model.0.layers.3.weight      parameters and buffers of the script's models, in the order of their birth
 optim.0.7.exp_avg            of an optimizer, by the number of the parameter in it
+optim.0.0.old_dirs#3         an entry of a list that an optimizer keeps
 grad.0.layers.3.weight       only of scripts that keep gradients from one step to the next
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def optimizer_states(optimizers: Sequence[Optimizer]) -> tuple[Tensors, dict[str
     rest: dict[str, Any] = {}
     for number, optimizer in enumerate(optimizers):
         for place, parameter in enumerate(parameters_of(optimizer)):
-            for key, value in optimizer.state.get(parameter, {}).items():
+            for key, value in _entries(optimizer.state.get(parameter, {})):
                 name = f"optim.{number}.{place}.{key}"
                 if torch.is_tensor(value):
                     tensors[name] = value
@@ -68,6 +69,27 @@ def optimizer_states(optimizers: Sequence[Optimizer]) -> tuple[Tensors, dict[str
                         " checkpoint cannot hold; use torch's own optimizers, or submit with --checkpoint off"
                     )
     return tensors, rest
+
+
+def _entries(state: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """What *state* holds; a list, such as the directions of L-BFGS, as its length and each of its entries."""
+    for key, value in state.items():
+        if isinstance(value, list):
+            yield f"{key}#", len(value)
+            yield from _entries({f"{key}#{at}": each for at, each in enumerate(value)})
+        else:
+            yield key, value
+
+
+def _state(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """The state of which `_entries` gave *entries*."""
+    keys = dict.fromkeys(name.partition("#")[0] for name in entries)
+    return {key: _entry(key, entries) for key in keys}
+
+
+def _entry(key: str, entries: Mapping[str, Any]) -> Any:
+    count = entries.get(f"{key}#")
+    return entries[key] if count is None else [_entry(f"{key}#{at}", entries) for at in range(count)]
 
 
 def gradients(roots: Sequence[nn.Module]) -> Tensors:
@@ -156,6 +178,7 @@ def _give(optimizer: Optimizer, number: int, states: dict[str, Any], groups: lis
         kind, which, *rest = name.split(".", 3)
         if kind == "optim" and int(which) == number:
             own["state"].setdefault(int(rest[0]), {})[rest[1]] = value
+    own["state"] = {place: _state(entries) for place, entries in own["state"].items()}
     own["param_groups"] = [
         {**mine, **{key: _as(mine.get(key), value) for key, value in stored.items()}}
         for mine, stored in zip(own["param_groups"], groups, strict=True)

@@ -7,7 +7,8 @@ tensor is the way to it, which is the same when a restarted script stands at the
 import sys
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from types import FrameType, ModuleType
+from functools import partial
+from types import FrameType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from ..layout import now
 
 _DEEPEST = 4
 _LONGEST = 4096
+_OF_MODULES = frozenset(vars(nn.Module()))
 _NOT_INTO = (ModuleType, type, Optimizer, DataLoader, Dataset, str, bytes, int, float)
 
 
@@ -58,9 +60,18 @@ def _walk(thing: Any, way: str, depth: int, seen: set[int]) -> Iterator[tuple[st
 
 def _parts(thing: Any) -> Sequence[tuple[object, Any]]:
     if isinstance(thing, nn.Module):
-        return [*thing.named_parameters(), *thing.named_buffers()]
-    if isinstance(thing, Mapping):
-        return list(thing.items())[:_LONGEST] if type(thing).__module__ in ("builtins", "collections") else []
+        return [*thing.named_parameters(), *thing.named_buffers(), *_attributes(thing)]
+    if isinstance(thing, dict):
+        return list(dict.items(thing))[:_LONGEST]
     if isinstance(thing, (list, tuple, deque)):
         return list(enumerate(thing))[:_LONGEST]
-    return list(vars(thing).items()) if hasattr(thing, "__dict__") and not callable(thing) else []
+    is_code = isinstance(thing, (Mapping, FunctionType, MethodType, partial))
+    return list(vars(thing).items()) if hasattr(thing, "__dict__") and not is_code else []
+
+
+def _attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    """What *module* and its parts have beside weights and buffers: the sums of a metric, what a step keeps."""
+    for name, part in module.named_modules():
+        for key, value in vars(part).items():
+            if key not in _OF_MODULES and isinstance(value, (torch.Tensor, list, dict)):
+                yield f"{name}.{key}", value
